@@ -1,0 +1,186 @@
+/**
+ * The connector SDK: what a sink is. A folder under connectors/sinks imports this room and nothing else of src/.
+ *
+ * A cell value is Postgres' own text for it (ISO dates, UTC, hex bytea, intervalstyle postgres, extra float digits),
+ * null for NULL, and `undefined` for a TOASTed column that the change left untouched and whose value is not in
+ * the stream. Text is exact for every type; a sink parses what it stores natively.
+ */
+import type { Position } from './position.ts';
+import type { TableId, TableShape } from './shape.ts';
+
+export type Cell = string | null;
+
+/** Values in the order of TableShape.columns. */
+export type Row = Cell[];
+
+/** As Row; `undefined` where the value did not change and is not known. */
+export type PartialRow = (Cell | undefined)[];
+
+/** The state of one key after a Window, for sinks that merge. */
+export type RowState =
+  | {
+      op: 'upsert';
+      key: Cell[];
+      values: PartialRow;
+      /**
+       * Set where `values` has an `undefined`: the key whose row, as the destination held it before this Window,
+       * supplies the missing values. It differs from `key` where the row's key changed.
+       */
+      fillFrom: Cell[] | null;
+      position: Position;
+    }
+  | { op: 'delete'; key: Cell[]; position: Position };
+
+/** Net effect of a Window on one row image of a table without a key: that many copies more, or fewer. */
+export interface RowCount {
+  values: Row;
+  count: number;
+}
+
+/** One Change as it happened, for sinks that append. */
+export interface RowEvent {
+  op: 'c' | 'u' | 'd' | 't';
+  position: Position;
+  /** Commit time of its Transaction, microseconds since 1970 UTC. */
+  commitTimeUs: bigint;
+  /** Key columns' values; empty for truncate and for tables without a key. */
+  key: Cell[];
+  /** The new row; for a delete the old row as far as the replica identity shows it; empty for a truncate. */
+  values: PartialRow;
+  /** Set where the row had another key before this change (a key change is a delete and a create). */
+  previousKey: Cell[] | null;
+  /** The whole old row, where the replica identity is full and the table has no key. */
+  before: Row | null;
+}
+
+export interface MergeTable {
+  shape: TableShape;
+  /** The table was truncated in this Window: empty it before applying what follows. */
+  truncated: boolean;
+  /** Last state per key, each key once, in batches. Empty for a table without a key. */
+  states(): AsyncIterable<RowState[]>;
+  /** Net row counts, in batches. Empty for a table with a key. */
+  counts(): AsyncIterable<RowCount[]>;
+}
+
+export interface AppendTable {
+  shape: TableShape;
+  /** Every Change in Position order, in batches. */
+  events(): AsyncIterable<RowEvent[]>;
+}
+
+interface WindowBase {
+  sourceId: string;
+  destination: string;
+  /** `*` for the whole destination, else the table's `schema.name`. */
+  unit: string;
+  /** 1-based number of the Window within its Unit, without gaps; decided once, reused by every retry. */
+  sequence: number;
+  /** Exclusive. */
+  from: Position;
+  /** Inclusive, and a transaction boundary. */
+  to: Position;
+  /** Grows with every change of owner; a write with a smaller token than the destination has seen must fail. */
+  fencingToken: bigint;
+  /** Running maximum of commit times at `to`, microseconds since 1970 UTC. */
+  commitTimeUs: bigint;
+}
+
+export interface MergeWindow extends WindowBase {
+  tables: MergeTable[];
+}
+
+export interface AppendWindow extends WindowBase {
+  tables: AppendTable[];
+}
+
+/** What the destination acknowledged. Stored in the ledger. */
+export interface Receipt {
+  position: Position;
+  rows: { upserted: number; deleted: number; appended: number };
+  /** Bytes written to the destination, as far as it tells; otherwise bytes sent. */
+  bytes: number;
+  /** Order-independent hash over what was written (RowHash), hexadecimal. */
+  contentHash: string;
+  /** The destination's own name for the commit: transaction id, snapshot id, manifest key. */
+  commitId: string;
+  /** True when the destination already held this Window and nothing was written again. */
+  alreadyHeld: boolean;
+}
+
+/** What the destination itself says it holds of a Unit: the truth about what was merged. */
+export interface Held {
+  position: Position;
+  sequence: number;
+  fencingToken: bigint;
+}
+
+interface SinkBase {
+  /** The last Window the destination holds of this Unit, or null where it never merged one. */
+  held(unit: string): Promise<Held | null>;
+  /**
+   * The destination's current rows of a table, in batches, as of the Position where the sink keeps history, else as
+   * they are now (the caller holds the Unit at that Position). Rows follow the shape's columns.
+   */
+  readTable(shape: TableShape, at: Position): AsyncIterable<Row[]>;
+  close(): Promise<void>;
+}
+
+export interface MergeSink extends SinkBase {
+  mode: 'merge';
+  /** Idempotent: merging a Window that the destination holds answers its Receipt with alreadyHeld. */
+  mergeWindow(window: MergeWindow): Promise<Receipt>;
+}
+
+export interface AppendSink extends SinkBase {
+  mode: 'append';
+  appendWindow(window: AppendWindow): Promise<Receipt>;
+}
+
+export type Sink = MergeSink | AppendSink;
+
+export interface SinkContext {
+  sourceId: string;
+  destination: string;
+  /** A folder of this destination's own for temporary files; wiped at start. */
+  scratchDirectory: string;
+  /** Structured log line; never pass a cell value. */
+  log(level: 'info' | 'warn' | 'error', message: string, fields?: Record<string, unknown>): void;
+  /** Named place where the fault tests stop or kill the process; free in production. */
+  failpoint(name: string): Promise<void>;
+}
+
+/** How a sink is registered (connectors/sinks/registry.ts): one line each. */
+export interface SinkKind {
+  /** The value of `connector.class` in an instance file. */
+  name: string;
+  /** `destination`: all tables of a Window commit together; `table`: each table is a Unit of its own. */
+  unit: 'destination' | 'table';
+  /** The instance file's own keys, validated before `open` is called. */
+  options: Record<string, OptionField>;
+  /** Checks reachability and rights; one line per finding, each with its remedy. */
+  check(context: SinkContext, options: OptionValues): Promise<CheckFinding[]>;
+  open(context: SinkContext, options: OptionValues): Promise<Sink>;
+}
+
+/** One configuration key. The reference page is generated from these. */
+export interface OptionField {
+  type: 'string' | 'integer' | 'boolean' | 'duration' | 'bytes' | 'list' | 'secret';
+  description: string;
+  /** Absent: the key is required. `null`: optional without a default. */
+  default?: string | number | boolean | string[] | null;
+  /** Allowed values, where they are few. */
+  oneOf?: readonly string[];
+}
+
+/** Durations in milliseconds, bytes in bytes, lists as arrays of strings, absent optional keys as null. */
+export type OptionValues = Record<string, string | number | boolean | string[] | null>;
+
+export interface CheckFinding {
+  level: 'ok' | 'warn' | 'error';
+  what: string;
+  /** The statement or setting that mends it; null for `ok`. */
+  remedy: string | null;
+}
+
+export type { Position, TableId, TableShape };

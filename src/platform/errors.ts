@@ -1,0 +1,210 @@
+/**
+ * Every error that an operator can meet: a code, a retry class, a remedy and its cause. This file is the manual
+ * page: docs/errors.md is generated from it. Codes are never reused.
+ *
+ * Retry classes: `transient` is tried again with backoff for ever; `operator` stops the path until somebody acts;
+ * `data` concerns one row or table and parks or quarantines it; `bug` stops, because an invariant did not hold.
+ */
+export type RetryClass = 'transient' | 'operator' | 'data' | 'bug';
+
+interface ErrorEntry {
+  retry: RetryClass;
+  /** What happened, for somebody who never saw the code. */
+  meaning: string;
+  /** What the operator should do. */
+  remedy: string;
+}
+
+export const errorCatalogue = {
+  // 1xx: configuration and prerequisites
+  TM101: {
+    retry: 'operator',
+    meaning: 'A configuration file is missing, unreadable or has a wrong key or value.',
+    remedy: 'Correct the file and key that the message names; docs/configuration.md lists every key.',
+  },
+  TM102: {
+    retry: 'operator',
+    meaning: 'An env: or file: reference cannot be resolved.',
+    remedy: 'Set the environment variable or create the file that the message names.',
+  },
+  TM103: {
+    retry: 'operator',
+    meaning: 'A program this command needs is not installed, or is too old.',
+    remedy: 'Run the line that the message gives.',
+  },
+  // 2xx: the source
+  TM201: {
+    retry: 'transient',
+    meaning: 'The source database does not answer.',
+    remedy: 'Check source.url, the server and the network; the reader goes on by itself when it answers.',
+  },
+  TM202: {
+    retry: 'operator',
+    meaning: 'The source lacks a setting, a grant, the slot or the publication.',
+    remedy: 'Run the statement in the message, then `tidemark check`.',
+  },
+  TM203: {
+    retry: 'operator',
+    meaning:
+      'The slot has confirmed more than the last Progress covers: Kafka lost records or the slot was used by somebody else.',
+    remedy:
+      'Changes are missing from Kafka. Restore Kafka, or run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
+  },
+  TM204: {
+    retry: 'operator',
+    meaning: 'The replication slot is missing, invalidated or lost its WAL.',
+    remedy:
+      'Changes since the last Progress cannot be read. Run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
+  },
+  TM205: {
+    retry: 'operator',
+    meaning: 'The source is another cluster or another timeline than the one Progress was written for.',
+    remedy: 'Point source.url at the right server; after a planned failover see docs/operate.md.',
+  },
+  TM206: {
+    retry: 'bug',
+    meaning: 'pgoutput sent something that this version does not know or that breaks the protocol.',
+    remedy: 'The reader stops rather than guess. Report the message type in the error.',
+  },
+  TM207: {
+    retry: 'transient',
+    meaning: 'Another process reads the slot.',
+    remedy: 'Stop the other reader; this one takes over when the slot is free.',
+  },
+  TM208: {
+    retry: 'data',
+    meaning:
+      'The shape of a table changed, or it has a type this version cannot represent. The table is parked.',
+    remedy: 'Its raw changes are kept in the parked topic. `tidemark status` names the change.',
+  },
+  // 3xx: Kafka and the registry
+  TM301: {
+    retry: 'transient',
+    meaning: 'Kafka does not answer or refused a request that may succeed later.',
+    remedy: 'Check the brokers; the pipeline goes on by itself from the last Progress.',
+  },
+  TM302: {
+    retry: 'operator',
+    meaning: 'Another reader with the same source id took over (this one was fenced).',
+    remedy: 'Run one reader per source. This process stops.',
+  },
+  TM303: {
+    retry: 'operator',
+    meaning:
+      'A topic does not fit: partitions, retention, cleanup or size limits differ from what Tidemark needs.',
+    remedy: 'Run the command in the message.',
+  },
+  TM304: {
+    retry: 'transient',
+    meaning: 'The Schema Registry does not answer.',
+    remedy: 'Check registry.url and the server; the pipeline waits.',
+  },
+  TM305: {
+    retry: 'operator',
+    meaning: 'The Schema Registry refused a schema.',
+    remedy: 'Look at the subject that the message names.',
+  },
+  TM306: {
+    retry: 'operator',
+    meaning: 'A partition holds less than the last Progress says: Kafka lost records.',
+    remedy:
+      'Restore the topic, or run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
+  },
+  TM307: {
+    retry: 'operator',
+    meaning: 'Kafka expired records that a destination had not yet received.',
+    remedy:
+      'The destination cannot be brought up to date from Kafka: rebuild it, and raise the topic retention.',
+  },
+  TM308: {
+    retry: 'data',
+    meaning: 'A row is larger than row.max.bytes.',
+    remedy: "Raise kafka.row.max.bytes (and the topics' max.message.bytes), then resume the parked table.",
+  },
+  // 4xx: delivery
+  TM401: {
+    retry: 'transient',
+    meaning: 'A destination does not answer.',
+    remedy: 'Check the destination; delivery is retried with backoff and the Floor is held.',
+  },
+  TM402: {
+    retry: 'operator',
+    meaning: 'A destination refused the credentials or a right is missing.',
+    remedy: 'Grant what the message names, or renew the credentials.',
+  },
+  TM403: {
+    retry: 'operator',
+    meaning: 'Another worker took over this Unit (this one was fenced).',
+    remedy: 'Nothing: the new owner goes on. If it repeats, look for two workers fighting over a Unit.',
+  },
+  TM404: {
+    retry: 'operator',
+    meaning:
+      'A destination holds an older Position than the ledger says: it was restored or changed by hand.',
+    remedy: 'Rebuild the destination; it has lost rows that were acknowledged.',
+  },
+  TM405: {
+    retry: 'data',
+    meaning: 'A destination refused a row or a table definition.',
+    remedy: "The message names the table and the destination's own error code; mend the destination's table.",
+  },
+  TM406: {
+    retry: 'operator',
+    meaning: 'The window store is full or its disk failed.',
+    remedy: 'Free disk space or raise deliver.spill.max.bytes.',
+  },
+  TM407: {
+    retry: 'bug',
+    meaning: 'An update left a column unchanged, but the destination has no row to take its value from.',
+    remedy: 'The destination lost a row. Verify it, then rebuild it.',
+  },
+  TM408: {
+    retry: 'operator',
+    meaning: 'No worker delivers to this destination, or it does not reach the requested Position.',
+    remedy: 'Start `tidemark run`, look at `tidemark status`, then try again.',
+  },
+  TM409: {
+    retry: 'transient',
+    meaning: 'The control database does not answer.',
+    remedy: 'Check control.url; delivery goes on by itself when it answers.',
+  },
+  // 9xx
+  TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },
+} as const satisfies Record<string, ErrorEntry>;
+
+export type ErrorCode = keyof typeof errorCatalogue;
+
+export class TidemarkError extends Error {
+  readonly code: ErrorCode;
+  readonly retry: RetryClass;
+  /** What to do now; the catalogue's text unless the thrower knows better (an exact statement, a command line). */
+  readonly remedy: string;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { remedy?: string; cause?: unknown; retry?: RetryClass } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'TidemarkError';
+    this.code = code;
+    this.retry = options.retry ?? errorCatalogue[code].retry;
+    this.remedy = options.remedy ?? errorCatalogue[code].remedy;
+  }
+}
+
+/** Wraps what is not yet a TidemarkError; never repeats the cause's message, which may hold a cell value. */
+export function asTidemarkError(error: unknown, code: ErrorCode = 'TM901'): TidemarkError {
+  if (error instanceof TidemarkError) return error;
+  return new TidemarkError(code, describeCause(error), { cause: error });
+}
+
+/** Error name and code of a foreign error, without its message where that could quote data. */
+export function describeCause(error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown failure';
+  const code = (error as { code?: unknown }).code;
+  const sqlState = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code);
+  // Postgres puts row values into `detail` and, for some states (class 22, 23), into the message itself.
+  if (sqlState && /^2[23]/.test(code as string)) return `${error.name} SQLSTATE ${code}`;
+  return typeof code === 'string' ? `${error.message} (${code})` : error.message;
+}

@@ -1,0 +1,111 @@
+/**
+ * The configuration after validation: what the rest of the program trusts. config.ts makes it from tidemark.yaml
+ * and the instance files; nothing else reads configuration.
+ */
+import type { ConnectionOptions as TlsOptions } from 'node:tls';
+
+/** Options for node:tls, or false for plain text. */
+export type ResolvedTls = TlsOptions | false;
+
+export interface PostgresEndpoint {
+  host: string;
+  port: number;
+  database: string;
+  user: string;
+  password: string | null;
+  tls: ResolvedTls;
+}
+
+export type ColumnPolicy = 'keep' | 'drop';
+
+export interface TableRule {
+  /** `schema.table`, or `schema.*`. */
+  pattern: string;
+  /** Tenant column, or null for none; undefined: source.tenant.column where the table has it. */
+  tenantColumn: string | null | undefined;
+  /** Explicit choices, by column name. */
+  columns: Record<string, ColumnPolicy>;
+}
+
+export interface SourceConfig {
+  /** Names this source in topics, groups and the ledger; never change it. */
+  id: string;
+  endpoint: PostgresEndpoint;
+  slot: string;
+  publication: string;
+  tables: TableRule[];
+  /** Name of the column that holds the tenant, where a table has it. */
+  tenantColumn: string | null;
+  /** Column names (lower case, `*` allowed) that count as personal beside those commented `@personal`. */
+  personalColumns: string[];
+  heartbeatIntervalMs: number;
+  /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */
+  statusIntervalMs: number;
+}
+
+export interface KafkaConfig {
+  brokers: string[];
+  clientId: string;
+  tls: ResolvedTls;
+  sasl: { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'; username: string; password: string } | null;
+  /** Topics are `<prefix>.<schema>.<table>`, `<prefix>.progress`, `<prefix>.parked`. */
+  topicPrefix: string;
+  partitions: number;
+  replicationFactor: number;
+  minInsyncReplicas: number;
+  retentionMs: number;
+  rowMaxBytes: number;
+  compression: 'none' | 'gzip' | 'zstd';
+  /** Encoded bytes that one Kafka transaction may hold before it is closed. */
+  batchMaxBytes: number;
+  transactionTimeoutMs: number;
+  sessionTimeoutMs: number;
+}
+
+export interface RegistryConfig {
+  url: string;
+  username: string | null;
+  password: string | null;
+  tls: ResolvedTls;
+}
+
+export interface DeliverConfig {
+  /** Folder with the instance files. */
+  instancesDirectory: string;
+  spillDirectory: string;
+  /** Per destination. */
+  spillMaxBytes: number;
+  /** DuckDB's memory limit per destination. */
+  spillMemoryBytes: number;
+}
+
+export interface DestinationConfig {
+  /** The instance file's `name`. */
+  name: string;
+  /** Path of the instance file, for messages. */
+  file: string;
+  /** `connector.class`. */
+  kind: string;
+  /** `tables`: patterns of the subscribed tables (`schema.table`, `schema.*`). */
+  tables: string[];
+  /** `cadence`: 0 for `continuous`. */
+  cadenceMs: number;
+  /** `cadence.<schema>.<table>` overrides, for sinks whose Unit is a table. */
+  tableCadenceMs: Record<string, number>;
+  /** `window.max.records`: a Window that reached it ends at the next transaction boundary. */
+  windowMaxRecords: number;
+  /** The sink's own options, validated against SinkKind.options. */
+  options: Record<string, string | number | boolean | string[] | null>;
+}
+
+export interface ResolvedConfig {
+  /** Absolute path of tidemark.yaml. */
+  file: string;
+  source: SourceConfig;
+  kafka: KafkaConfig;
+  registry: RegistryConfig;
+  control: PostgresEndpoint;
+  deliver: DeliverConfig;
+  destinations: DestinationConfig[];
+  observe: { metricsHost: string; metricsPort: number | null };
+}
