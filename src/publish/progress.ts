@@ -1,0 +1,77 @@
+/** Progress records: their shape in memory and their bytes (avro/progress.avsc in the registry's wire format). */
+import { readFileSync } from 'node:fs';
+import avsc from 'avsc';
+import type { Position } from '../connector/position.ts';
+import { asPosition } from '../connector/position.ts';
+import { TidemarkError } from '../platform/errors.ts';
+
+export interface ParkedTable {
+  position: Position;
+  code: string;
+  reason: string;
+}
+
+export interface Progress {
+  kind: 'origin' | 'batch' | 'heartbeat' | 'fence';
+  sourceId: string;
+  position: Position;
+  boundary: boolean;
+  /** First WAL byte that the slot still has to keep. */
+  ackLsn: bigint;
+  /** Running maximum of commit times, microseconds since 1970 UTC. */
+  commitTimeUs: bigint;
+  writtenAtUs: bigint;
+  systemIdentifier: string;
+  timeline: number;
+  writer: string;
+  /** Topic to end offset per partition. */
+  endOffsets: Record<string, bigint[]>;
+  parked: Record<string, ParkedTable>;
+}
+
+export const progressFormat = 1;
+
+export const progressSchema = readFileSync(new URL('../../avro/progress.avsc', import.meta.url), 'utf8');
+
+/** Longs as bigint: an offset or an LSN may pass 2^53 in principle and must never round. */
+const longType = avsc.types.LongType.__with({
+  fromBuffer: (bytes: Buffer) => bytes.readBigInt64LE(),
+  toBuffer: (value: bigint) => {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigInt64LE(value);
+    return bytes;
+  },
+  fromJSON: BigInt,
+  toJSON: Number,
+  isValid: (value: unknown) => typeof value === 'bigint',
+  compare: (a: bigint, b: bigint) => (a < b ? -1 : a > b ? 1 : 0),
+});
+
+const progressType = avsc.Type.forSchema(JSON.parse(progressSchema), { registry: { long: longType } });
+
+/** @param schemaId id of progressSchema under `<prefix>.progress-value`. */
+export function encodeProgress(progress: Progress, schemaId: number): Buffer {
+  const body = progressType.toBuffer({ format: progressFormat, ...progress });
+  const bytes = Buffer.alloc(5 + body.length);
+  bytes.writeUInt32BE(schemaId, 1);
+  body.copy(bytes, 5);
+  return bytes;
+}
+
+/** @throws TidemarkError TM206 when the bytes are not a Progress of a known format. */
+export function decodeProgress(bytes: Buffer): Progress {
+  if (bytes[0] !== 0)
+    throw new TidemarkError('TM206', 'a record in the progress topic is not in the registry wire format');
+  const { format, ...progress } = progressType.fromBuffer(bytes.subarray(5)) as Progress & { format: number };
+  if (format !== progressFormat) {
+    throw new TidemarkError(
+      'TM206',
+      `the progress topic has format ${format}, this version reads ${progressFormat}`,
+      {
+        remedy: 'Run the version of Tidemark that wrote it, or a newer one.',
+      },
+    );
+  }
+  asPosition(progress.position);
+  return { ...progress, endOffsets: { ...progress.endOffsets }, parked: { ...progress.parked } };
+}
