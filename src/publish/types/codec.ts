@@ -1,0 +1,22 @@
+/**
+ * A codec: how one Postgres type looks in pgoutput's binary form, in Avro, and as Postgres' own text.
+ * `encode` and `decode` are the two ends of the hot path; `text` gives the exactness header its value.
+ */
+import type { ByteReader, ByteWriter } from '../byte-writer.ts';
+
+export interface Codec {
+  /** Avro schema of the bare (non-null) type. */
+  schema: AvroSchema;
+  /**
+   * Writes the Avro form of the binary value at bytes[start, end).
+   * @returns false where Avro cannot hold the value exactly; nothing is kept of what it wrote, the field becomes
+   * null and the exactness header carries `text`.
+   */
+  encode(bytes: Buffer, start: number, end: number, out: ByteWriter): boolean;
+  /** Postgres' own text of the binary value. */
+  text(bytes: Buffer, start: number, end: number): string;
+  /** Reads the Avro form and gives Postgres' own text. */
+  decode(reader: ByteReader): string;
+}
+
+export type AvroSchema = string | AvroSchema[] | { type: AvroSchema; [attribute: string]: unknown };

@@ -1,0 +1,137 @@
+/** numeric: base-10000 digits on the wire; Connect's Decimal, or Debezium's VariableScaleDecimal without a scale. */
+import type { ByteReader, ByteWriter } from '../byte-writer.ts';
+import type { Codec } from './codec.ts';
+
+const negative = 0x4000;
+const special = 0xc000; // NaN, Infinity and -Infinity have both upper bits of the sign word set
+
+interface Unscaled {
+  value: bigint;
+  /** Decimal digits after the point, as displayed. */
+  scale: number;
+}
+
+/** Binary layout: ndigits, weight, sign, dscale (int16 each), then the digits (src/backend/utils/adt/numeric.c). */
+function unscaled(bytes: Buffer, start: number): Unscaled | null {
+  const digits = bytes.readInt16BE(start);
+  const weight = bytes.readInt16BE(start + 2);
+  const sign = bytes.readUInt16BE(start + 4);
+  const scale = bytes.readInt16BE(start + 6);
+  if ((sign & special) === special) return null;
+  // The digits stand for value × 10000^(weight − digits + 1); shift that to × 10^−scale.
+  let value = 0n;
+  if (digits <= 3) {
+    let small = 0;
+    for (let i = 0; i < digits; i++) small = small * 10000 + bytes.readInt16BE(start + 8 + i * 2);
+    value = BigInt(small);
+  } else
+    for (let i = 0; i < digits; i++) value = value * 10000n + BigInt(bytes.readInt16BE(start + 8 + i * 2));
+  const shift = (weight - digits + 1) * 4 + scale;
+  if (shift > 0) value *= 10n ** BigInt(shift);
+  else if (shift < 0) value /= 10n ** BigInt(-shift);
+  return { value: sign === negative ? -value : value, scale };
+}
+
+function specialText(bytes: Buffer, start: number): string {
+  const sign = bytes.readUInt16BE(start + 4);
+  return sign === 0xc000 ? 'NaN' : sign === 0xd000 ? 'Infinity' : '-Infinity';
+}
+
+function decimalText(value: bigint, scale: number): string {
+  const sign = value < 0n ? '-' : '';
+  const digits = (value < 0n ? -value : value).toString().padStart(scale + 1, '0');
+  return scale > 0 ? `${sign}${digits.slice(0, -scale)}.${digits.slice(-scale)}` : `${sign}${digits}`;
+}
+
+/** Big-endian two's complement in as few bytes as hold it, with its Avro length. */
+function writeUnscaled(out: ByteWriter, value: bigint): void {
+  if (value >= -0x80000000n && value <= 0x7fffffffn) {
+    const small = Number(value);
+    const width =
+      small >= -0x80 && small < 0x80
+        ? 1
+        : small >= -0x8000 && small < 0x8000
+          ? 2
+          : small >= -0x800000 && small < 0x800000
+            ? 3
+            : 4;
+    out.long(width);
+    out.ensure(4);
+    for (let shift = (width - 1) * 8; shift >= 0; shift -= 8)
+      out.bytes[out.position++] = (small >> shift) & 0xff;
+    return;
+  }
+  let width = 5;
+  while (BigInt.asIntN(width * 8, value) !== value) width++;
+  const hex = BigInt.asUintN(width * 8, value)
+    .toString(16)
+    .padStart(width * 2, '0');
+  out.long(width);
+  out.ensure(width);
+  out.position += out.bytes.write(hex, out.position, width, 'hex');
+}
+
+function readUnscaled(reader: ByteReader): bigint {
+  const view = reader.lengthPrefixed();
+  if (view.length === 0) return 0n;
+  if (view.length <= 6) return BigInt(view.readIntBE(0, view.length));
+  return BigInt.asIntN(view.length * 8, BigInt(`0x${view.toString('hex')}`));
+}
+
+/** numeric(precision, scale) with a scale of zero or more. NaN and infinities go to the exactness header. */
+export function decimal(precision: number, scale: number): Codec {
+  return {
+    schema: {
+      type: 'bytes',
+      scale,
+      precision,
+      'connect.version': 1,
+      'connect.parameters': { scale: String(scale), 'connect.decimal.precision': String(precision) },
+      'connect.name': 'org.apache.kafka.connect.data.Decimal',
+      logicalType: 'decimal',
+    },
+    encode(bytes, start, _end, out) {
+      const number = unscaled(bytes, start);
+      if (!number) return false;
+      writeUnscaled(out, number.value);
+      return true;
+    },
+    text(bytes, start) {
+      const number = unscaled(bytes, start);
+      return number ? decimalText(number.value, number.scale) : specialText(bytes, start);
+    },
+    decode: (reader) => decimalText(readUnscaled(reader), scale),
+  };
+}
+
+export const variableScaleDecimalName = 'io.debezium.data.VariableScaleDecimal';
+
+export const variableScaleDecimal: Codec = {
+  schema: {
+    type: 'record',
+    name: 'VariableScaleDecimal',
+    namespace: 'io.debezium.data',
+    fields: [
+      { name: 'scale', type: 'int' },
+      { name: 'value', type: 'bytes' },
+    ],
+    'connect.doc': 'Variable scaled decimal',
+    'connect.version': 1,
+    'connect.name': variableScaleDecimalName,
+  },
+  encode(bytes, start, _end, out) {
+    const number = unscaled(bytes, start);
+    if (!number) return false;
+    out.long(number.scale);
+    writeUnscaled(out, number.value);
+    return true;
+  },
+  text(bytes, start) {
+    const number = unscaled(bytes, start);
+    return number ? decimalText(number.value, number.scale) : specialText(bytes, start);
+  },
+  decode(reader) {
+    const scale = reader.long();
+    return decimalText(readUnscaled(reader), scale);
+  },
+};
