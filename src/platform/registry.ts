@@ -1,0 +1,161 @@
+/** The Schema Registry (Confluent's API): registering goes through @kafkajs/confluent-schema-registry. */
+import { Agent as HttpAgent, request as httpRequest } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
+import { TidemarkError } from './errors.ts';
+import type { Logger } from './log.ts';
+import { errorFields } from './log.ts';
+import type { RegistryConfig } from './resolved-config.ts';
+
+interface RegistryAnswer {
+  status: number;
+  body: string;
+}
+
+export interface LatestSchema {
+  id: number;
+  version: number;
+  schema: string;
+}
+
+export class RegistryClient {
+  readonly #config: RegistryConfig;
+  readonly #log: Logger;
+  readonly #library: SchemaRegistry;
+  readonly #agent: HttpAgent;
+  readonly #schemas = new Map<number, Promise<string>>();
+  #stopped = false;
+
+  constructor(config: RegistryConfig, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+    const secure = config.url.startsWith('https:');
+    this.#agent = secure
+      ? new HttpsAgent({ keepAlive: true, ...(config.tls === false ? {} : config.tls) })
+      : new HttpAgent({ keepAlive: true });
+    const auth =
+      config.username === null
+        ? {}
+        : { auth: { username: config.username, password: config.password ?? '' } };
+    // The library's own retry gives up in seconds; ours waits as long as it takes and says so.
+    this.#library = new SchemaRegistry({
+      host: config.url,
+      agent: this.#agent,
+      retry: { retries: 0 },
+      ...auth,
+    });
+  }
+
+  /** Schema text by id; cached. Waits while the registry is down. @throws TidemarkError TM305 for an unknown id */
+  schemaById(id: number): Promise<string> {
+    let found = this.#schemas.get(id);
+    if (!found) {
+      found = this.#waiting('read a schema', async () => {
+        const { status, body } = await this.#get(`/schemas/ids/${id}`);
+        if (status === 200) return (JSON.parse(body) as { schema: string }).schema;
+        throw new TidemarkError('TM305', `the registry has no schema with id ${id} (status ${status})`);
+      });
+      found.catch(() => this.#schemas.delete(id));
+      this.#schemas.set(id, found);
+    }
+    return found;
+  }
+
+  /** Newest version of a subject, or null. Waits while the registry is down. */
+  latest(subject: string): Promise<LatestSchema | null> {
+    return this.#waiting('read a subject', async () => {
+      const { status, body } = await this.#get(`/subjects/${encodeURIComponent(subject)}/versions/latest`);
+      if (status === 404) return null;
+      if (status !== 200)
+        throw new TidemarkError('TM305', `the registry answered ${status} for subject ${subject}`);
+      const { id, version, schema } = JSON.parse(body) as LatestSchema;
+      return { id, version, schema };
+    });
+  }
+
+  /**
+   * Registers under a subject whose compatibility is BACKWARD; the same text again gives the same id.
+   * @returns the schema's id
+   * @throws TidemarkError TM305 when the registry refuses it
+   */
+  register(subject: string, schema: string): Promise<number> {
+    return this.#waiting('register a schema', async () => {
+      try {
+        const { id } = await this.#library.register(
+          { type: SchemaType.AVRO, schema },
+          { subject, compatibility: COMPATIBILITY.BACKWARD },
+        );
+        return id;
+      } catch (error) {
+        const status = (error as { status?: number }).status;
+        if (status === undefined || status >= 500) throw error;
+        throw new TidemarkError('TM305', `the registry refused subject ${subject} (status ${status})`, {
+          cause: error,
+        });
+      }
+    });
+  }
+
+  /** One request without waiting. @throws TidemarkError TM304 when the registry does not answer */
+  async ping(): Promise<void> {
+    const { status } = await this.#get('/subjects');
+    if (status !== 200) throw new TidemarkError('TM304', `the registry answered ${status}`);
+  }
+
+  close(): void {
+    this.#stopped = true;
+    this.#agent.destroy();
+  }
+
+  async #waiting<T>(what: string, run: () => Promise<T>): Promise<T> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await run();
+      } catch (error) {
+        if (error instanceof TidemarkError && error.code === 'TM305') throw error;
+        if (this.#stopped)
+          throw new TidemarkError('TM304', 'the registry client was closed', { cause: error });
+        const delayMs = Math.min(250 * 2 ** attempt, 5000);
+        this.#log.warn(`cannot ${what}: the Schema Registry does not answer; waiting`, {
+          ...errorFields(error),
+          code: 'TM304',
+          delayMs,
+        });
+        await sleep(delayMs);
+      }
+    }
+  }
+
+  #get(path: string): Promise<RegistryAnswer> {
+    const url = new URL(`${this.#config.url.replace(/\/$/, '')}${path}`);
+    const { username, password } = this.#config;
+    const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
+    return new Promise((resolve, reject) => {
+      const outgoing = request(
+        url,
+        {
+          agent: this.#agent,
+          timeout: 10000,
+          headers: { accept: 'application/vnd.schemaregistry.v1+json, application/json' },
+          ...(username === null ? {} : { auth: `${username}:${password ?? ''}` }),
+        },
+        (response) => {
+          const chunks: Buffer[] = [];
+          response.on('data', (chunk: Buffer) => chunks.push(chunk));
+          response.on('error', reject);
+          response.on('end', () => {
+            const status = response.statusCode ?? 0;
+            if (status >= 500) reject(new TidemarkError('TM304', `the registry answered ${status}`));
+            else resolve({ status, body: Buffer.concat(chunks).toString('utf8') });
+          });
+        },
+      );
+      outgoing.on('timeout', () => outgoing.destroy(new Error('no answer within 10 s')));
+      outgoing.on('error', (error) =>
+        reject(new TidemarkError('TM304', 'the registry does not answer', { cause: error })),
+      );
+      outgoing.end();
+    });
+  }
+}

@@ -1,0 +1,130 @@
+/** Change topics, the progress topic and the parked topic: created here, and compared by `check`. */
+import { type Admin, ConfigResourceTypes } from 'kafkajs';
+import type { TableId } from '../connector/shape.ts';
+import type { CheckFinding } from '../connector/sink.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { KafkaConfig } from '../platform/resolved-config.ts';
+import { topicNames } from './record-format.ts';
+
+interface TopicPlan {
+  topic: string;
+  partitions: number;
+  config: Record<string, string>;
+}
+
+/** Room for keys, headers and batch framing beside the row. */
+const batchOverheadBytes = 1 << 20;
+
+/** The topics a source needs. Progress outlives every change topic by a day. */
+export function plannedTopics(config: KafkaConfig, tables: readonly TableId[]): TopicPlan[] {
+  const names = topicNames(config.topicPrefix);
+  const shared = {
+    'cleanup.policy': 'delete',
+    'min.insync.replicas': String(config.minInsyncReplicas),
+    'max.message.bytes': String(config.rowMaxBytes + batchOverheadBytes),
+  };
+  const change = { ...shared, 'retention.ms': String(config.retentionMs) };
+  const day = 86400000;
+  const progress = {
+    ...shared,
+    'retention.ms': String(config.retentionMs < 0 ? -1 : config.retentionMs + day),
+  };
+  return [
+    ...tables.map((table) => ({ topic: names.table(table), partitions: config.partitions, config: change })),
+    { topic: names.progress, partitions: 1, config: progress },
+    { topic: names.parked, partitions: 1, config: progress },
+  ];
+}
+
+/**
+ * Creates what is missing.
+ * @returns the names created
+ * @throws TidemarkError TM303 when Kafka refuses
+ */
+export async function ensureTopics(
+  admin: Admin,
+  config: KafkaConfig,
+  tables: readonly TableId[],
+): Promise<string[]> {
+  const existing = new Set(await admin.listTopics());
+  const missing = plannedTopics(config, tables).filter(({ topic }) => !existing.has(topic));
+  if (missing.length === 0) return [];
+  try {
+    await admin.createTopics({
+      waitForLeaders: true,
+      timeout: 30000,
+      topics: missing.map((plan) => ({
+        topic: plan.topic,
+        numPartitions: plan.partitions,
+        replicationFactor: config.replicationFactor,
+        configEntries: Object.entries(plan.config).map(([name, value]) => ({ name, value })),
+      })),
+    });
+  } catch (error) {
+    const type =
+      (error as { errors?: { type?: string }[]; type?: string }).errors?.[0]?.type ??
+      (error as { type?: string }).type;
+    if (type === undefined) throw error;
+    throw new TidemarkError('TM303', `Kafka refused to create topics (${type})`, {
+      cause: error,
+      remedy:
+        type === 'INVALID_REPLICATION_FACTOR'
+          ? 'Set kafka.topic.replication.factor (and kafka.topic.min.insync.replicas) to what the cluster has brokers for.'
+          : 'Grant CREATE on the topics to this user, or create them by hand: `tidemark check --json` lists them with their settings.',
+    });
+  }
+  return missing.map(({ topic }) => topic);
+}
+
+/** Differences between the topics as they are and as they must be. */
+export async function compareTopics(
+  admin: Admin,
+  config: KafkaConfig,
+  tables: readonly TableId[],
+): Promise<CheckFinding[]> {
+  const existing = new Set(await admin.listTopics());
+  const plans = plannedTopics(config, tables);
+  const present = plans.filter(({ topic }) => existing.has(topic));
+  const findings: CheckFinding[] = plans
+    .filter(({ topic }) => !existing.has(topic))
+    .map(({ topic }) => ({
+      level: 'ok',
+      what: `topic ${topic} does not exist yet; run creates it`,
+      remedy: null,
+    }));
+  if (present.length === 0) return findings;
+  const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ topic }) => topic) });
+  const { resources } = await admin.describeConfigs({
+    includeSynonyms: false,
+    resources: present.map(({ topic }) => ({ type: ConfigResourceTypes.TOPIC, name: topic })),
+  });
+  for (const plan of present) {
+    const partitions = topics.find(({ name }) => name === plan.topic)?.partitions.length ?? 0;
+    if (partitions !== plan.partitions) {
+      findings.push({
+        level: 'error',
+        what: `topic ${plan.topic} has ${partitions} partitions, the configuration says ${plan.partitions}`,
+        remedy: `set kafka.topic.partitions: ${partitions}; the partition count of a topic never changes`,
+      });
+    }
+    const entries = resources.find(({ resourceName }) => resourceName === plan.topic)?.configEntries ?? [];
+    for (const [name, wanted] of Object.entries(plan.config)) {
+      const actual = entries.find((entry) => entry.configName === name)?.configValue;
+      if (actual === undefined || fits(name, actual, wanted)) continue;
+      findings.push({
+        level: name === 'cleanup.policy' || name === 'max.message.bytes' ? 'error' : 'warn',
+        what: `topic ${plan.topic} has ${name}=${actual}, the configuration needs ${wanted}`,
+        remedy: `kafka-configs.sh --bootstrap-server ${config.brokers[0]} --alter --topic ${plan.topic} --add-config ${name}=${wanted}`,
+      });
+    }
+  }
+  return findings;
+}
+
+/** Longer retention and larger limits than asked for do no harm. */
+function fits(name: string, actual: string, wanted: string): boolean {
+  if (name === 'cleanup.policy') return actual === wanted;
+  if (name === 'retention.ms' && actual === '-1') return true;
+  if (name === 'retention.ms' && wanted === '-1') return false;
+  return Number(actual) >= Number(wanted);
+}

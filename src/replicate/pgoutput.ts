@@ -1,0 +1,214 @@
+/**
+ * pgoutput messages, protocol version 1, as in "Logical Replication Message Formats" of the Postgres manual.
+ * Row values are not decoded here: a Tuple only says where in the message each value lies.
+ */
+import { TidemarkError } from '../platform/errors.ts';
+
+export interface RelationColumn {
+  name: string;
+  typeOid: number;
+  typmod: number;
+  /** Part of the replica identity (all columns where it is FULL). */
+  identity: boolean;
+}
+
+export interface Relation {
+  oid: number;
+  schema: string;
+  name: string;
+  replicaIdentity: 'default' | 'nothing' | 'full' | 'index';
+  columns: RelationColumn[];
+}
+
+/** Kinds of a tuple's values, as bytes on the wire. */
+export const valueKind = { null: 0x6e, unchanged: 0x75, text: 0x74, binary: 0x62 } as const;
+
+/** A row inside a message. The object is reused: it is valid until the next message is decoded. */
+export class Tuple {
+  bytes: Buffer = Buffer.alloc(0);
+  count = 0;
+  kinds = new Uint8Array(64);
+  starts = new Int32Array(64);
+  ends = new Int32Array(64);
+
+  /** @returns the offset after the tuple */
+  read(bytes: Buffer, at: number): number {
+    this.bytes = bytes;
+    const count = bytes.readUInt16BE(at);
+    at += 2;
+    if (count > this.kinds.length) {
+      this.kinds = new Uint8Array(count * 2);
+      this.starts = new Int32Array(count * 2);
+      this.ends = new Int32Array(count * 2);
+    }
+    this.count = count;
+    const { kinds, starts, ends } = this;
+    for (let i = 0; i < count; i++) {
+      const kind = bytes[at++]!;
+      kinds[i] = kind;
+      if (kind === valueKind.null || kind === valueKind.unchanged) {
+        starts[i] = at;
+        ends[i] = at;
+        continue;
+      }
+      if (kind !== valueKind.binary && kind !== valueKind.text) {
+        throw new TidemarkError('TM206', `pgoutput sent a value of unknown kind ${kind}`);
+      }
+      const length = bytes.readInt32BE(at);
+      at += 4;
+      starts[i] = at;
+      at += length;
+      ends[i] = at;
+    }
+    if (at > bytes.length)
+      throw new TidemarkError('TM206', 'pgoutput sent a tuple that is longer than its message');
+    return at;
+  }
+}
+
+export interface TransactionStart {
+  /** First byte of the commit record. */
+  commitLsn: bigint;
+  /** Microseconds since 1970 UTC. */
+  commitTimeUs: bigint;
+  xid: number;
+}
+
+/** Receives a decoded stream. Tuples and `raw` are valid only during the call. */
+export interface PgoutputHandler {
+  begin(start: TransactionStart): void;
+  /** @param endLsn first byte after the commit record */
+  commit(commitLsn: bigint, endLsn: bigint): void;
+  relation(relation: Relation, raw: Buffer): void;
+  insert(oid: number, after: Tuple, raw: Buffer): void;
+  /** `before` holds the whole old row when `beforeIsFull`, only the identity columns otherwise. */
+  update(oid: number, before: Tuple | null, beforeIsFull: boolean, after: Tuple, raw: Buffer): void;
+  delete(oid: number, before: Tuple, beforeIsFull: boolean, raw: Buffer): void;
+  truncate(oids: number[], raw: Buffer): void;
+  message(transactional: boolean, prefix: string, content: Buffer): void;
+}
+
+/** Microseconds from 1970 to Postgres' epoch. */
+const epochMicros = 946684800000000n;
+
+const before = new Tuple();
+const after = new Tuple();
+
+/** @throws TidemarkError TM206 for anything this version does not know: it is never guessed */
+export function decodeMessage(bytes: Buffer, handler: PgoutputHandler): void {
+  const type = bytes[0];
+  switch (type) {
+    case 0x49: {
+      // I: insert
+      const oid = bytes.readUInt32BE(1);
+      expectKind(bytes[5], 0x4e, 'insert');
+      after.read(bytes, 6);
+      handler.insert(oid, after, bytes);
+      return;
+    }
+    case 0x55: {
+      // U: update
+      const oid = bytes.readUInt32BE(1);
+      const kind = bytes[5];
+      let at = 5;
+      let hasBefore = false;
+      if (kind === 0x4b || kind === 0x4f) {
+        at = before.read(bytes, 6);
+        hasBefore = true;
+      }
+      expectKind(bytes[at], 0x4e, 'update');
+      after.read(bytes, at + 1);
+      handler.update(oid, hasBefore ? before : null, kind === 0x4f, after, bytes);
+      return;
+    }
+    case 0x44: {
+      // D: delete
+      const kind = bytes[5];
+      if (kind !== 0x4b && kind !== 0x4f) throw unknown('delete', kind);
+      before.read(bytes, 6);
+      handler.delete(bytes.readUInt32BE(1), before, kind === 0x4f, bytes);
+      return;
+    }
+    case 0x42: // B: begin
+      handler.begin({
+        commitLsn: bytes.readBigUInt64BE(1),
+        commitTimeUs: bytes.readBigInt64BE(9) + epochMicros,
+        xid: bytes.readUInt32BE(17),
+      });
+      return;
+    case 0x43: // C: commit (flags, commit LSN, end LSN, time)
+      handler.commit(bytes.readBigUInt64BE(2), bytes.readBigUInt64BE(10));
+      return;
+    case 0x52: // R: relation
+      handler.relation(decodeRelation(bytes), bytes);
+      return;
+    case 0x54: {
+      // T: truncate (count, options, oids)
+      const count = bytes.readUInt32BE(1);
+      handler.truncate(
+        Array.from({ length: count }, (_, i) => bytes.readUInt32BE(6 + i * 4)),
+        bytes,
+      );
+      return;
+    }
+    case 0x4d: {
+      // M: logical message (flags, LSN, prefix, length, content)
+      const end = bytes.indexOf(0, 10);
+      const length = bytes.readUInt32BE(end + 1);
+      handler.message(
+        (bytes[1]! & 1) === 1,
+        bytes.toString('utf8', 10, end),
+        bytes.subarray(end + 5, end + 5 + length),
+      );
+      return;
+    }
+    case 0x59: // Y: type; the relation's column types are looked up in the catalogue
+    case 0x4f: // O: origin
+      return;
+    default:
+      throw unknown('message', type);
+  }
+}
+
+function decodeRelation(bytes: Buffer): Relation {
+  const oid = bytes.readUInt32BE(1);
+  const schemaEnd = bytes.indexOf(0, 5);
+  const nameEnd = bytes.indexOf(0, schemaEnd + 1);
+  const identity = bytes[nameEnd + 1]!;
+  const count = bytes.readUInt16BE(nameEnd + 2);
+  const columns: RelationColumn[] = [];
+  let at = nameEnd + 4;
+  for (let i = 0; i < count; i++) {
+    const end = bytes.indexOf(0, at + 1);
+    columns.push({
+      identity: (bytes[at]! & 1) === 1,
+      name: bytes.toString('utf8', at + 1, end),
+      typeOid: bytes.readUInt32BE(end + 1),
+      typmod: bytes.readInt32BE(end + 5),
+    });
+    at = end + 9;
+  }
+  const replicaIdentity = ({ 100: 'default', 110: 'nothing', 102: 'full', 105: 'index' } as const)[
+    identity as 100
+  ];
+  if (!replicaIdentity) throw unknown('replica identity', identity);
+  return {
+    oid,
+    // An empty namespace stands for pg_catalog.
+    schema: bytes.toString('utf8', 5, schemaEnd) || 'pg_catalog',
+    name: bytes.toString('utf8', schemaEnd + 1, nameEnd),
+    replicaIdentity,
+    columns,
+  };
+}
+
+function expectKind(kind: number | undefined, wanted: number, message: string): void {
+  if (kind !== wanted) throw unknown(message, kind);
+}
+
+function unknown(what: string, code: number | undefined): TidemarkError {
+  return new TidemarkError(
+    'TM206',
+    `pgoutput sent a ${what} of a kind this version does not know (${code ?? 'nothing'})`,
+  );
+}

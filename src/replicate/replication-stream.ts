@@ -1,0 +1,212 @@
+/**
+ * The open slot. pg-logical-replication carries the protocol; acknowledgements are ours alone:
+ *
+ * The library's timer acknowledges whatever was received, even with `auto: false`, and its `acknowledge(lsn)` sends
+ * lsn + 1. A commit's end LSN and a keepalive's LSN already mean "next byte needed", and Postgres skips every
+ * transaction whose commit record starts below the confirmed LSN. So the timer is off, and `end − 1` goes through
+ * the library, which makes it exactly `end` on the wire. test/regression/exact-acknowledgement.test.ts shows the
+ * transaction that is lost otherwise.
+ */
+
+import type { Client, ClientConfig } from 'pg';
+import { LogicalReplicationService } from 'pg-logical-replication';
+import { formatLsn } from '../connector/position.ts';
+import { describeCause, TidemarkError } from '../platform/errors.ts';
+
+export interface ReplicationStreamOptions {
+  connection: ClientConfig;
+  slot: string;
+  publications: string[];
+  /** Where to start: the first WAL byte that is still needed. */
+  startLsn: bigint;
+  /** A status goes out at least this often, also while reading is paused. */
+  statusIntervalMs: number;
+  /** One pgoutput message; the bytes are valid only during the call. */
+  onMessage(bytes: Buffer): void;
+  /** Everything the server had to send up to `lsn` was sent before this. */
+  onKeepalive(lsn: bigint, serverTimeUs: bigint): void;
+}
+
+/** Hands over the raw bytes: decoding is ours. */
+class RawPlugin {
+  readonly options: { publications: string[] };
+
+  constructor(options: { publications: string[] }) {
+    this.options = options;
+  }
+
+  get name() {
+    return 'pgoutput';
+  }
+
+  parse(buffer: Buffer) {
+    return buffer;
+  }
+
+  start(client: Client, slotName: string, lastLsn: string) {
+    const names = this.options.publications.map((name) => `"${name.replaceAll('"', '""')}"`).join(',');
+    const sql =
+      `START_REPLICATION SLOT "${slotName.replaceAll('"', '""')}" LOGICAL ${lastLsn} ` +
+      `(proto_version '1', publication_names '${names.replaceAll("'", "''")}', binary 'true', messages 'true')`;
+    return client.query(sql);
+  }
+}
+
+/** Without a word from the server for this many status intervals, although each asked for one, it is gone. */
+const silentIntervals = 6;
+
+export class ReplicationStream {
+  readonly #options: ReplicationStreamOptions;
+  readonly #service: LogicalReplicationService;
+  #confirmed: bigint;
+  #timer: NodeJS.Timeout | null = null;
+  #paused = false;
+  #lastHeard = Date.now();
+  #fail: (error: unknown) => void = () => {};
+  #closed = false;
+  /** Rejects when the stream ends for any reason but close(). */
+  readonly ended: Promise<never>;
+
+  constructor(options: ReplicationStreamOptions) {
+    this.#options = options;
+    this.#confirmed = options.startLsn;
+    this.ended = new Promise((_, reject) => {
+      this.#fail = (error) => {
+        if (!this.#closed) reject(error);
+      };
+    });
+    this.ended.catch(() => {});
+    this.#service = new LogicalReplicationService(options.connection, {
+      acknowledge: { auto: false, timeoutSeconds: 0 },
+      flowControl: { enabled: false },
+    });
+    this.#service.on('data', (_lsn: string, bytes: Buffer) => {
+      this.#lastHeard = Date.now();
+      this.#guard(() => options.onMessage(bytes));
+    });
+    this.#service.on('heartbeat', (lsn: string, timestamp: number, shouldRespond: boolean) => {
+      this.#lastHeard = Date.now();
+      const [high, low] = lsn.split('/') as [string, string];
+      this.#guard(() =>
+        options.onKeepalive((BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`), BigInt(timestamp) * 1000n),
+      );
+      if (shouldRespond) this.#sendStatus(false);
+    });
+    this.#service.on('error', (error: unknown) => this.#fail(streamError(error)));
+  }
+
+  /** Resolves once the server streams; rejects with TM201, TM204 or TM207. */
+  async open(): Promise<void> {
+    const started = new Promise<void>((resolve) => this.#service.once('start', () => resolve()));
+    const plugin = new RawPlugin({ publications: this.#options.publications });
+    const running = this.#service
+      .subscribe(plugin, this.#options.slot, formatLsn(this.#options.startLsn))
+      .then(() => {
+        throw new TidemarkError('TM201', 'the source ended the replication connection');
+      });
+    running.catch((error: unknown) => this.#fail(streamError(error)));
+    await Promise.race([started, this.ended]);
+    this.#timer = setInterval(() => {
+      if (!this.#paused && Date.now() - this.#lastHeard > this.#options.statusIntervalMs * silentIntervals) {
+        this.#fail(
+          new TidemarkError('TM201', 'the source sent nothing although asked: the connection is half open'),
+        );
+        return;
+      }
+      this.#sendStatus(true);
+    }, this.#options.statusIntervalMs);
+  }
+
+  /** Lets the server forget the WAL before `lsn`. Call only for what committed Progress covers. */
+  confirm(lsn: bigint): void {
+    if (lsn <= this.#confirmed) return;
+    this.#confirmed = lsn;
+    this.#sendStatus(false);
+  }
+
+  /** Asks the server where it is; the answer comes as a keepalive. */
+  ping(): void {
+    this.#sendStatus(true);
+  }
+
+  /** Back-pressure: stops reading the socket. Statuses go on. */
+  pause(): void {
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#socket()?.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#lastHeard = Date.now();
+    this.#socket()?.resume();
+  }
+
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#timer) clearInterval(this.#timer);
+    // A paused socket never delivers the end of the connection.
+    this.#socket()?.resume();
+    const timeout = setTimeout(() => this.#socket()?.destroy(), 2000);
+    await this.#service.destroy().catch(() => {});
+    clearTimeout(timeout);
+  }
+
+  #sendStatus(askReply: boolean): void {
+    if (this.#closed || this.#service.isStop()) return;
+    void this.#service.acknowledge(formatLsn(this.#confirmed - 1n), askReply).catch(() => {});
+  }
+
+  #guard(run: () => void): void {
+    if (this.#closed) return;
+    try {
+      run();
+    } catch (error) {
+      this.#fail(error);
+      this.pause();
+    }
+  }
+
+  /** The library has no public way to pause: its connection's socket is reached by name. */
+  #socket(): NodeJS.Socket & { destroy(): void } {
+    const service = this.#service as unknown as {
+      _connection: { stream: NodeJS.Socket & { destroy(): void } } | null;
+    };
+    return service._connection?.stream as NodeJS.Socket & { destroy(): void };
+  }
+}
+
+/** 55006: slot in use. 42704: no such slot. 55000: invalidated ("can no longer get changes"). */
+export function streamError(error: unknown): TidemarkError {
+  if (error instanceof TidemarkError) return error;
+  const code = (error as { code?: string }).code;
+  if (code === '55006')
+    return new TidemarkError('TM207', 'the slot is in use by another connection', { cause: error });
+  if (code === '42704') {
+    return new TidemarkError('TM204', `the slot or publication is missing: ${describeCause(error)}`, {
+      cause: error,
+    });
+  }
+  if (code === '55000' || code === '58P01') {
+    return new TidemarkError('TM204', `the slot cannot be read any more: ${describeCause(error)}`, {
+      cause: error,
+    });
+  }
+  if (code === '42501' || code === '28P01' || code === '28000') {
+    return new TidemarkError(
+      'TM202',
+      `the source refused the replication connection: ${describeCause(error)}`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return new TidemarkError('TM201', `the replication connection failed: ${describeCause(error)}`, {
+    cause: error,
+  });
+}
