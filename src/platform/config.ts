@@ -1,0 +1,117 @@
+/**
+ * The one place that reads configuration: tidemark.yaml and the instance files into a ResolvedConfig. Keys are in
+ * configuration/fields.ts; docs/configuration.md is generated from them.
+ */
+import { dirname, resolve as resolvePath } from 'node:path';
+import { type InstanceContext, loadDestinations, type SinkOptions } from './configuration/destinations.ts';
+import { type MapNode, readDocument } from './configuration/document.ts';
+import {
+  kafkaSasl,
+  postgresEndpoint,
+  registryConfig,
+  type SectionContext,
+  sectionTls,
+} from './configuration/endpoints.ts';
+import { withoutPrefix } from './configuration/field.ts';
+import { configurationFields } from './configuration/fields.ts';
+import { Problems } from './configuration/problems.ts';
+import { resolveReferences } from './configuration/references.ts';
+import { parseTableRules } from './configuration/table-rules.ts';
+import { readValues } from './configuration/values.ts';
+import type { ResolvedConfig } from './resolved-config.ts';
+
+export { redactConfig, redactEndpoint } from './configuration/redact.ts';
+
+/**
+ * Reads and validates everything. `file` is tidemark.yaml; relative paths in it start at its folder, those in
+ * instance files at theirs. `sinkKinds` by the value of `connector.class`.
+ * @throws TM101 for wrong files, keys and values, TM102 if only references are unresolved. Every problem of every
+ * file is a line of the message, none of them holds a value.
+ */
+export async function loadConfig(
+  file: string,
+  sinkKinds: ReadonlyMap<string, SinkOptions>,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<ResolvedConfig> {
+  const problems = new Problems();
+  const absolute = resolvePath(file);
+  const directory = dirname(absolute);
+  const root = await readDocument(absolute, 'yaml', problems.in(file));
+  if (!root) problems.throwIfAny();
+  await resolveReferences(root!, { file, directory, env, problems });
+  const config = await resolveConfig(root!, { file, absolute, directory }, { sinkKinds, env, problems });
+  problems.throwIfAny();
+  return config;
+}
+
+/** Usable only if it added no problem. */
+async function resolveConfig(
+  root: MapNode,
+  at: { file: string; absolute: string; directory: string },
+  instances: InstanceContext,
+): Promise<ResolvedConfig> {
+  const report = instances.problems.in(at.file);
+  const read = readValues(root, configurationFields, {
+    directory: at.directory,
+    report,
+    parseTables: parseTableRules,
+  });
+  const { values, failed, given } = read;
+  const context: SectionContext = { values, failed, given, directory: at.directory, report };
+  const source = withoutPrefix('source', values);
+  const kafka = withoutPrefix('kafka', values);
+  const deliver = withoutPrefix('deliver', values);
+
+  const replicas = ['kafka.topic.min.insync.replicas', 'kafka.topic.replication.factor'] as const;
+  if (replicas.every((key) => !failed.has(key)) && values[replicas[0]] > values[replicas[1]]) {
+    report(
+      replicas[0],
+      `must be at most ${replicas[1]}`,
+      given.get(replicas[0]) ?? given.get(replicas[1]) ?? null,
+    );
+  }
+  const ownName = `tidemark_${source.id ?? ''}`.replaceAll('-', '_');
+  const directoryKey = 'deliver.instances.directory';
+  return {
+    file: at.absolute,
+    source: {
+      id: source.id,
+      endpoint: await postgresEndpoint('source', context),
+      slot: source.slot ?? ownName,
+      publication: source.publication ?? ownName,
+      tables: source.tables,
+      tenantColumn: source['tenant.column'],
+      personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
+      heartbeatIntervalMs: source['heartbeat.interval'],
+      statusIntervalMs: source['status.interval'],
+    },
+    kafka: {
+      brokers: kafka.brokers,
+      clientId: kafka['client.id'],
+      tls: await sectionTls('kafka', kafka, 'disable', context),
+      sasl: kafkaSasl(context),
+      topicPrefix: kafka['topic.prefix'] ?? source.id,
+      partitions: kafka['topic.partitions'],
+      replicationFactor: kafka['topic.replication.factor'],
+      minInsyncReplicas: kafka['topic.min.insync.replicas'],
+      retentionMs: kafka['topic.retention'],
+      rowMaxBytes: kafka['row.max.bytes'],
+      compression: kafka.compression,
+      batchMaxBytes: kafka['batch.max.bytes'],
+      transactionTimeoutMs: kafka['transaction.timeout'],
+      sessionTimeoutMs: kafka['session.timeout'],
+    },
+    registry: await registryConfig(context),
+    control: await postgresEndpoint('control', context),
+    deliver: {
+      instancesDirectory: deliver['instances.directory'],
+      spillDirectory: deliver['spill.directory'],
+      spillMaxBytes: deliver['spill.max.bytes'],
+      spillMemoryBytes: deliver['spill.memory.bytes'],
+    },
+    destinations: failed.has(directoryKey)
+      ? []
+      : await loadDestinations(deliver['instances.directory'], given.has(directoryKey), instances),
+    observe: { metricsHost: values['observe.metrics.host'], metricsPort: values['observe.metrics.port'] },
+  };
+}

@@ -1,0 +1,325 @@
+/**
+ * Every configuration key, once: the parser, docs/configuration.md and docs/tidemark.schema.json are made from these
+ * tables.
+ */
+import { endpointFields, tlsFields } from './connection-fields.ts';
+import { type FieldTable, underPrefix, type Values } from './field.ts';
+
+/** What `personal.columns` drops where nobody chose otherwise: names that hold a person's data in most schemas. */
+const personalColumns = [
+  'email',
+  '*_email',
+  'email_address',
+  'phone',
+  '*_phone',
+  'phone_number',
+  'mobile',
+  'first_name',
+  'last_name',
+  'middle_name',
+  'full_name',
+  'display_name',
+  'date_of_birth',
+  'birth_date',
+  'dob',
+  'ssn',
+  'social_security_number',
+  'passport_number',
+  'national_id',
+  'street_address',
+  'home_address',
+  'postal_address',
+] as const;
+
+/** `schema.table` or `schema.*`. A name with a dot in it cannot be told from two names, so it cannot be written. */
+export const tablePattern = { pattern: /^[^.*\s]+\.([^.*\s]+|\*)$/, says: '`schema.table` or `schema.*`' };
+const slotName = { pattern: /^[a-z0-9_]{1,63}$/, says: '1 to 63 of a-z, 0-9 and _' };
+const hostAndPort = {
+  pattern: /^(\[[0-9A-Fa-f:.]+\]|[^\s:/@[\]]+):([1-9]\d{0,4})$/,
+  says: '`host:port`',
+};
+
+const ownSourceFields = {
+  id: {
+    type: 'string',
+    unit: 'name',
+    form: { pattern: /^[a-z0-9][a-z0-9_-]{0,47}$/, says: 'a-z, 0-9, _ and -, at most 48' },
+    description: 'Names this source in topics, consumer groups and the ledger. Never change it.',
+  },
+  slot: {
+    type: 'string',
+    unit: 'name',
+    default: null,
+    defaultText: '`tidemark_` and source.id, - written as _',
+    form: slotName,
+    description: 'Replication slot to read.',
+  },
+  publication: {
+    type: 'string',
+    unit: 'name',
+    default: null,
+    defaultText: '`tidemark_` and source.id, - written as _',
+    form: slotName,
+    description: 'Publication to read.',
+  },
+  tables: {
+    type: 'tables',
+    unit: 'list of rules',
+    description:
+      'Tables to stream: `schema.table` or `schema.*`, or mappings with the keys under "Table rules".',
+  },
+  'tenant.column': {
+    type: 'string',
+    unit: 'column name',
+    default: null,
+    description: 'Column that holds the tenant, in every table that has a column of that name.',
+  },
+  'personal.columns': {
+    type: 'list',
+    unit: 'name patterns',
+    default: personalColumns,
+    form: { pattern: /^[^\s.]+$/, says: 'a column name in which `*` stands for any text' },
+    description:
+      'Column names that count as personal data and are dropped unless a table rule keeps them, beside the columns commented `@personal`. Case does not matter. A list given here replaces the default.',
+  },
+  'heartbeat.interval': {
+    type: 'duration',
+    unit: 'duration',
+    default: '2s',
+    min: 100,
+    max: 3_600_000,
+    description: 'How often an idle source is made to prove that it is idle; Progress advances with it.',
+  },
+  'status.interval': {
+    type: 'duration',
+    unit: 'duration',
+    default: '5s',
+    min: 100,
+    max: 60_000,
+    description: 'How often the slot hears from us at least. Keep it well inside wal_sender_timeout.',
+  },
+} as const satisfies FieldTable;
+
+const ownKafkaFields = {
+  brokers: {
+    type: 'list',
+    unit: 'host:port',
+    form: hostAndPort,
+    description: 'Brokers to ask first.',
+  },
+  'client.id': { type: 'string', unit: 'name', default: 'tidemark', description: 'Name in broker logs.' },
+  'sasl.mechanism': {
+    type: 'string',
+    unit: 'mechanism',
+    default: null,
+    oneOf: ['plain', 'scram-sha-256', 'scram-sha-512'],
+    description: 'How to log in; absent for no login.',
+  },
+  'sasl.username': { type: 'string', unit: 'name', default: null, description: 'Name for SASL.' },
+  'sasl.password': { type: 'secret', unit: 'secret', default: null, description: 'Password for SASL.' },
+  'topic.prefix': {
+    type: 'string',
+    unit: 'name',
+    default: null,
+    defaultText: 'source.id',
+    form: {
+      pattern: /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/,
+      says: 'letters, digits, ., _ and -, at most 100',
+    },
+    description: 'Topics are `<prefix>.<schema>.<table>`, `<prefix>.progress` and `<prefix>.parked`.',
+  },
+  'topic.partitions': {
+    type: 'integer',
+    unit: 'partitions',
+    default: 4,
+    min: 1,
+    max: 10_000,
+    description: 'Partitions of a change topic when it is created. Never changes within a topic generation.',
+  },
+  'topic.replication.factor': {
+    type: 'integer',
+    unit: 'brokers',
+    default: 3,
+    min: 1,
+    max: 32_767,
+    description: 'Copies of each partition when a topic is created.',
+  },
+  'topic.min.insync.replicas': {
+    type: 'integer',
+    unit: 'brokers',
+    default: 2,
+    min: 1,
+    max: 32_767,
+    description: 'Copies that must have a record before it counts. At most topic.replication.factor.',
+  },
+  'topic.retention': {
+    type: 'duration',
+    unit: 'duration',
+    default: '7d',
+    min: 60_000,
+    description: 'How long change topics keep records: how long a destination may be down.',
+  },
+  'row.max.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '64MiB',
+    min: 1024,
+    max: 2 ** 30,
+    description: 'Largest encoded row, on topics, producer and fetch alike. Larger rows go to Quarantine.',
+  },
+  compression: {
+    type: 'string',
+    unit: 'codec',
+    default: 'none',
+    oneOf: ['none', 'gzip', 'zstd'],
+    description: 'Compression of record batches.',
+  },
+  'batch.max.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '4MiB',
+    min: 1024,
+    max: 2 ** 30,
+    description: 'Encoded bytes that one Kafka transaction holds before it is closed.',
+  },
+  'transaction.timeout': {
+    type: 'duration',
+    unit: 'duration',
+    default: '60s',
+    min: 1000,
+    max: 2 ** 31 - 1,
+    description:
+      "When the broker aborts an open transaction. At most the broker's transaction.max.timeout.ms.",
+  },
+  'session.timeout': {
+    type: 'duration',
+    unit: 'duration',
+    default: '10s',
+    min: 1000,
+    max: 2 ** 31 - 1,
+    description: 'When the broker takes a silent consumer out of its group.',
+  },
+} as const satisfies FieldTable;
+
+const ownRegistryFields = {
+  url: {
+    type: 'secret',
+    unit: 'URL',
+    form: { pattern: /^https?:\/\/[^\s]+$/, says: 'an http or https URL' },
+    description: 'Schema Registry. A name and password in the URL are taken as username and password.',
+  },
+  username: { type: 'string', unit: 'name', default: null, description: 'Name for basic authentication.' },
+  password: {
+    type: 'secret',
+    unit: 'secret',
+    default: null,
+    description: 'Password for basic authentication.',
+  },
+} as const satisfies FieldTable;
+
+const deliverFields = {
+  'instances.directory': {
+    type: 'path',
+    unit: 'folder',
+    default: 'connectors/instances',
+    description:
+      'Folder with the destinations, one `*.json` file each; files that end in `.example.json` are not read. The default may be missing, a folder named here may not.',
+  },
+  'spill.directory': {
+    type: 'path',
+    unit: 'folder',
+    default: '.tidemark/spill',
+    description: 'Where open Windows go that do not fit into memory.',
+  },
+  'spill.max.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '20GiB',
+    min: 2 ** 20,
+    description: 'Disk that one destination may use there.',
+  },
+  'spill.memory.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '256MiB',
+    min: 2 ** 24,
+    description: 'Memory that one destination may use before it goes to disk.',
+  },
+} as const satisfies FieldTable;
+
+const observeFields = {
+  'metrics.host': {
+    type: 'string',
+    unit: 'address',
+    default: '127.0.0.1',
+    description: 'Address on which metrics are served.',
+  },
+  'metrics.port': {
+    type: 'integer',
+    unit: 'TCP port',
+    default: null,
+    min: 0,
+    max: 65535,
+    description: 'Port on which metrics are served; absent: not served. 0 takes any free port.',
+  },
+} as const satisfies FieldTable;
+
+/** The keys of tidemark.yaml. */
+export const configurationFields = {
+  ...underPrefix('source', { ...ownSourceFields, ...endpointFields }),
+  ...underPrefix('kafka', { ...ownKafkaFields, ...tlsFields }),
+  ...underPrefix('registry', {
+    ...ownRegistryFields,
+    ...tlsFields,
+    'tls.mode': { ...tlsFields['tls.mode'], defaultText: '`verify-full` for https, `disable` for http' },
+  }),
+  ...underPrefix('control', endpointFields),
+  ...underPrefix('deliver', deliverFields),
+  ...underPrefix('observe', observeFields),
+} as const satisfies FieldTable;
+
+/** The keys of one rule of source.tables, where it is a mapping. `columns.<name>` is besides: keep or drop. */
+export const tableRuleFields = {
+  pattern: {
+    type: 'string',
+    unit: 'pattern',
+    form: tablePattern,
+    description: '`schema.table` or `schema.*`. Names are written as in the catalogue, without quotes.',
+  },
+  'tenant.column': {
+    type: 'string',
+    unit: 'column name',
+    default: null,
+    defaultText: 'source.tenant.column',
+    description: 'Column that holds the tenant in these tables; `null` says that they have none.',
+  },
+} as const satisfies FieldTable;
+
+/** The keys that every instance file has beside its sink's own. `cadence.<schema>.<table>` is besides. */
+export const destinationFields = {
+  'connector.class': { type: 'string', unit: 'sink', description: 'Kind of destination.' },
+  tables: {
+    type: 'list',
+    unit: 'table patterns',
+    form: tablePattern,
+    description: 'Tables it receives, comma-separated: `schema.table` or `schema.*`.',
+  },
+  cadence: {
+    type: 'cadence',
+    unit: 'duration',
+    default: '15m',
+    min: 0,
+    max: 30 * 86_400_000,
+    description: 'How much time a Window covers; `continuous` merges as soon as something is there.',
+  },
+  'window.max.records': {
+    type: 'integer',
+    unit: 'Changes',
+    default: 100_000,
+    min: 1,
+    max: 2 ** 31 - 1,
+    description: 'A Window that reached this many Changes ends at the next transaction boundary.',
+  },
+} as const satisfies FieldTable;
+
+export type ConfigurationValues = Values<typeof configurationFields>;

@@ -1,0 +1,127 @@
+/** One value of the configuration by its field: what is accepted, and how to say so. */
+import { resolve as resolvePath } from 'node:path';
+import type { Node } from './document.ts';
+import type { Field } from './field.ts';
+import { nearestSpelling } from './problems.ts';
+import { formatBytes, formatDuration, parseBytes, parseDuration, parseInteger } from './scalars.ts';
+
+/** The value, or null after `wrong` (with what is allowed) or `broken` (already reported). */
+export function parseField(
+  field: Field,
+  node: Node,
+  directory: string,
+  wrong: (text: string, line?: number) => null,
+  broken: () => void,
+): unknown {
+  if (field.type === 'list') return parseList(field, node, wrong, broken);
+  if (node.kind !== 'scalar') return wrong(`must be ${expectation(field)}, not a ${node.kind}`);
+  if (node.broken) {
+    broken();
+    return null;
+  }
+  const text = node.text ?? '';
+  const trimmed = text.trim();
+  const misfit = (): null => wrong(`must be ${expectation(field)}`);
+  const within = (value: number | null): number | null => {
+    const fits =
+      value !== null && value >= (field.min ?? 0) && value <= (field.max ?? Number.MAX_SAFE_INTEGER);
+    return fits ? value : misfit();
+  };
+  if (field.oneOf) {
+    const choice = field.oneOf.find((name) => name === trimmed);
+    if (choice !== undefined) return choice;
+    const nearest = nearestSpelling(trimmed, field.oneOf);
+    return wrong(`must be ${expectation(field)}${nearest === null ? '' : `; did you mean ${nearest}?`}`);
+  }
+  switch (field.type) {
+    case 'integer':
+      return within(parseInteger(trimmed));
+    case 'duration':
+      return within(parseDuration(trimmed));
+    case 'cadence':
+      return trimmed === 'continuous' ? 0 : within(parseDuration(trimmed));
+    case 'bytes':
+      return within(parseBytes(trimmed));
+    case 'boolean':
+      return trimmed === 'true' || trimmed === 'false' ? trimmed === 'true' : misfit();
+    case 'path':
+      return trimmed.includes('\0') || trimmed === '' ? misfit() : resolvePath(directory, trimmed);
+    case 'secret':
+      // Spaces may belong to a password.
+      return field.form && !field.form.pattern.test(text) ? misfit() : text;
+    default:
+      // A control character in a name ends up in a log line or a statement.
+      if (trimmed === '' || /\p{Cc}/u.test(trimmed)) return misfit();
+      return field.form && !field.form.pattern.test(trimmed) ? misfit() : trimmed;
+  }
+}
+
+function parseList(
+  field: Field,
+  node: Node,
+  wrong: (text: string, line?: number) => null,
+  broken: () => void,
+): string[] | null {
+  const items: string[] = [];
+  if (node.kind === 'map') return wrong(`must be ${expectation(field)}, not a map`);
+  const scalars = node.kind === 'list' ? node.items : [node];
+  for (const item of scalars) {
+    if (item.kind !== 'scalar')
+      return wrong(`must be ${expectation(field)}; an item is a ${item.kind}`, item.line);
+    if (item.broken) {
+      broken();
+      return null;
+    }
+    const texts = node.kind === 'list' ? [item.text ?? ''] : (item.text ?? '').split(',');
+    for (const text of texts.map((part) => part.trim())) {
+      const fits = text !== '' && !/\p{Cc}/u.test(text) && (!field.form || field.form.pattern.test(text));
+      if (!fits) return wrong(`must be ${expectation(field)}; item ${items.length + 1} is not`, item.line);
+      items.push(text);
+    }
+  }
+  if (new Set(items).size < items.length) return wrong('names the same item twice');
+  const mayBeEmpty = field.default !== undefined;
+  return items.length === 0 && !mayBeEmpty ? wrong(`must be ${expectation(field)}, at least one`) : items;
+}
+
+/** What a field accepts, for messages and the reference page. */
+export function expectation(field: Field): string {
+  if (field.oneOf) return `one of ${field.oneOf.join(', ')}`;
+  const show =
+    field.type === 'bytes'
+      ? formatBytes
+      : field.type === 'integer'
+        ? String
+        : (value: number) => formatDuration(value);
+  const low =
+    field.min === undefined || (field.min === 0 && field.type !== 'integer') ? null : show(field.min);
+  const high = field.max === undefined ? null : show(field.max);
+  const range =
+    low !== null && high !== null
+      ? ` from ${low} to ${high}`
+      : low !== null
+        ? ` of at least ${low}`
+        : high !== null
+          ? ` up to ${high}`
+          : '';
+  switch (field.type) {
+    case 'integer':
+      return `a whole number${range}`;
+    case 'duration':
+      return `a duration such as 500ms, 2s, 15m, 1h or 7d${range}`;
+    case 'cadence':
+      return `continuous, or a duration such as 30s, 15m or 1h${range}`;
+    case 'bytes':
+      return `a size such as 64MiB (B, KiB, MiB, GiB, TiB; a bare number is bytes)${range}`;
+    case 'boolean':
+      return 'true or false';
+    case 'path':
+      return 'a path';
+    case 'list':
+      return `a list or comma-separated text${field.form ? `, each ${field.form.says}` : ''}`;
+    case 'tables':
+      return 'a list of `schema.table`, `schema.*` or mappings with a pattern';
+    default:
+      return field.form ? field.form.says : 'text';
+  }
+}
