@@ -59,8 +59,10 @@ export function parseTree(text: string, format: 'yaml' | 'json', report: Report)
     prettyErrors: false,
     version: '1.2',
     schema: 'core',
-    uniqueKeys: true,
-    logLevel: 'silent',
+    // Its own check compares every key with every other: seconds for a hostile file. A Set does it below.
+    uniqueKeys: false,
+    // `silent` would also let a second document pass.
+    logLevel: 'error',
   });
   const faults = [...document.errors, ...document.warnings];
   for (const fault of faults.slice(0, 20)) report(null, syntaxFault(fault.code), lineAt(fault.pos[0]));
@@ -88,6 +90,7 @@ export function parseTree(text: string, format: 'yaml' | 'json', report: Report)
     if (isAlias(node)) return refuse('anchors and aliases are not accepted; write the value out', line);
     if (isMap(node)) {
       const entries: MapNode['entries'] = [];
+      const seen = new Set<string>();
       for (const pair of node.items) {
         if (!isScalar(pair.key)) {
           refuse('a key must be plain text', line);
@@ -95,6 +98,8 @@ export function parseTree(text: string, format: 'yaml' | 'json', report: Report)
         }
         const keyLine = pair.key.range ? lineAt(pair.key.range[0]) : line;
         const key = pair.key.source ?? String(pair.key.value);
+        if (seen.has(key)) refuse('the same key is there twice', keyLine);
+        seen.add(key);
         entries.push({ key, line: keyLine, node: convert(pair.value, depth + 1, keyLine) });
       }
       return { kind: 'map', line, entries };
@@ -127,7 +132,6 @@ function isJson(text: string): boolean {
 /** Own words for the parser's codes, because its messages quote the text that it stumbled over. */
 function syntaxFault(code: string): string {
   const words: Record<string, string> = {
-    DUPLICATE_KEY: 'the same key is there twice',
     BAD_INDENT: 'the indentation is wrong',
     TAB_AS_INDENT: 'a tab is used as indentation; use spaces',
     MULTIPLE_DOCS: 'there is more than one document',

@@ -103,7 +103,7 @@ const ownSourceFields = {
 const ownKafkaFields = {
   brokers: {
     type: 'list',
-    unit: 'host:port',
+    unit: 'addresses',
     form: hostAndPort,
     description: 'Brokers to ask first.',
   },
@@ -187,7 +187,7 @@ const ownKafkaFields = {
     unit: 'duration',
     default: '60s',
     min: 1000,
-    max: 2 ** 31 - 1,
+    max: 24 * 86_400_000,
     description:
       "When the broker aborts an open transaction. At most the broker's transaction.max.timeout.ms.",
   },
@@ -196,7 +196,7 @@ const ownKafkaFields = {
     unit: 'duration',
     default: '10s',
     min: 1000,
-    max: 2 ** 31 - 1,
+    max: 24 * 86_400_000,
     description: 'When the broker takes a silent consumer out of its group.',
   },
 } as const satisfies FieldTable;

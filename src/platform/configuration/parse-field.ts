@@ -87,23 +87,7 @@ function parseList(
 /** What a field accepts, for messages and the reference page. */
 export function expectation(field: Field): string {
   if (field.oneOf) return `one of ${field.oneOf.join(', ')}`;
-  const show =
-    field.type === 'bytes'
-      ? formatBytes
-      : field.type === 'integer'
-        ? String
-        : (value: number) => formatDuration(value);
-  const low =
-    field.min === undefined || (field.min === 0 && field.type !== 'integer') ? null : show(field.min);
-  const high = field.max === undefined ? null : show(field.max);
-  const range =
-    low !== null && high !== null
-      ? ` from ${low} to ${high}`
-      : low !== null
-        ? ` of at least ${low}`
-        : high !== null
-          ? ` up to ${high}`
-          : '';
+  const range = rangeOf(field);
   switch (field.type) {
     case 'integer':
       return `a whole number${range}`;
@@ -124,4 +108,14 @@ export function expectation(field: Field): string {
     default:
       return field.form ? field.form.says : 'text';
   }
+}
+
+/** ` from 1 to 65535`, ` of at least 1m`, ` up to 30d`, or nothing. */
+export function rangeOf({ type, min, max }: Field): string {
+  const show = type === 'bytes' ? formatBytes : type === 'integer' ? String : formatDuration;
+  const low = min === undefined || (min === 0 && type !== 'integer') ? null : show(min);
+  const high = max === undefined ? null : show(max);
+  if (low !== null && high !== null) return ` from ${low} to ${high}`;
+  if (low !== null) return ` of at least ${low}`;
+  return high === null ? '' : ` up to ${high}`;
 }

@@ -13,6 +13,9 @@ interface Problem {
   text: string;
 }
 
+/** Nobody reads more, and a hostile file could ask for a lot. */
+const mostLines = 100;
+
 /** Says what is wrong with one key of the file that the caller is busy with. */
 export type Report = (key: string | null, text: string, line?: number | null) => void;
 
@@ -39,8 +42,11 @@ export class Problems {
       const place = line === null ? file : `${file}:${line}`;
       return key === null ? `${place}: ${text}` : `${place}: ${printableKey(key)}: ${text}`;
     });
+    const shown = [...new Set(lines)];
+    if (shown.length > mostLines)
+      shown.splice(mostLines, shown.length, `and ${shown.length - mostLines} more`);
     const code = this.#problems.every((problem) => problem.code === 'TM102') ? 'TM102' : 'TM101';
-    throw new TidemarkError(code, [...new Set(lines)].join('\n'));
+    throw new TidemarkError(code, shown.join('\n'));
   }
 }
 

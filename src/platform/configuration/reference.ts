@@ -2,7 +2,7 @@
 import type { SinkOptions } from './destinations.ts';
 import { type Field, type FieldTable, optionAsField } from './field.ts';
 import { configurationFields, destinationFields, tablePattern, tableRuleFields } from './fields.ts';
-import { expectation } from './parse-field.ts';
+import { rangeOf } from './parse-field.ts';
 import { formatBytes, formatDuration } from './scalars.ts';
 
 const introduction = `# Configuration
@@ -139,15 +139,16 @@ export function configurationReference(sinkKinds: readonly SinkOptions[]): strin
 
 function fieldTable(fields: FieldTable): string {
   const rows = Object.entries(fields).map(([key, field]) => {
-    const accepts =
-      field.type === 'string' && !field.oneOf && !field.form ? '' : ` ${sentence(expectation(field))}`;
-    return `| \`${key}\` | ${field.unit} | ${showDefault(field)} | ${cell(field.description + accepts)} |`;
+    return `| \`${key}\` | ${cell(showUnit(field))} | ${showDefault(field)} | ${cell(field.description)} |`;
   });
   return `${['| key | unit | default | meaning |', '|---|---|---|---|', ...rows].join('\n')}\n`;
 }
 
-function sentence(text: string): string {
-  return `${text[0]!.toUpperCase()}${text.slice(1)}.`;
+/** The unit, and what narrows it: choices, form, range. */
+function showUnit(field: Field): string {
+  if (field.oneOf) return `${field.unit}: ${field.oneOf.map((choice) => `\`${choice}\``).join(', ')}`;
+  const form = field.form && field.form.says !== field.unit ? `: ${field.form.says}` : '';
+  return `${field.unit}${form}${rangeOf(field)}`;
 }
 
 function cell(text: string): string {
@@ -177,6 +178,7 @@ export function configurationSchema(): Json {
     title: 'tidemark.yaml',
     ...group('', configurationFields),
     $defs: {
+      ...Object.fromEntries(Object.entries(configurationFields).map(([key, field]) => [key, leaf(field)])),
       reference: {
         description: 'A text with a reference in it: ${' + 'env:NAME}, ${' + 'file:path}.',
         type: 'string',
@@ -186,7 +188,7 @@ export function configurationSchema(): Json {
         anyOf: [
           { type: 'string', pattern: tablePattern.pattern.source },
           {
-            ...group('', tableRuleFields, { columns: columnsSchema }),
+            ...tableRule,
             patternProperties: { '^columns\\..': columnsSchema.additionalProperties },
           },
         ],
@@ -201,19 +203,32 @@ const columnsSchema = {
   additionalProperties: { enum: ['keep', 'drop'] },
 };
 
+const tenantColumn = leaf(tableRuleFields['tenant.column']);
+const tableRule = {
+  type: 'object',
+  properties: {
+    pattern: leaf(tableRuleFields.pattern),
+    'tenant.column': tenantColumn,
+    tenant: { type: 'object', properties: { column: tenantColumn }, additionalProperties: false },
+    columns: columnsSchema,
+  },
+  required: ['pattern'],
+  additionalProperties: false,
+};
+
 /** All keys under a prefix: dotted to their end, and nested one step with the rest within. */
-function group(prefix: string, fields: FieldTable, more: Json = {}): Json {
+function group(prefix: string, fields: FieldTable): Json {
   const properties: Json = {};
-  for (const [key, field] of Object.entries(fields)) {
+  for (const key of Object.keys(fields)) {
     if (!key.startsWith(prefix)) continue;
     const segments = key.slice(prefix.length).split('.');
     for (let length = 1; length < segments.length; length++) {
       const head = segments.slice(0, length).join('.');
       properties[head] ??= group(`${prefix}${head}.`, fields);
     }
-    properties[segments.join('.')] = leaf(field);
+    properties[segments.join('.')] = { $ref: `#/$defs/${key}` };
   }
-  return { type: ['object', 'null'], properties: { ...properties, ...more }, additionalProperties: false };
+  return { type: ['object', 'null'], properties, additionalProperties: false };
 }
 
 function leaf(field: Field): Json {

@@ -1,4 +1,5 @@
 /** tls.* keys into options for node:tls. */
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { checkServerIdentity, createSecureContext } from 'node:tls';
 import type { ResolvedTls } from '../resolved-config.ts';
@@ -56,7 +57,7 @@ export async function resolveTls(
   } catch {
     report(
       key === null ? 'ca' : 'key',
-      key === null ? 'holds no usable certificate' : 'does not fit tls.cert, or tls.key.passphrase is wrong',
+      key === null ? 'is not usable' : 'does not fit tls.cert, or tls.key.passphrase is wrong',
     );
     return false;
   }
@@ -84,10 +85,24 @@ async function readPem(
   if (path === null) return null;
   try {
     const text = await readFile(path, 'utf8');
-    if (new RegExp(`-----BEGIN [A-Z0-9 ]*${label}-----`).test(text)) return text;
-    report(`the file has no PEM block "${label}"`);
+    const blocks =
+      text.match(new RegExp(`-----BEGIN ([A-Z0-9 ]*${label})-----[^]*?-----END \\1-----`, 'g')) ?? [];
+    if (blocks.length === 0) report(`the file has no PEM block "${label}"`);
+    // Node passes over a certificate that it cannot read, and only the handshake would fail.
+    else if (label === 'CERTIFICATE' && !blocks.every(isCertificate))
+      report('the file has a broken certificate');
+    else return text;
   } catch (error) {
     report(`the file cannot be read: ${describeFileFailure(error)}`);
   }
   return false;
+}
+
+function isCertificate(block: string): boolean {
+  try {
+    new X509Certificate(block);
+    return true;
+  } catch {
+    return false;
+  }
 }

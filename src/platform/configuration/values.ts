@@ -10,6 +10,9 @@ export interface FlatEntry {
   node: Node;
 }
 
+/** Looking for a nearest spelling takes a while; a file with more unknown keys than this is not mistyped. */
+const mostHints = 50;
+
 /** Keys besides a table's own, such as `cadence.<schema>.<table>`: the field of such a key, or null. */
 export type DynamicField = (key: string) => Field | null;
 
@@ -35,6 +38,7 @@ export function flattenKeys(
 ): FlatEntry[] {
   const known = Object.keys(fields);
   const found = new Map<string, FlatEntry>();
+  let unknown = 0;
   const walk = (map: MapNode, prefix: string): void => {
     for (const entry of map.entries) {
       const key = prefix + entry.key;
@@ -54,7 +58,8 @@ export function flattenKeys(
           entry.line,
         );
       } else {
-        report(key, unknownKey(key, known), entry.line);
+        unknown++;
+        report(key, unknown > mostHints ? 'unknown key' : unknownKey(key, known), entry.line);
       }
     }
   };
