@@ -7,10 +7,10 @@ import { type InstanceContext, loadDestinations, type SinkOptions } from './conf
 import { type MapNode, readDocument } from './configuration/document.ts';
 import {
   kafkaSasl,
+  kafkaTls,
   postgresEndpoint,
   registryConfig,
   type SectionContext,
-  sectionTls,
 } from './configuration/endpoints.ts';
 import { withoutPrefix } from './configuration/field.ts';
 import { configurationFields } from './configuration/fields.ts';
@@ -88,7 +88,7 @@ async function resolveConfig(
     kafka: {
       brokers: kafka.brokers,
       clientId: kafka['client.id'],
-      tls: await sectionTls('kafka', kafka, 'disable', context),
+      tls: await kafkaTls(context),
       sasl: kafkaSasl(context),
       topicPrefix: kafka['topic.prefix'] ?? source.id,
       partitions: kafka['topic.partitions'],

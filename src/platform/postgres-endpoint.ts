@@ -118,8 +118,8 @@ function unfit(text: string): TidemarkError {
 }
 
 /**
- * A whole endpoint from a URL alone, for the connections of sinks. TLS is off unless the URL has an sslmode; its
- * files are read here, relative paths from `directory`.
+ * A whole endpoint from a URL alone, for the connections of sinks. Without an sslmode, TLS is as
+ * defaultTlsMode says. Its files are read here, relative paths from `directory`.
  * @throws TM101 without any part of the URL.
  */
 export async function endpointFromUrl(url: string, directory = '.'): Promise<PostgresEndpoint> {
@@ -128,16 +128,16 @@ export async function endpointFromUrl(url: string, directory = '.'): Promise<Pos
   const absolute = (path: string | null): string | null =>
     path === null ? null : resolvePath(directory, path);
   const { mode, ca, cert, key, ...tls } = parts.tls;
+  const host = parts.host ?? 'localhost';
   const settings = {
     ...tls,
-    mode: mode ?? 'disable',
+    mode: mode ?? defaultTlsMode(host),
     ca: absolute(ca),
     cert: absolute(cert),
     key: absolute(key),
   };
   const faults: string[] = [];
   const resolvedTls = await resolveTls(settings, (setting, text) => faults.push(`tls.${setting} ${text}`));
-  const host = parts.host ?? 'localhost';
   if (isSocketFolder(host) && settings.mode !== 'disable') faults.push('a Unix socket has no TLS');
   if (faults.length > 0) throw unfit(`cannot be used: ${faults.join('; ')}`);
   return {
@@ -152,6 +152,13 @@ export async function endpointFromUrl(url: string, directory = '.'): Promise<Pos
 
 export function isSocketFolder(host: string): boolean {
   return host.startsWith('/');
+}
+
+/** TLS where nothing was chosen: none for traffic that stays on this machine, everything checked for the rest. */
+export function defaultTlsMode(host: string): TlsMode {
+  const local =
+    isSocketFolder(host) || host === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+  return local ? 'disable' : 'verify-full';
 }
 
 export interface ClientOptions {

@@ -63,14 +63,15 @@ describe('Postgres URLs', () => {
   });
 
   test('a whole endpoint, its database named after the user', async () => {
-    expect(await endpointFromUrl('postgres://u@h')).toEqual({
-      host: 'h',
+    expect(await endpointFromUrl('postgres://u@127.0.0.1')).toEqual({
+      host: '127.0.0.1',
       port: 5432,
       database: 'u',
       user: 'u',
       password: null,
       tls: false,
     });
+    expect(await endpointFromUrl('postgres://u@h')).toMatchObject({ tls: { rejectUnauthorized: true } });
     await expect(endpointFromUrl('postgres://h/d')).rejects.toThrow(/names no user/);
     await expect(endpointFromUrl('postgres://u@/d?host=/tmp&sslmode=require')).rejects.toThrow(
       /Unix socket has no TLS/,

@@ -10,11 +10,11 @@ import { TidemarkError } from '../../src/platform/errors.ts';
 const minimal = `
 source:
   id: shop-eu
-  url: postgres://reader:pw@db:5433/shop
+  url: postgres://reader:pw@localhost:5433/shop
   tables: [app.*]
-kafka.brokers: k1:9092,k2:9092
+kafka.brokers: 127.0.0.1:9092,[::1]:9093
 registry.url: http://registry:8081
-control.url: postgres://control@db/control
+control.url: postgres://control@127.0.0.1/control
 `;
 
 const postgresOptions: Record<string, OptionField> = {
@@ -65,7 +65,14 @@ describe('what a sound file becomes', () => {
       file: join(folder, 'tidemark.yaml'),
       source: {
         id: 'shop-eu',
-        endpoint: { host: 'db', port: 5433, database: 'shop', user: 'reader', password: 'pw', tls: false },
+        endpoint: {
+          host: 'localhost',
+          port: 5433,
+          database: 'shop',
+          user: 'reader',
+          password: 'pw',
+          tls: false,
+        },
         slot: 'tidemark_shop_eu',
         publication: 'tidemark_shop_eu',
         tables: [{ pattern: 'app.*', tenantColumn: undefined, columns: {} }],
@@ -74,7 +81,7 @@ describe('what a sound file becomes', () => {
         statusIntervalMs: 5000,
       },
       kafka: {
-        brokers: ['k1:9092', 'k2:9092'],
+        brokers: ['127.0.0.1:9092', '[::1]:9093'],
         clientId: 'tidemark',
         tls: false,
         sasl: null,
@@ -90,7 +97,14 @@ describe('what a sound file becomes', () => {
         sessionTimeoutMs: 10_000,
       },
       registry: { url: 'http://registry:8081', username: null, password: null, tls: false },
-      control: { host: 'db', port: 5432, database: 'control', user: 'control', password: null },
+      control: {
+        host: '127.0.0.1',
+        port: 5432,
+        database: 'control',
+        user: 'control',
+        password: null,
+        tls: false,
+      },
       deliver: {
         instancesDirectory: join(folder, 'connectors/instances'),
         spillDirectory: join(folder, '.tidemark/spill'),
@@ -139,6 +153,22 @@ describe('what a sound file becomes', () => {
   test('a scalar is the text that was written: a password of digits keeps its zero', async () => {
     const yaml = minimal.replace('reader:pw@', 'reader@').replace('tables:', 'password: 0123\n  tables:');
     expect((await load(yaml)).source.endpoint.password).toBe('0123');
+  });
+
+  test('what leaves the machine is verified unless something else is chosen', async () => {
+    const remote = minimal
+      .replace('localhost:5433', 'db')
+      .replace('[::1]', 'k2')
+      .replace('127.0.0.1/c', 'db/c');
+    const config = await load(remote);
+    for (const tls of [config.source.endpoint.tls, config.kafka.tls, config.control.tls]) {
+      expect(tls).toEqual({ rejectUnauthorized: true });
+    }
+    const plain = await load(
+      `${remote}source.tls.mode: disable\nkafka.tls.mode: disable\ncontrol.tls.mode: disable`,
+    );
+    for (const tls of [plain.source.endpoint.tls, plain.kafka.tls, plain.control.tls])
+      expect(tls).toBe(false);
   });
 
   test('registry credentials move out of the URL; https is verified', async () => {
@@ -287,7 +317,7 @@ describe('references', () => {
     await put('secrets.json', { broker: 'k9:9092' });
     await put('secrets.properties', '# comment\nuser = kafka\nother=1\n');
     const config = await load(
-      `${minimal.replace('k1:9092,k2:9092', '["${file:secrets.json:broker}"]')}
+      `${minimal.replace('127.0.0.1:9092,[::1]:9093', '["${file:secrets.json:broker}"]')}
 kafka.sasl: {mechanism: plain, username: '\${file:secrets.properties:user}', password: 'a\${env:A}b$\${env:B}c'}
 registry: {username: "x", password: "\${file:${folder}/password}"}`,
       { A: '${env:B}', B: 'never' },
@@ -304,7 +334,7 @@ registry: {username: "x", password: "\${file:${folder}/password}"}`,
   test('an unresolved one names file, line, key and reference, and is TM102', async () => {
     await put('secrets.json', { other: 'sekret' });
     const { code, text } = await failure(
-      minimal.replace(':pw@', ':${env:NOPE}@').replace('k1:9092', '${file:none}') +
+      minimal.replace(':pw@', ':${env:NOPE}@').replace('127.0.0.1:9092', '${file:none}') +
         'kafka.client.id: ${file:secrets.json:wanted}\nobserve.metrics.host: pre${sekret',
       { OTHER: 'sekret' },
     );

@@ -10,9 +10,9 @@ export const tlsFields = {
     unit: 'mode',
     default: null,
     oneOf: tlsModes,
-    defaultText: 'disable',
+    defaultText: '`disable` for localhost, loopback addresses and Unix sockets, else `verify-full`',
     description:
-      'How the connection is secured. `require` encrypts without checking the server (with tls.ca it is `verify-ca`), `verify-ca` checks the certificate chain, `verify-full` also the server name. Use `verify-full` wherever the traffic leaves the machine.',
+      'How the connection is secured. `require` encrypts without checking the server (with tls.ca it is `verify-ca`), `verify-ca` checks the certificate chain, `verify-full` also the server name.',
   },
   'tls.ca': {
     type: 'path',

@@ -1,7 +1,7 @@
 /** Endpoints of one section (source, control, kafka, registry) from its values. */
 import { resolve as resolvePath } from 'node:path';
 import { TidemarkError } from '../errors.ts';
-import { isSocketFolder, type PostgresUrl, parsePostgresUrl } from '../postgres-endpoint.ts';
+import { defaultTlsMode, isSocketFolder, type PostgresUrl, parsePostgresUrl } from '../postgres-endpoint.ts';
 import type { KafkaConfig, PostgresEndpoint, RegistryConfig, ResolvedTls } from '../resolved-config.ts';
 import { withoutPrefix } from './field.ts';
 import type { ConfigurationValues } from './fields.ts';
@@ -29,7 +29,7 @@ type TlsKeys = {
 };
 
 /** TLS of a section; `fallback` where tls.mode is absent. */
-export function sectionTls(
+function sectionTls(
   section: string,
   keys: TlsKeys,
   fallback: TlsMode,
@@ -117,7 +117,7 @@ export async function postgresEndpoint(
     database: url?.database ?? keys.database ?? user ?? '',
     user: user ?? '',
     password: url?.password || keys.password,
-    tls: await sectionTls(section, tlsKeys, 'disable', context),
+    tls: await sectionTls(section, tlsKeys, defaultTlsMode(host), context),
   };
 }
 
@@ -130,6 +130,14 @@ const failedEndpoint: PostgresEndpoint = {
   password: null,
   tls: false,
 };
+
+/** TLS of Kafka. One broker beyond this machine is enough for the checked default. */
+export function kafkaTls(context: SectionContext): Promise<ResolvedTls> {
+  const keys = withoutPrefix('kafka', context.values);
+  const hosts = (keys.brokers ?? []).map((broker) => broker.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''));
+  const local = hosts.every((host) => defaultTlsMode(host) === 'disable');
+  return sectionTls('kafka', keys, local ? 'disable' : 'verify-full', context);
+}
 
 /** SASL of Kafka, or null for none. */
 export function kafkaSasl({ values, failed, given, report }: SectionContext): KafkaConfig['sasl'] {
