@@ -1,0 +1,176 @@
+/**
+ * Every failure of this destination, classed in one table by SQLSTATE. Postgres quotes row values in `detail`,
+ * `where` and some messages, so none of the three is kept: an error carries table, SQLSTATE and, where the server
+ * names them, column and constraint.
+ */
+
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type TableId, tableName } from '../../../src/connector/shape.ts';
+
+type Code = ConstructorParameters<typeof TidemarkError>[0];
+
+interface FailureClass {
+  /** Prefix of the SQLSTATE; the first line that fits counts. */
+  state: string;
+  code: Code;
+  meaning: string;
+  remedy?: string;
+}
+
+const classes: FailureClass[] = [
+  {
+    state: '53100',
+    code: 'TM401',
+    meaning: 'its disk is full',
+    remedy: 'Free disk space on the destination; delivery goes on by itself.',
+  },
+  {
+    state: '53300',
+    code: 'TM401',
+    meaning: 'it has no free connection',
+    remedy: 'Raise max_connections on the destination, or close other sessions.',
+  },
+  { state: '53', code: 'TM401', meaning: 'it is out of resources' },
+  { state: '08', code: 'TM401', meaning: 'the connection failed' },
+  { state: '57P', code: 'TM401', meaning: 'it is shutting down, starting or ended our session' },
+  {
+    state: '57014',
+    code: 'TM401',
+    meaning: 'a statement ran into statement.timeout or was cancelled',
+    remedy: 'If it repeats, raise statement.timeout in the instance file.',
+  },
+  { state: '25P03', code: 'TM401', meaning: 'the session idled too long within a transaction' },
+  {
+    state: '25P04',
+    code: 'TM401',
+    meaning: 'the transaction ran into transaction_timeout',
+    remedy: 'Raise transaction_timeout for our role.',
+  },
+  {
+    state: '25006',
+    code: 'TM401',
+    meaning: 'it is read-only (a standby, or default_transaction_read_only)',
+    remedy: 'Point connection.url at the primary.',
+  },
+  { state: '40', code: 'TM401', meaning: 'it rolled the merge back because of a concurrent one' },
+  {
+    state: '55P03',
+    code: 'TM401',
+    meaning: 'a lock was not granted within lock.timeout',
+    remedy:
+      'Look for a long transaction on the destination’s tables; raise lock.timeout if readers need that long.',
+  },
+  { state: '55006', code: 'TM401', meaning: 'an object is in use' },
+  { state: '58', code: 'TM401', meaning: 'its operating system reported an error' },
+  { state: '28', code: 'TM402', meaning: 'it refused the credentials' },
+  {
+    state: '3D000',
+    code: 'TM402',
+    meaning: 'the database does not exist',
+    remedy: 'CREATE DATABASE, or correct connection.database.',
+  },
+  { state: '42501', code: 'TM402', meaning: 'a right is missing' },
+  {
+    state: '42704',
+    code: 'TM405',
+    meaning: 'a type is missing',
+    remedy:
+      'Create the type (domain, composite type or extension) in the destination as it is in the source.',
+  },
+  { state: '0A', code: 'TM405', meaning: 'it does not support the operation' },
+  { state: '2', code: 'TM405', meaning: 'it refused a row' },
+  { state: '42', code: 'TM405', meaning: 'it refused a statement' },
+  { state: '3F', code: 'TM405', meaning: 'a schema is missing' },
+  { state: '54', code: 'TM405', meaning: 'a limit of Postgres is exceeded' },
+];
+
+const sqlStateText = /^[0-9A-Z]{5}$/;
+
+interface ServerError {
+  code?: unknown;
+  schema?: unknown;
+  table?: unknown;
+  column?: unknown;
+  constraint?: unknown;
+}
+
+/** SQLSTATE of an error that the server sent, or null (socket errors have codes such as ECONNRESET). */
+export function sqlState(error: unknown): string | null {
+  const code = (error as ServerError | null)?.code;
+  return typeof code === 'string' && sqlStateText.test(code) && 'severity' in (error as object) ? code : null;
+}
+
+/** True where the session cannot be used any more. */
+export function endsSession(error: unknown): boolean {
+  const state = sqlState(error);
+  if (state === null) return true;
+  return state.startsWith('08') || state.startsWith('57P') || state === '25P03' || state === '25P04';
+}
+
+/**
+ * What a Session throws: the server's or socket's own error, not yet classed. Kept apart from errors of the Window's
+ * own rows (the spill store's, say), which pass through unchanged.
+ */
+export class SessionError extends Error {
+  readonly raw: unknown;
+  /** How many statements of the batch had completed: the number of the one that failed, from 0. */
+  readonly completed: number;
+
+  constructor(raw: unknown, completed: number) {
+    super(sqlState(raw) === null ? 'connection failed' : `SQLSTATE ${sqlState(raw)}`);
+    this.name = 'SessionError';
+    this.raw = raw;
+    this.completed = completed;
+  }
+}
+
+/**
+ * A SessionError as an operator meets it; everything else passes through.
+ * @param tables the tables it may concern
+ */
+export function asSinkFailure(
+  thrown: unknown,
+  destination: string,
+  tables: readonly TableId[] = [],
+): unknown {
+  if (!(thrown instanceof SessionError)) return thrown;
+  const error = thrown.raw;
+  const state = sqlState(error);
+  const about = tables.length > 0 ? ` (${tables.map(tableName).join(', ')})` : '';
+  if (state === null) {
+    const code = (error as { code?: unknown } | null)?.code;
+    const detail =
+      typeof code === 'string' ? code : error instanceof Error ? safeMessage(error) : 'unknown failure';
+    return new TidemarkError('TM401', `${destination}: the connection failed: ${detail}`, {
+      cause: redact(error),
+    });
+  }
+  const found = classes.find((entry) => state.startsWith(entry.state));
+  return new TidemarkError(
+    found?.code ?? 'TM901',
+    `${destination}: ${found?.meaning ?? 'Postgres failed'}${about}, SQLSTATE ${state}${place(error as ServerError)}`,
+    { cause: redact(error), ...(found?.remedy === undefined ? {} : { remedy: found.remedy }) },
+  );
+}
+
+function place(error: ServerError): string {
+  const parts: string[] = [];
+  if (typeof error.column === 'string') parts.push(`column ${JSON.stringify(error.column)}`);
+  if (typeof error.constraint === 'string') parts.push(`constraint ${JSON.stringify(error.constraint)}`);
+  return parts.length > 0 ? `, ${parts.join(', ')}` : '';
+}
+
+/** pg's own connection errors ("Connection terminated unexpectedly") hold no data. */
+function safeMessage(error: Error): string {
+  return /^(Connection|Client|timeout|The server|SASL)/i.test(error.message) ? error.message : error.name;
+}
+
+/** What may stand as `cause`: whoever prints it must not meet a value. */
+function redact(error: unknown): Error {
+  const state = sqlState(error);
+  const kept = new Error(
+    state === null ? (error instanceof Error ? safeMessage(error) : 'unknown') : `SQLSTATE ${state}`,
+  );
+  if (error instanceof Error && error.stack) kept.stack = error.stack.slice(error.stack.indexOf('\n    at '));
+  return kept;
+}

@@ -1,0 +1,321 @@
+/**
+ * Merges one table that has a key. Three steps, each one statement, skipped where it has nothing to do:
+ *
+ * 1. `fill`: partial rows, joined to the row that supplies their unchanged columns, are inserted or updated. It runs
+ *    first and is one statement, so its snapshot is the target as it was before this Window, also where rows swap
+ *    keys and each supplies the other.
+ * 2. `remove`: rows whose key is gone.
+ * 3. `upsert`: whole rows.
+ *
+ * A table whose share of the Window is small takes its rows along as VALUES lists; a large one copies them into
+ * temporary tables, or straight into the target where that is empty.
+ */
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type { Cell, MergeTable, RowState } from '../../../src/connector/sink.ts';
+import { lostRows } from './batch.ts';
+import type { MergeRun } from './merge-run.ts';
+import { hasCanonicalText, quoteName, quoteTable, quoteText } from './quote.ts';
+import { CopyTarget, createStage, type StageColumn, stageColumns, valuesRelation } from './stage.ts';
+
+/** A table with more than this in a Window is staged by COPY. Measured: VALUES wins below, COPY above. */
+const smallRows = 500;
+const smallCharacters = 128 * 1024;
+
+/** Staged rows after which the planner's guess is not good enough. */
+const analyzeRows = 1000;
+
+type Upsert = Extract<RowState, { op: 'upsert' }>;
+
+export async function mergeKeyed(run: MergeRun, table: MergeTable): Promise<void> {
+  const plan = new KeyedPlan(table.shape);
+  let few: RowState[] | null = [];
+  let characters = 0;
+  let many: StagedTable | null = null;
+  for await (const states of table.states()) {
+    for (const state of states) {
+      run.countState(state);
+      if (few) {
+        few.push(state);
+        characters += weight(state);
+        if (few.length <= smallRows && characters <= smallCharacters) continue;
+        many = await StagedTable.open(run, plan, table.truncated);
+        for (const early of few) await many.add(early);
+        few = null;
+      } else {
+        const sending = many!.add(state);
+        if (sending) await sending;
+      }
+    }
+  }
+  if (many) await many.finish();
+  else mergeFew(run, plan, table.truncated, few ?? []);
+  if (run.batch.full) await run.batch.flush();
+}
+
+function weight(state: RowState): number {
+  let characters = 0;
+  for (const cell of state.op === 'delete' ? state.key : state.values) characters += (cell?.length ?? 0) + 4;
+  return characters;
+}
+
+/** Statements over relations that hold the Window's rows: temporary tables or VALUES lists, it does not matter. */
+class KeyedPlan {
+  readonly shape: TableShape;
+  readonly target: string;
+  /** Quoted, in the shape's order. */
+  readonly columns: string[];
+  readonly rowColumns: StageColumn[];
+  readonly keyColumns: StageColumn[];
+  readonly partialColumns: StageColumn[];
+  readonly #keyOf: Map<number, number>;
+  readonly #conflict: string;
+  /** Two key texts may be one value: see hasCanonicalText. */
+  readonly careful: boolean;
+  /** Columns that at least one partial row of this Window leaves unchanged. */
+  readonly unchanged = new Set<number>();
+
+  constructor(shape: TableShape) {
+    this.shape = shape;
+    this.target = quoteTable(shape);
+    this.columns = shape.columns.map((column) => quoteName(column.name));
+    const keys = shape.keyColumns.map((i) => shape.columns[i]!);
+    this.careful = !keys.every(hasCanonicalText);
+    this.rowColumns = stageColumns(shape, 'c', shape.columns);
+    this.keyColumns = stageColumns(shape, 'k', keys);
+    this.partialColumns = [
+      { name: 'unchanged', type: 'bit varying' },
+      ...stageColumns(shape, 'f', keys),
+      ...this.rowColumns,
+    ];
+    this.#keyOf = new Map(shape.keyColumns.map((column, k) => [column, k]));
+    const keyNames = shape.keyColumns.map((i) => this.columns[i]!);
+    // A key of equal value may have another text now, so then it is written as well.
+    const set = this.columns.filter((_, i) => this.careful || !this.#keyOf.has(i));
+    this.#conflict = `ON CONFLICT (${keyNames.join(', ')}) DO ${
+      set.length === 0
+        ? 'NOTHING'
+        : `UPDATE SET ${set.map((name) => `${name} = EXCLUDED.${name}`).join(', ')}`
+    }`;
+  }
+
+  /** The whole row, its key columns from the key; null where a value is unchanged and not known. */
+  wholeRow(state: Upsert): Cell[] | null {
+    const { values, key } = state;
+    for (let i = 0; i < values.length; i++) if (values[i] === undefined && !this.#keyOf.has(i)) return null;
+    return this.#withKey(values as Cell[], key);
+  }
+
+  /** Mask of unchanged columns, the supplying key, the row. @throws TidemarkError TM901 without a supplying key */
+  partialRow(state: Upsert): Cell[] {
+    if (!state.fillFrom) {
+      throw new TidemarkError(
+        'TM901',
+        `${tableName(this.shape)}: a partial row came without the key that completes it`,
+      );
+    }
+    let mask = '';
+    const values = state.values.map((cell, i) => {
+      const unchanged = cell === undefined && !this.#keyOf.has(i);
+      if (unchanged) this.unchanged.add(i);
+      mask += unchanged ? '1' : '0';
+      return cell ?? null;
+    });
+    return [mask, ...state.fillFrom, ...this.#withKey(values, state.key)];
+  }
+
+  #withKey(values: Cell[], key: readonly Cell[]): Cell[] {
+    const row = values.slice();
+    for (const [column, k] of this.#keyOf) row[column] = key[k]!;
+    return row;
+  }
+
+  truncate(): string {
+    return `TRUNCATE ${this.target}`;
+  }
+
+  /** `rows` is a relation aliased p with partialColumns. Touches one row per row of it, fewer where one is missing. */
+  fill(rows: string): string {
+    const cells = this.columns.map((name, i) =>
+      this.unchanged.has(i)
+        ? `CASE get_bit(p.unchanged, ${i}) WHEN 1 THEN t.${name} ELSE p.c${i} END`
+        : `p.c${i}`,
+    );
+    const match = this.shape.keyColumns.map((column, k) => `t.${this.columns[column]} = p.f${k}`);
+    return `INSERT INTO ${this.target} (${this.columns.join(', ')})
+SELECT ${cells.join(', ')} FROM ${rows} JOIN ${this.target} AS t ON ${match.join(' AND ')} ${this.#conflict}`;
+  }
+
+  /**
+   * `rows` is a relation aliased g with keyColumns; `kept`, needed for careful plans, one aliased u with the keys of
+   * all upserts: a key whose other text is upserted must not go.
+   */
+  remove(rows: string, kept: string | null): string {
+    const match = this.shape.keyColumns.map((column, k) => `t.${this.columns[column]} = g.k${k}`);
+    const same = this.keyColumns.map(({ name }) => `u.${name} = g.${name}`);
+    const unless = kept === null ? '' : ` AND NOT EXISTS (SELECT FROM ${kept} WHERE ${same.join(' AND ')})`;
+    return `DELETE FROM ${this.target} AS t USING ${rows} WHERE ${match.join(' AND ')}${unless}`;
+  }
+
+  /** `rows` is a query that gives the table's columns. */
+  upsert(rows: string): string {
+    return `INSERT INTO ${this.target} (${this.columns.join(', ')}) ${rows} ${this.#conflict}`;
+  }
+
+  /** Adds the steps that have something to do. */
+  steps(
+    run: MergeRun,
+    rows: {
+      partial: string | null;
+      partials: number;
+      gone: string | null;
+      kept: string | null;
+      whole: string | null;
+    },
+  ): void {
+    const { shape } = this;
+    if (rows.partial !== null) {
+      run.batch.add(shape, this.fill(rows.partial), ({ count }) => {
+        if (count < rows.partials) throw missingSource(shape, rows.partials - count);
+      });
+    }
+    if (rows.gone !== null) run.batch.add(shape, this.remove(rows.gone, this.careful ? rows.kept : null));
+    if (rows.whole !== null) run.batch.add(shape, this.upsert(rows.whole));
+  }
+}
+
+function missingSource(shape: TableShape, missing: number): TidemarkError {
+  return lostRows(
+    shape,
+    missing,
+    'updates left a column unchanged, but the row that has its value is missing',
+  );
+}
+
+function mergeFew(run: MergeRun, plan: KeyedPlan, truncated: boolean, states: readonly RowState[]): void {
+  if (truncated) run.truncated(plan.shape, plan.truncate());
+  if (states.length === 0) return;
+  const whole: Cell[][] = [];
+  const partial: Cell[][] = [];
+  const gone: Cell[][] = [];
+  const kept: Cell[][] = [];
+  for (const state of states) {
+    if (state.op === 'delete') {
+      gone.push(state.key);
+      continue;
+    }
+    kept.push(state.key);
+    const row = plan.wholeRow(state);
+    if (row) whole.push(row);
+    else partial.push(plan.partialRow(state));
+  }
+  if (truncated && partial.length > 0) throw missingSource(plan.shape, partial.length);
+  plan.steps(run, {
+    partial: partial.length === 0 ? null : valuesRelation('p', plan.partialColumns, partial),
+    partials: partial.length,
+    gone: gone.length === 0 || truncated ? null : valuesRelation('g', plan.keyColumns, gone),
+    kept: kept.length === 0 ? null : valuesRelation('u', plan.keyColumns, kept),
+    // INSERT takes untyped literals as the column's type, so that no cast can cut a value.
+    whole: whole.length === 0 ? null : `VALUES ${whole.map(valuesLine).join(',\n')}`,
+  });
+}
+
+function valuesLine(row: readonly Cell[]): string {
+  return `(${row.map((cell) => (cell === null ? 'NULL' : quoteText(cell))).join(',')})`;
+}
+
+class StagedTable {
+  readonly #run: MergeRun;
+  readonly #plan: KeyedPlan;
+  /** The target was empty: whole rows go straight into it, deletes have nothing to do, partial rows no source. */
+  readonly #direct: boolean;
+  readonly #stages = new Map<string, CopyTarget>();
+  #missing = 0;
+
+  private constructor(run: MergeRun, plan: KeyedPlan, direct: boolean) {
+    this.#run = run;
+    this.#plan = plan;
+    this.#direct = direct;
+  }
+
+  static async open(run: MergeRun, plan: KeyedPlan, truncated: boolean): Promise<StagedTable> {
+    if (truncated) run.truncated(plan.shape, plan.truncate());
+    await run.batch.flush();
+    const direct = truncated || (await run.isEmpty(plan.shape));
+    const staged = new StagedTable(run, plan, direct);
+    if (direct)
+      staged.#stages.set('whole', new CopyTarget(run.pipe, `${plan.target} (${plan.columns.join(', ')})`));
+    return staged;
+  }
+
+  add(state: RowState): Promise<void> | undefined {
+    const plan = this.#plan;
+    if (state.op === 'delete') {
+      return this.#direct ? undefined : this.#into('gone', plan.keyColumns, state.key);
+    }
+    const row = plan.wholeRow(state);
+    if (row) return this.#into('whole', plan.rowColumns, row);
+    if (this.#direct) {
+      this.#missing++;
+      return undefined;
+    }
+    return this.#into('partial', plan.partialColumns, plan.partialRow(state));
+  }
+
+  #into(stage: string, columns: readonly StageColumn[], cells: readonly Cell[]): Promise<void> | undefined {
+    const target = this.#stages.get(stage);
+    return target ? target.add(cells) : this.#create(stage, columns, cells);
+  }
+
+  async #create(stage: string, columns: readonly StageColumn[], cells: readonly Cell[]): Promise<void> {
+    const name = this.#name(stage);
+    await this.#run.execute(this.#plan.shape, createStage(name, columns));
+    const target = new CopyTarget(this.#run.pipe, name);
+    this.#stages.set(stage, target);
+    await target.add(cells);
+  }
+
+  #name(stage: string): string {
+    return `pg_temp.tidemark_${stage}_${this.#run.tableNumber}`;
+  }
+
+  async finish(): Promise<void> {
+    const { shape } = this.#plan;
+    for (const stage of this.#stages.values()) await stage.flush();
+    await this.#run.pipe.drain();
+    if (this.#missing > 0) throw missingSource(shape, this.#missing);
+    if (this.#direct) return;
+    const partials = this.#analyze('partial', 'f');
+    const removed = this.#analyze('gone', 'k');
+    const wholes = this.#stages.get('whole')?.rows ?? 0;
+    const list = this.#plan.rowColumns.map(({ name }) => name).join(', ');
+    this.#plan.steps(this.#run, {
+      partial: partials === 0 ? null : `${this.#name('partial')} AS p`,
+      partials,
+      gone: removed === 0 ? null : `${this.#name('gone')} AS g`,
+      kept: this.#keptKeys(wholes, partials),
+      whole: wholes === 0 ? null : `SELECT ${list} FROM ${this.#name('whole')}`,
+    });
+    // Now rather than with the next tables: its temporary tables are hot in the buffers.
+    await this.#run.batch.flush();
+  }
+
+  /** Rows of a stage; statistics for its key columns where it is joined and large. */
+  #analyze(stage: string, prefix: string): number {
+    const rows = this.#stages.get(stage)?.rows ?? 0;
+    if (rows > analyzeRows) {
+      const keys = this.#plan.keyColumns.map((_, k) => `${prefix}${k}`);
+      this.#run.batch.add(this.#plan.shape, `ANALYZE ${this.#name(stage)} (${keys.join(', ')})`);
+    }
+    return rows;
+  }
+
+  #keptKeys(wholes: number, partials: number): string | null {
+    const keys = this.#plan.shape.keyColumns.map((column, k) => `c${column} AS k${k}`).join(', ');
+    const parts = [
+      ...(wholes > 0 ? [`SELECT ${keys} FROM ${this.#name('whole')}`] : []),
+      ...(partials > 0 ? [`SELECT ${keys} FROM ${this.#name('partial')}`] : []),
+    ];
+    return parts.length === 0 ? null : `(${parts.join(' UNION ALL ')}) AS u`;
+  }
+}

@@ -1,0 +1,74 @@
+/** What the merge of one Window carries from table to table. */
+import { RowHash } from '../../../src/connector/row-hash.ts';
+import { type TableId, type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type { RowCount, RowState } from '../../../src/connector/sink.ts';
+import { StatementBatch } from './batch.ts';
+import type { Session } from './client.ts';
+import { quoteTable } from './quote.ts';
+import { CopyPipe } from './stage.ts';
+
+export class MergeRun {
+  readonly session: Session;
+  readonly batch: StatementBatch;
+  readonly pipe: CopyPipe;
+  readonly rows = { upserted: 0, deleted: 0, appended: 0 };
+  /** Number of the table within the Window, for the names of temporary tables. */
+  tableNumber = 0;
+  readonly #hash = new RowHash();
+  /** Tables known to hold rows, by name; survives the Window, so that a table is asked about once. */
+  readonly #filled: Set<string>;
+
+  constructor(session: Session, destination: string, filled: Set<string>) {
+    this.session = session;
+    this.batch = new StatementBatch(session, destination);
+    this.pipe = new CopyPipe(session);
+    this.#filled = filled;
+  }
+
+  get bytes(): number {
+    return this.batch.bytes + this.pipe.bytes;
+  }
+
+  /** Order-independent over all rows of the Window, hexadecimal. */
+  get contentHash(): string {
+    return this.#hash.hex;
+  }
+
+  countState(state: RowState): void {
+    if (state.op === 'upsert') {
+      this.rows.upserted++;
+      this.#hash.add([state.op, ...state.key, ...state.values]);
+    } else {
+      this.rows.deleted++;
+      this.#hash.add([state.op, ...state.key]);
+    }
+  }
+
+  countRows({ values, count }: RowCount): void {
+    if (count > 0) this.rows.appended += count;
+    else this.rows.deleted -= count;
+    this.#hash.add(['count', String(count), ...values]);
+  }
+
+  /** Queues the statement that empties a table. */
+  truncated(table: TableId, sql: string): void {
+    this.#hash.add(['truncate', tableName(table)]);
+    this.batch.add(table, sql);
+  }
+
+  /** Runs one statement of a table, after what is under way. */
+  async execute(table: TableId, sql: string): Promise<void> {
+    await this.pipe.drain();
+    this.batch.add(table, sql);
+    await this.batch.flush();
+  }
+
+  /** Whether the target holds no row, so that rows may go straight into it. */
+  async isEmpty(shape: TableShape): Promise<boolean> {
+    const name = tableName(shape);
+    if (this.#filled.has(name)) return false;
+    this.#filled.add(name);
+    const [result] = await this.session.run(`SELECT EXISTS (SELECT FROM ${quoteTable(shape)})`);
+    return result!.rows[0]![0] === 'f';
+  }
+}

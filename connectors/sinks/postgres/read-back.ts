@@ -1,0 +1,100 @@
+/**
+ * A table's rows as the destination holds them. COPY streams them with back-pressure, which bounds memory by the
+ * batch and one row; a cursor's FETCH counts rows, and rows have up to 64 MiB. Cells are the output functions' text:
+ * a cast to text prints boolean, inet and char(n) otherwise.
+ */
+import { to as copyTo } from 'pg-copy-streams';
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type { Cell, Position, Row } from '../../../src/connector/sink.ts';
+import type { Session } from './client.ts';
+import { asSinkFailure, SessionError, sqlState } from './failures.ts';
+import { readProgress, type UnitName } from './progress.ts';
+import { quoteName, quoteTable } from './quote.ts';
+
+const batchRows = 2000;
+const batchBytes = 4 << 20;
+
+/**
+ * @param at Position that the caller keeps the Unit at: a destination beyond it cannot show it any more
+ * @throws TidemarkError TM408 where the destination is beyond `at`; TM401, TM402, TM405
+ */
+export async function* readRows(
+  open: () => Promise<Session>,
+  unit: UnitName,
+  shape: TableShape,
+  at: Position,
+): AsyncGenerator<Row[]> {
+  let session: Session | null = null;
+  try {
+    session = await open();
+    // A read-back of a large table may take longer than a merge's statement.
+    await session.run(
+      ...session.begin({ mode: 'ISOLATION LEVEL REPEATABLE READ READ ONLY', statementTimeoutMs: 0 }),
+    );
+    const exists = await session.run(`SELECT to_regclass('_tidemark.progress') IS NOT NULL`);
+    const stored = exists[0]!.rows[0]![0] === 't' ? await readProgress(session, unit) : null;
+    if (stored && stored.position > at) {
+      throw new TidemarkError(
+        'TM408',
+        `${unit.destination}: holds Position ${stored.position}, beyond the requested ${at}`,
+      );
+    }
+    yield* copyOut(session, shape);
+  } catch (error) {
+    // A table without a Change so far was not made yet: it has no rows.
+    if (error instanceof SessionError && ['42P01', '3F000'].includes(sqlState(error.raw) ?? '')) return;
+    throw asSinkFailure(error, unit.destination, [shape]);
+  } finally {
+    // Dropped rather than ended: the reader may leave in the middle of the COPY.
+    session?.destroy();
+  }
+}
+
+async function* copyOut(session: Session, shape: TableShape): AsyncGenerator<Row[]> {
+  const columns = shape.columns.map((column) => quoteName(column.name)).join(', ');
+  const stream = session.client.query(copyTo(`COPY (SELECT ${columns} FROM ${quoteTable(shape)}) TO STDOUT`));
+  let rest: Buffer[] = [];
+  let rows: Row[] = [];
+  let bytes = 0;
+  const chunks = stream[Symbol.asyncIterator]();
+  for (;;) {
+    const { value, done } = await chunks.next().catch((error: unknown) => {
+      throw new SessionError(error, 0);
+    });
+    if (done) break;
+    const chunk = value as Buffer;
+    let start = 0;
+    for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, start)) {
+      const tail = chunk.subarray(start, end);
+      const line = rest.length === 0 ? tail : Buffer.concat([...rest, tail]);
+      rest = [];
+      start = end + 1;
+      rows.push(decodeLine(line.toString('utf8'), shape));
+      bytes += line.length;
+      if (rows.length >= batchRows || bytes >= batchBytes) {
+        yield rows;
+        rows = [];
+        bytes = 0;
+      }
+    }
+    if (start < chunk.length) rest.push(Buffer.from(chunk.subarray(start)));
+  }
+  if (rows.length > 0) yield rows;
+}
+
+const letters: Record<string, string> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' };
+
+/** One line of COPY's text format (PostgreSQL manual, COPY, "Text Format"). @throws TidemarkError TM901 */
+export function decodeLine(line: string, shape: TableShape): Row {
+  const cells: Cell[] = line.split('\t').map((text) => {
+    if (text === '\\N') return null;
+    return text.includes('\\')
+      ? text.replace(/\\(.)/g, (_, letter: string) => letters[letter] ?? letter)
+      : text;
+  });
+  if (cells.length !== shape.columns.length) {
+    throw new TidemarkError('TM901', `${tableName(shape)}: a row came back with ${cells.length} columns`);
+  }
+  return cells;
+}

@@ -1,0 +1,182 @@
+/** The sink: one connection for merges, one more for each read-back. */
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type {
+  Held,
+  MergeSink,
+  MergeTable,
+  MergeWindow,
+  Position,
+  Receipt,
+  Row,
+  SinkContext,
+} from '../../../src/connector/sink.ts';
+import { durableCommit, Session } from './client.ts';
+import { asSinkFailure } from './failures.ts';
+import { mergeKeyed } from './merge-keyed.ts';
+import { mergeKeyless } from './merge-keyless.ts';
+import { MergeRun } from './merge-run.ts';
+import type { PostgresSettings } from './options.ts';
+import { decideMerge, lockProgress, raiseToken, readProgress, saveProgress } from './progress.ts';
+import { hasCanonicalText, typeSchema } from './quote.ts';
+import { readRows } from './read-back.ts';
+import { ensureTables, shapeFingerprint } from './tables.ts';
+
+export class PostgresSink implements MergeSink {
+  readonly mode = 'merge';
+  readonly #context: SinkContext;
+  readonly #settings: PostgresSettings;
+  #session: Session | null = null;
+  #turn: Promise<unknown> = Promise.resolve();
+  #closed = false;
+  /** Tables seen by a committed merge, with the fingerprint of the shape that was checked. */
+  #known = new Map<string, string>();
+  #filled = new Set<string>();
+
+  constructor(context: SinkContext, settings: PostgresSettings) {
+    this.#context = context;
+    this.#settings = settings;
+  }
+
+  /** @throws TidemarkError TM401, TM402, TM404 */
+  held(unit: string): Promise<Held | null> {
+    return this.#exclusive(async (session) => {
+      const stored = await readProgress(session, this.#unit(unit));
+      return (
+        stored && { position: stored.position, sequence: stored.sequence, fencingToken: stored.fencingToken }
+      );
+    });
+  }
+
+  /**
+   * All tables and the progress row in one transaction. When the connection is lost during COMMIT its outcome is
+   * unknown: TM401, and the retry finds the Window held or not.
+   * @throws TidemarkError TM401 to TM405, TM407; errors of the Window's own row streams unchanged
+   */
+  mergeWindow(window: MergeWindow): Promise<Receipt> {
+    return this.#exclusive((session) => this.#merge(session, window));
+  }
+
+  async *readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
+    if (this.#closed) throw closed(this.#context);
+    const unit = this.#unit('*');
+    yield* readRows(() => Session.open(this.#settings, unit.destination), unit, shape, at);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#turn;
+    await this.#session?.close();
+    this.#session = null;
+  }
+
+  async #merge(session: Session, window: MergeWindow): Promise<Receipt> {
+    const { failpoint } = this.#context;
+    const begin = session.begin({
+      mode: 'ISOLATION LEVEL READ COMMITTED READ WRITE',
+      searchPath: keySchemas(window.tables),
+    });
+    const { stored, commitId } = await lockProgress(session, window, [...begin, durableCommit]);
+    const already = decideMerge(window, stored);
+    if (already) {
+      await commit(session, stored!.fencingToken < window.fencingToken ? raiseToken(window) : null);
+      return already;
+    }
+    await failpoint('postgres-sink-locked');
+    const seen = await this.#ensureTables(session, window.tables);
+    const run = new MergeRun(session, window.destination, this.#filled);
+    try {
+      for (const table of window.tables) {
+        run.tableNumber++;
+        await this.#mergeTable(run, table);
+      }
+      await failpoint('postgres-sink-staged');
+      await run.batch.flush();
+    } finally {
+      // After a failure a COPY may still be under way; its own error is not the news.
+      await run.pipe.drain().catch(() => undefined);
+    }
+    const receipt: Receipt = {
+      position: window.to,
+      rows: run.rows,
+      bytes: run.bytes,
+      contentHash: run.contentHash,
+      commitId,
+      alreadyHeld: false,
+    };
+    await failpoint('postgres-sink-before-commit');
+    await commit(session, saveProgress(window, receipt));
+    await failpoint('postgres-sink-committed');
+    for (const [name, fingerprint] of seen) this.#known.set(name, fingerprint);
+    return receipt;
+  }
+
+  async #mergeTable(run: MergeRun, table: MergeTable): Promise<void> {
+    try {
+      await (table.shape.keyColumns.length > 0 ? mergeKeyed(run, table) : mergeKeyless(run, table));
+    } catch (error) {
+      throw asSinkFailure(error, this.#context.destination, [table.shape]);
+    }
+  }
+
+  async #ensureTables(session: Session, tables: readonly MergeTable[]): Promise<Map<string, string>> {
+    const seen = new Map(tables.map(({ shape }) => [tableName(shape), shapeFingerprint(shape)]));
+    const unseen = tables
+      .map(({ shape }) => shape)
+      .filter((shape) => {
+        return this.#known.get(tableName(shape)) !== seen.get(tableName(shape));
+      });
+    if (unseen.length > 0) await ensureTables(session, unseen, this.#context);
+    return seen;
+  }
+
+  #unit(unit: string) {
+    return { sourceId: this.#context.sourceId, destination: this.#context.destination, unit };
+  }
+
+  /** One operation at a time on the one connection, which is opened when there is none. */
+  #exclusive<T>(work: (session: Session) => Promise<T>): Promise<T> {
+    const result = this.#turn.then(async () => {
+      if (this.#closed) throw closed(this.#context);
+      try {
+        if (!this.#session || this.#session.broken) {
+          this.#session = await Session.open(this.#settings, this.#context.destination);
+        }
+        return await work(this.#session);
+      } catch (error) {
+        // What we believed about the tables may be why it failed.
+        this.#known.clear();
+        this.#filled.clear();
+        await this.#session?.rollback();
+        throw asSinkFailure(error, this.#context.destination);
+      }
+    });
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+/** @throws SessionError; of unknown outcome where the connection was lost */
+async function commit(session: Session, statement: string | null): Promise<void> {
+  const results = await session.run(...(statement === null ? [] : [statement]), 'COMMIT');
+  // A COMMIT of a transaction that had failed is a ROLLBACK and no error.
+  if (results.at(-1)!.command !== 'COMMIT')
+    throw new TidemarkError('TM901', 'the destination answered COMMIT with ROLLBACK');
+}
+
+/** Schemas of key types that bring their own equality (citext): found by operator only through the search path. */
+function keySchemas(tables: readonly MergeTable[]): string[] {
+  const schemas = new Set<string>();
+  for (const { shape } of tables) {
+    for (const i of shape.keyColumns) {
+      const column = shape.columns[i]!;
+      const schema = column.enum || hasCanonicalText(column) ? null : typeSchema(column.type);
+      if (schema !== null) schemas.add(schema);
+    }
+  }
+  return [...schemas];
+}
+
+function closed(context: SinkContext): TidemarkError {
+  return new TidemarkError('TM901', `${context.destination}: the sink was closed`);
+}

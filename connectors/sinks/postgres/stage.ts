@@ -1,0 +1,121 @@
+/** Rows on their way to the server: lines of COPY's text format, or VALUES lists, and where they are staged. */
+import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
+import type { Cell } from '../../../src/connector/sink.ts';
+import type { Session } from './client.ts';
+import { quoteCell, typeText } from './quote.ts';
+
+/** Sent per COPY: large enough that the round trip does not count, small enough to hold two of. */
+const chunkCharacters = 1 << 20;
+
+const special = /[\\\t\n\r]/;
+const escapes: Record<string, string> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
+
+/**
+ * One cell in COPY's text format (PostgreSQL manual, COPY, "Text Format"). A carriage return needs escaping too:
+ * the server takes the first line's ending for the file's and refuses other bare ones.
+ */
+export function copyCell(cell: Cell): string {
+  if (cell === null) return '\\N';
+  return special.test(cell) ? cell.replace(/[\\\t\n\r]/g, (character) => escapes[character]!) : cell;
+}
+
+export function copyLine(cells: readonly Cell[]): string {
+  let line = '';
+  for (let i = 0; i < cells.length; i++) line += (i === 0 ? '' : '\t') + copyCell(cells[i]!);
+  return `${line}\n`;
+}
+
+/**
+ * COPY statements one after the other on one connection, one of them in flight while the next is encoded. An error
+ * surfaces at the next send or at drain.
+ */
+export class CopyPipe {
+  readonly #session: Session;
+  #inFlight: Promise<void> = Promise.resolve();
+  bytes = 0;
+
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  async send(statement: string, text: string): Promise<void> {
+    const data = Buffer.from(text);
+    await this.#inFlight;
+    this.bytes += data.length;
+    this.#inFlight = this.#session.copyIn(statement, data);
+    this.#inFlight.catch(() => undefined);
+  }
+
+  /** Waits until the connection is free. @throws SessionError */
+  async drain(): Promise<void> {
+    const last = this.#inFlight;
+    this.#inFlight = Promise.resolve();
+    await last;
+  }
+}
+
+/** One table that lines are copied into, in chunks. */
+export class CopyTarget {
+  readonly #pipe: CopyPipe;
+  readonly #statement: string;
+  #text = '';
+  rows = 0;
+
+  /** @param into table and column list, quoted */
+  constructor(pipe: CopyPipe, into: string) {
+    this.#pipe = pipe;
+    this.#statement = `COPY ${into} FROM STDIN`;
+  }
+
+  /** Gives a promise only when there is something to wait for. */
+  add(cells: readonly Cell[]): Promise<void> | undefined {
+    this.rows++;
+    this.#text += copyLine(cells);
+    return this.#text.length >= chunkCharacters ? this.flush() : undefined;
+  }
+
+  async flush(): Promise<void> {
+    if (this.#text === '') return;
+    const text = this.#text;
+    this.#text = '';
+    await this.#pipe.send(this.#statement, text);
+  }
+}
+
+export interface StageColumn {
+  name: string;
+  type: string;
+}
+
+/** Columns of a staged relation for those of the table: numbered, so that no name can clash. */
+export function stageColumns(
+  shape: TableShape,
+  prefix: string,
+  columns: readonly ColumnShape[],
+): StageColumn[] {
+  return columns.map((column, i) => ({ name: `${prefix}${i}`, type: typeText(shape, column) }));
+}
+
+/**
+ * A temporary table that goes with the transaction. Not kept for the session: ON COMMIT DELETE ROWS would empty every
+ * one of them at every commit, and small Windows stage nothing.
+ */
+export function createStage(name: string, columns: readonly StageColumn[]): string {
+  const list = columns.map((column) => `${column.name} ${column.type}`).join(', ');
+  return `CREATE TEMPORARY TABLE ${name} (${list}) ON COMMIT DROP`;
+}
+
+/** The same rows without a table: `(VALUES …) AS alias (columns)`, the first row typed for all. */
+export function valuesRelation(
+  alias: string,
+  columns: readonly StageColumn[],
+  rows: readonly Cell[][],
+): string {
+  const lines = rows.map((row, r) => {
+    const cells = row.map((cell, i) =>
+      r === 0 ? `CAST(${quoteCell(cell)} AS ${columns[i]!.type})` : quoteCell(cell),
+    );
+    return `(${cells.join(',')})`;
+  });
+  return `(VALUES ${lines.join(',\n')}) AS ${alias} (${columns.map((column) => column.name).join(', ')})`;
+}
