@@ -35,6 +35,8 @@ CREATE TABLE app.findings (
 );
 CREATE INDEX findings_open ON app.findings (organization_id, severity, created_at)
   WHERE status IN ('open', 'triaged', 'in_progress');
+-- Without it, removing a connection would scan all findings to check the foreign key.
+CREATE INDEX findings_connection ON app.findings (organization_id, connection_id) WHERE connection_id IS NOT NULL;
 COMMENT ON COLUMN app.findings.assignee_email IS '@personal who works on the finding';
 COMMENT ON COLUMN app.findings.source_ip IS '@personal address the activity came from';
 COMMENT ON COLUMN app.findings.exposure IS 'Estimated loss in the organization''s own currency; no fixed scale';

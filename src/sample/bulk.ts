@@ -50,7 +50,7 @@ const insertBulk = `
   SELECT ($4::uuid[])[1 + n % cardinality($4::uuid[])],
          md5($3::text || '/' || n)::uuid,
          'bulk.generated',
-         'Generated finding number ' || n,
+         'Generated finding, for measuring throughput and volume, number ' || n,
          'low',
          (n % 10000) / 100.0,
          n * 1.0001,

@@ -1,5 +1,5 @@
 /** One database connection of the application: transactions, multi-row inserts, and a count of what they changed. */
-import type { Client } from 'pg';
+import type { Client, QueryResult } from 'pg';
 import type { Row, Table } from './rows.ts';
 
 export interface RowCounts {
@@ -14,14 +14,15 @@ export interface RowCounts {
 export type TableCounts = Partial<Record<Table, RowCounts>>;
 
 /** Rows per statement, largest first: a few shapes to prepare, instead of one for every possible number of rows. */
-const chunkSizes = [128, 32, 8, 2, 1];
+const chunkSizes = [128, 64, 32, 16, 8, 4, 2, 1];
 
 export class Session {
   readonly #client: Client;
   #counts: TableCounts = {};
   #onCommit: (() => void)[] = [];
   #savepoint: { counts: TableCounts; hooks: number } | undefined;
-  readonly #statements = new Map<string, string>();
+  readonly #inserts = new Map<string, string>();
+  readonly #names = new Map<string, string>();
 
   constructor(client: Client) {
     this.#client = client;
@@ -72,7 +73,7 @@ export class Session {
 
   /** Returns the number of rows changed. */
   async update(table: Table, assignments: string, values: readonly unknown[]): Promise<number> {
-    const result = await this.#client.query(`UPDATE app.${table} SET ${assignments}`, values as unknown[]);
+    const result = await this.#prepared(`UPDATE app.${table} SET ${assignments}`, values);
     this.#count(table).updates += result.rowCount ?? 0;
     return result.rowCount ?? 0;
   }
@@ -94,17 +95,27 @@ export class Session {
 
   async #insertChunk(table: Table, rows: readonly Row[]): Promise<void> {
     const columns = Object.keys(rows[0]!);
-    const name = `insert ${table} ${rows.length}`;
-    let text = this.#statements.get(name);
+    const shape = `${table} ${rows.length}`;
+    let text = this.#inserts.get(shape);
     if (text === undefined) {
       let parameter = 0;
       const tuples = rows.map(() => `(${columns.map(() => `$${++parameter}`).join(', ')})`);
       text = `INSERT INTO app.${table} (${columns.join(', ')}) VALUES ${tuples.join(', ')}`;
-      this.#statements.set(name, text);
+      this.#inserts.set(shape, text);
     }
     const values: unknown[] = [];
     for (const row of rows) for (const column of columns) values.push(row[column]);
-    await this.#client.query({ name, text, values });
+    await this.#prepared(text, values);
+  }
+
+  /** Statements repeat, so each text is parsed by the server once per connection. */
+  #prepared(text: string, values: readonly unknown[]): Promise<QueryResult> {
+    let name = this.#names.get(text);
+    if (name === undefined) {
+      name = `sample_${this.#names.size}`;
+      this.#names.set(text, name);
+    }
+    return this.#client.query({ name, text, values: values as unknown[] });
   }
 
   #count(table: Table): RowCounts {
