@@ -1,0 +1,299 @@
+/**
+ * All SQL of the delivery ledger except holds (holds.ts). Every write of a Unit names its fencing token: a row that
+ * does not answer to it belongs to another worker by now (TM403).
+ */
+import type { Pool, PoolClient } from 'pg';
+import type { Position } from '../connector/position.ts';
+import type { Receipt } from '../connector/sink.ts';
+import { controlError, inTransaction } from '../platform/control.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { Cut, Mark } from './cut-window.ts';
+import type { Offsets } from './offsets.ts';
+
+export interface UnitName {
+  sourceId: string;
+  destination: string;
+  /** `*`, or the table's part of the topic name. */
+  unit: string;
+}
+
+/** A Unit as this worker owns it. */
+export interface OwnedUnit extends UnitName {
+  token: bigint;
+  /** Null before the Unit's origin was recorded. */
+  mark: Mark | null;
+  /** End and number of the last Window handed to the destination. */
+  merged: { position: Position; sequence: number } | null;
+  open: OpenDelivery | null;
+}
+
+/** A Window that was decided and not recorded as delivered yet. */
+export interface OpenDelivery extends Omit<Cut, 'records'> {
+  sequence: number;
+}
+
+export interface RecordedFailure {
+  code: string;
+  message: string;
+  remedy: string;
+}
+
+interface UnitRow {
+  token: string;
+  mark: string | null;
+  mark_time_us: string | null;
+  merged_position: string | null;
+  merged_sequence: string;
+  mark_offsets: Offsets | null;
+}
+
+interface DeliveryRow {
+  sequence: string;
+  from_position: string;
+  to_position: string;
+  end_offsets: Offsets;
+  mark_offsets: Offsets | null;
+  commit_time_us: string;
+}
+
+export class Ledger {
+  readonly #pool: Pool;
+  readonly #sourceId: string;
+
+  constructor(pool: Pool, sourceId: string) {
+    this.#pool = pool;
+    this.#sourceId = sourceId;
+  }
+
+  /** Makes the destination known, running and without an error. */
+  async registerDestination(destination: string, kind: string): Promise<void> {
+    await this.#query(
+      `insert into tidemark.destinations (source_id, destination, kind) values ($1, $2, $3)
+       on conflict (source_id, destination) do update set kind = excluded.kind, state = 'running',
+         error_code = null, error = null, remedy = null, changed_at = now()`,
+      [this.#sourceId, destination, kind],
+    );
+  }
+
+  /** What keeps the whole destination from working; null: nothing any more. */
+  async recordDestinationFailure(destination: string, failure: RecordedFailure | null): Promise<void> {
+    await this.#query(
+      `update tidemark.destinations set state = $3, error_code = $4, error = $5, remedy = $6, changed_at = now()
+       where source_id = $1 and destination = $2`,
+      [
+        this.#sourceId,
+        destination,
+        failure ? 'failed' : 'running',
+        failure?.code ?? null,
+        failure?.message ?? null,
+        failure?.remedy ?? null,
+      ],
+    );
+  }
+
+  /**
+   * Takes the Unit over at once: Kafka's group protocol made us its owner, and the new token shuts the old one out.
+   * @param owner names this worker, for status
+   */
+  async acquireUnit(destination: string, unit: string, owner: string): Promise<OwnedUnit> {
+    const name = { sourceId: this.#sourceId, destination, unit };
+    const rows = await this.#query<UnitRow>(
+      `insert into tidemark.units (source_id, destination, unit, token, owner, owner_seen_at)
+       values ($1, $2, $3, 1, $4, now())
+       on conflict (source_id, destination, unit) do update
+         set token = units.token + 1, owner = excluded.owner, owner_seen_at = now()
+       returning ${unitColumns}`,
+      [...key(name), owner],
+    );
+    return this.#ownedUnit(name, rows[0]!);
+  }
+
+  /** The Unit as the ledger has it now. @throws TidemarkError TM403 when the token is not ours any more */
+  async refreshUnit(unit: OwnedUnit): Promise<OwnedUnit> {
+    const rows = await this.#query<UnitRow>(
+      `update tidemark.units set owner_seen_at = now() where ${ownUnit} returning ${unitColumns}`,
+      [...key(unit), unit.token],
+    );
+    if (rows.length === 0) throw fenced(unit);
+    return this.#ownedUnit(unit, rows[0]!);
+  }
+
+  /**
+   * Writes a Window's bounds down before the first byte of it is written.
+   * @returns null when a hold forbids it by now
+   * @throws TidemarkError TM403
+   */
+  async decideWindow(unit: OwnedUnit, cut: Cut): Promise<OpenDelivery | null> {
+    return inTransaction(this.#pool, async (client) => {
+      const sequence = await lockUnit(client, unit);
+      if (await heldBack(client, unit, cut.to)) return null;
+      const delivery = { ...cut, sequence: sequence + 1 };
+      await client.query(
+        `insert into tidemark.deliveries (source_id, destination, unit, sequence, from_position, to_position,
+           end_offsets, mark_offsets, commit_time_us, token) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+        [
+          ...key(unit),
+          delivery.sequence,
+          cut.from,
+          cut.to,
+          JSON.stringify(cut.ingestOffsets),
+          cut.markOffsets === cut.ingestOffsets ? null : JSON.stringify(cut.markOffsets),
+          cut.commitTimeUs,
+          unit.token,
+        ],
+      );
+      return delivery;
+    });
+  }
+
+  /** Stores the Receipt and moves the mark, in one transaction. @throws TidemarkError TM403 */
+  async recordDelivery(unit: OwnedUnit, delivery: OpenDelivery, receipt: Receipt): Promise<OwnedUnit> {
+    await inTransaction(this.#pool, async (client) => {
+      await lockUnit(client, unit);
+      const { rowCount } = await client.query(
+        `update tidemark.deliveries set state = 'delivered', delivered_at = now(), receipt = $5, error_code = null,
+           attempts = attempts + 1, token = $6
+         where source_id = $1 and destination = $2 and unit = $3 and sequence = $4 and state = 'decided'`,
+        [...key(unit), delivery.sequence, JSON.stringify(receipt), unit.token],
+      );
+      if (rowCount !== 1)
+        throw new TidemarkError('TM901', `delivery ${delivery.sequence} of ${unit.unit} is not open`);
+      await client.query(
+        `update tidemark.units set mark = $5, mark_time_us = $6, merged_position = $5, merged_sequence = $7,
+           mark_offsets = $8, owner_seen_at = now(), error_code = null, error = null, remedy = null, error_at = null
+         where ${ownUnit}`,
+        [
+          ...key(unit),
+          unit.token,
+          delivery.to,
+          delivery.commitTimeUs,
+          delivery.sequence,
+          JSON.stringify(delivery.markOffsets),
+        ],
+      );
+    });
+    return {
+      ...unit,
+      mark: { position: delivery.to, commitTimeUs: delivery.commitTimeUs, offsets: delivery.markOffsets },
+      merged: { position: delivery.to, sequence: delivery.sequence },
+      open: null,
+    };
+  }
+
+  /**
+   * Moves the mark over a stretch without anything to deliver. Also how a new Unit gets its origin.
+   * @returns null when a hold forbids it by now
+   * @throws TidemarkError TM403
+   */
+  async advanceEmpty(unit: OwnedUnit, mark: Mark): Promise<OwnedUnit | null> {
+    return inTransaction(this.#pool, async (client) => {
+      await lockUnit(client, unit);
+      if (unit.mark && (await heldBack(client, unit, mark.position))) return null;
+      await client.query(
+        `update tidemark.units set mark = $5, mark_time_us = $6, mark_offsets = $7, owner_seen_at = now(),
+           error_code = null, error = null, remedy = null, error_at = null where ${ownUnit}`,
+        [...key(unit), unit.token, mark.position, mark.commitTimeUs, JSON.stringify(mark.offsets)],
+      );
+      return { ...unit, mark };
+    });
+  }
+
+  /** Shows an error at the Unit, and at its open delivery where it has one. @throws TidemarkError TM403 */
+  async recordFailure(unit: OwnedUnit, failure: RecordedFailure): Promise<void> {
+    await inTransaction(this.#pool, async (client) => {
+      await lockUnit(client, unit);
+      await client.query(
+        `update tidemark.units set error_code = $5, error = $6, remedy = $7, error_at = now(), owner_seen_at = now()
+         where ${ownUnit}`,
+        [...key(unit), unit.token, failure.code, failure.message, failure.remedy],
+      );
+      await client.query(
+        `update tidemark.deliveries set attempts = attempts + 1, error_code = $4
+         where source_id = $1 and destination = $2 and unit = $3 and state = 'decided'`,
+        [...key(unit), failure.code],
+      );
+    });
+  }
+
+  async #ownedUnit(name: UnitName, row: UnitRow): Promise<OwnedUnit> {
+    const rows = await this.#query<DeliveryRow>(
+      `select sequence, from_position, to_position, end_offsets, mark_offsets, commit_time_us
+       from tidemark.deliveries where source_id = $1 and destination = $2 and unit = $3 and state = 'decided'`,
+      key(name),
+    );
+    const open = rows[0];
+    return {
+      sourceId: name.sourceId,
+      destination: name.destination,
+      unit: name.unit,
+      token: BigInt(row.token),
+      mark:
+        row.mark === null
+          ? null
+          : {
+              position: row.mark as Position,
+              commitTimeUs: BigInt(row.mark_time_us ?? 0),
+              offsets: row.mark_offsets ?? {},
+            },
+      merged:
+        row.merged_position === null
+          ? null
+          : { position: row.merged_position as Position, sequence: Number(row.merged_sequence) },
+      open: open
+        ? {
+            sequence: Number(open.sequence),
+            from: open.from_position as Position,
+            to: open.to_position as Position,
+            ingestOffsets: open.end_offsets,
+            markOffsets: open.mark_offsets ?? open.end_offsets,
+            commitTimeUs: BigInt(open.commit_time_us),
+          }
+        : null,
+    };
+  }
+
+  async #query<Row extends object>(sql: string, values: unknown[]): Promise<Row[]> {
+    try {
+      return (await this.#pool.query<Row>(sql, values)).rows;
+    } catch (error) {
+      throw controlError(error);
+    }
+  }
+}
+
+const unitColumns = 'token, mark, mark_time_us, merged_position, merged_sequence, mark_offsets';
+const ownUnit = 'source_id = $1 and destination = $2 and unit = $3 and token = $4';
+
+function key({ sourceId, destination, unit }: UnitName): string[] {
+  return [sourceId, destination, unit];
+}
+
+/**
+ * Locks the Unit's row, so that a hold requested meanwhile waits for this transaction or is seen by it.
+ * @returns the number of the last Window merged
+ */
+async function lockUnit(client: PoolClient, unit: OwnedUnit): Promise<number> {
+  const { rows } = await client.query<{ merged_sequence: string }>(
+    `select merged_sequence from tidemark.units where ${ownUnit} for update`,
+    [...key(unit), unit.token],
+  );
+  if (rows.length === 0) throw fenced(unit);
+  return Number(rows[0]!.merged_sequence);
+}
+
+async function heldBack(
+  client: PoolClient,
+  { sourceId, destination }: UnitName,
+  to: Position,
+): Promise<boolean> {
+  const { rows } = await client.query(
+    `select 1 from tidemark.holds where source_id = $1 and destination = $2 and expires_at > now()
+       and (target is null or target < $3)`,
+    [sourceId, destination, to],
+  );
+  return rows.length > 0;
+}
+
+function fenced({ destination, unit }: UnitName): TidemarkError {
+  return new TidemarkError('TM403', `another worker took over ${unit} of ${destination}`);
+}
