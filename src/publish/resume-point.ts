@@ -1,0 +1,96 @@
+/** Where the reader goes on: decided from the slot, the last Progress and the ledger, and never guessed. */
+import { formatLsn, formatPosition, parsePosition } from '../connector/position.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { SlotState, SourceIdentity } from '../replicate/source.ts';
+import type { Progress } from './progress.ts';
+import type { SourceRow } from './source-ledger.ts';
+
+export type ResumePoint =
+  | { kind: 'resume'; progress: Progress }
+  /** Start an epoch; `slot` says whether it is there already. */
+  | { kind: 'origin'; epoch: number; slot: SlotState | null };
+
+export interface ResumeFacts {
+  sourceId: string;
+  identity: SourceIdentity;
+  slot: SlotState | null;
+  row: SourceRow | null;
+  progress: Progress | null;
+}
+
+/** @throws TidemarkError TM203, TM204, TM205 or TM306 where going on would lose Changes */
+export function decideResume({ identity, slot, row, progress }: ResumeFacts): ResumePoint {
+  const progressEpoch = progress ? parsePosition(progress.position).epoch : 0;
+  if (row?.state === 'creating' && row.epoch > progressEpoch)
+    return { kind: 'origin', epoch: row.epoch, slot };
+  if (!progress) {
+    if (row?.state === 'streaming') {
+      throw new TidemarkError(
+        'TM306',
+        'the progress topic is empty, although this source was streaming: Kafka lost it',
+      );
+    }
+    return { kind: 'origin', epoch: (row?.epoch ?? 0) + 1, slot };
+  }
+  if (progress.systemIdentifier !== identity.systemIdentifier) {
+    throw new TidemarkError(
+      'TM205',
+      `Progress was written for cluster ${progress.systemIdentifier}, this is ${identity.systemIdentifier}`,
+    );
+  }
+  if (progress.timeline !== identity.timeline) {
+    throw new TidemarkError(
+      'TM205',
+      `Progress was written on timeline ${progress.timeline}, the source is on ${identity.timeline}`,
+    );
+  }
+  if (!slot) throw new TidemarkError('TM204', 'the replication slot is gone');
+  if (slot.walStatus === 'lost') throw new TidemarkError('TM204', 'the replication slot lost its WAL');
+  if (slot.confirmedLsn > progress.ackLsn) {
+    throw new TidemarkError(
+      'TM203',
+      `the slot is confirmed to ${formatLsn(slot.confirmedLsn)}, the last Progress covers ${formatLsn(progress.ackLsn)}`,
+    );
+  }
+  return { kind: 'resume', progress };
+}
+
+/** @throws TidemarkError TM306 when a partition ends before what Progress says of it */
+export function compareEnds(progress: Progress, ends: ReadonlyMap<string, readonly bigint[]>): void {
+  for (const [topic, offsets] of Object.entries(progress.endOffsets)) {
+    const actual = ends.get(topic);
+    offsets.forEach((offset, partition) => {
+      const end = actual?.[partition];
+      if (end !== undefined && end >= offset) return;
+      throw new TidemarkError(
+        'TM306',
+        `${topic} partition ${partition} ends at ${end ?? 'nothing'}, the last Progress says ${offset}`,
+      );
+    });
+  }
+}
+
+/** The first Progress of an epoch: nothing is covered, everything from `lsn` on will come. */
+export function originProgress(
+  facts: Pick<ResumeFacts, 'sourceId' | 'identity'>,
+  epoch: number,
+  lsn: bigint,
+  endOffsets: Record<string, bigint[]>,
+  writer: string,
+  nowMs: number,
+): Progress {
+  return {
+    kind: 'origin',
+    sourceId: facts.sourceId,
+    position: formatPosition({ epoch, lsn, ordinal: 0 }),
+    boundary: true,
+    ackLsn: lsn,
+    commitTimeUs: BigInt(nowMs) * 1000n,
+    writtenAtUs: BigInt(nowMs) * 1000n,
+    systemIdentifier: facts.identity.systemIdentifier,
+    timeline: facts.identity.timeline,
+    writer,
+    endOffsets,
+    parked: {},
+  };
+}

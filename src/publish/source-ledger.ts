@@ -1,0 +1,67 @@
+/** The reader's rows in the control database: which epoch the source is in, and what the reader last said. */
+import type { Pool } from 'pg';
+import { controlError } from '../platform/control.ts';
+import type { TidemarkError } from '../platform/errors.ts';
+import type { SourceIdentity } from '../replicate/source.ts';
+
+export interface SourceRow {
+  systemIdentifier: string;
+  timeline: number;
+  slot: string;
+  epoch: number;
+  /** creating: the slot may exist, but no origin Progress of this epoch; streaming: Progress must exist in Kafka. */
+  state: 'creating' | 'streaming';
+}
+
+export class SourceLedger {
+  readonly #pool: Pool;
+  readonly #sourceId: string;
+
+  constructor(pool: Pool, sourceId: string) {
+    this.#pool = pool;
+    this.#sourceId = sourceId;
+  }
+
+  async read(): Promise<SourceRow | null> {
+    const [row] = await this.#query<SourceRow>(
+      `select system_identifier as "systemIdentifier", timeline, slot, epoch, state from tidemark.sources where source_id = $1`,
+      [],
+    );
+    return row ?? null;
+  }
+
+  /** Before the slot is made: the next start knows that it may find a slot without Progress. */
+  async beginEpoch(epoch: number, slot: string, identity: SourceIdentity): Promise<void> {
+    await this.#query(
+      `insert into tidemark.sources (source_id, system_identifier, timeline, slot, epoch, state)
+       values ($1, $2, $3, $4, $5, 'creating')
+       on conflict (source_id) do update set system_identifier = $2, timeline = $3, slot = $4, epoch = $5,
+              state = 'creating', changed_at = now()`,
+      [identity.systemIdentifier, identity.timeline, slot, epoch],
+    );
+  }
+
+  /** After the epoch's origin Progress is in Kafka. */
+  async beginStreaming(): Promise<void> {
+    await this.#query(
+      `update tidemark.sources set state = 'streaming', changed_at = now() where source_id = $1`,
+      [],
+    );
+  }
+
+  /** Null: the reader works. */
+  async report(error: TidemarkError | null): Promise<void> {
+    await this.#query(
+      `update tidemark.sources set error_code = $2, error = $3, remedy = $4, seen_at = now() where source_id = $1`,
+      [error?.code ?? null, error?.message ?? null, error?.remedy ?? null],
+    );
+  }
+
+  async #query<T extends object>(sql: string, values: unknown[]): Promise<T[]> {
+    try {
+      return (await this.#pool.query<T>(sql, [this.#sourceId, ...values])).rows;
+    } catch (error) {
+      throw controlError(error);
+    }
+  }
+}

@@ -1,0 +1,245 @@
+/** What the source's catalogue says of tracked tables: identity, types, enum labels, personal columns. */
+import type { ClientBase } from 'pg';
+import type { ColumnShape, EnumType, TableId, TableShape } from '../connector/shape.ts';
+import { tableName } from '../connector/shape.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { ColumnPolicy, SourceConfig, TableRule } from '../platform/resolved-config.ts';
+import type { Relation } from './pgoutput.ts';
+
+export interface CatalogueColumn {
+  name: string;
+  /** format_type with an empty search path. */
+  type: string;
+  /** Part of the replica identity. */
+  identity: boolean;
+  generated: boolean;
+  /** Commented `@personal` or named like a personal column. */
+  personal: boolean;
+}
+
+export interface CatalogueTable extends TableId {
+  oid: number;
+  kind: 'table' | 'partitioned';
+  replicaIdentity: 'default' | 'nothing' | 'full' | 'index';
+  hasPrimaryKey: boolean;
+  columns: CatalogueColumn[];
+  /** Owned by (a role this user is a member of). */
+  owned: boolean;
+  owner: string;
+}
+
+/** A table can be published with updates and deletes only where its rows can be told apart. */
+export function hasIdentity(table: CatalogueTable): boolean {
+  if (table.replicaIdentity === 'full' || table.replicaIdentity === 'index') return true;
+  return table.replicaIdentity === 'default' && table.hasPrimaryKey;
+}
+
+const tablesQuery = `
+  select c.oid, n.nspname as schema, c.relname as name, c.relkind, c.relreplident, c.relpersistence,
+         exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary) as has_primary_key,
+         pg_has_role(c.relowner, 'USAGE') as owned, pg_get_userbyid(c.relowner) as owner,
+         (select json_agg(json_build_object(
+                   'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'generated', a.attgenerated <> '',
+                   'identity', coalesce(a.attnum = any (k.indkey), false),
+                   'comment', col_description(c.oid, a.attnum)) order by a.attnum)
+            from pg_attribute a
+            left join pg_index k on k.indrelid = c.oid
+              and case when c.relreplident = 'i' then k.indisreplident else k.indisprimary end
+           where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where c.relkind in ('r', 'p') and not c.relispartition
+     and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_'
+   order by 2, 3`;
+
+const identities = { d: 'default', n: 'nothing', f: 'full', i: 'index' } as const;
+
+/**
+ * The tables that source.tables selects.
+ * @throws TidemarkError TM202 for unlogged tables, and for patterns that match nothing
+ */
+export async function trackedTables(client: ClientBase, source: SourceConfig): Promise<CatalogueTable[]> {
+  await client.query(`set search_path = ''`);
+  const { rows } = await client.query(tablesQuery);
+  const matches = rows.filter((row) => ruleFor(source.tables, row as TableId) !== null);
+  const unlogged = matches.filter((row) => row.relpersistence !== 'p').map((row) => tableName(row));
+  if (unlogged.length > 0) {
+    throw new TidemarkError(
+      'TM202',
+      `unlogged tables are not in the WAL and cannot be tracked: ${unlogged.join(', ')}`,
+      {
+        remedy: unlogged.map((name) => `alter table ${name} set logged;`).join(' '),
+      },
+    );
+  }
+  for (const { pattern } of source.tables) {
+    if (!rows.some((row) => matchesPattern(pattern, row as TableId))) {
+      throw new TidemarkError('TM202', `source.tables: ${pattern} matches no table`, {
+        remedy: 'Create the table, correct the pattern, or grant USAGE on its schema.',
+      });
+    }
+  }
+  return matches.map((row) => ({
+    oid: row.oid,
+    schema: row.schema,
+    name: row.name,
+    kind: row.relkind === 'p' ? 'partitioned' : 'table',
+    replicaIdentity: identities[row.relreplident as 'd'],
+    hasPrimaryKey: row.has_primary_key,
+    owned: row.owned,
+    owner: row.owner,
+    columns: (row.columns ?? []).map((column: CatalogueColumn & { comment: string | null }) => ({
+      name: column.name,
+      type: column.type,
+      identity: column.identity,
+      generated: column.generated,
+      personal: isPersonal(source, column.name, column.comment),
+    })),
+  }));
+}
+
+/** `schema.table` or `schema.*`. */
+export function matchesPattern(pattern: string, table: TableId): boolean {
+  if (pattern === `${table.schema}.*` || pattern === '*.*') return true;
+  return pattern === tableName(table);
+}
+
+/** The most specific rule that selects the table. */
+export function ruleFor(rules: readonly TableRule[], table: TableId): TableRule | null {
+  return (
+    rules.find(({ pattern }) => pattern === tableName(table)) ??
+    rules.find(({ pattern }) => matchesPattern(pattern, table)) ??
+    null
+  );
+}
+
+function isPersonal(source: SourceConfig, column: string, comment: string | null): boolean {
+  if (comment && /(^|\s)@personal\b/.test(comment)) return true;
+  const name = column.toLowerCase();
+  return source.personalColumns.some((pattern) => {
+    const expression = pattern
+      .toLowerCase()
+      .replace(/[.+?^${}()|[\]\\]/g, '\\$&')
+      .replaceAll('*', '.*');
+    return new RegExp(`^${expression}$`).test(name);
+  });
+}
+
+/** Personal columns are dropped unless the configuration keeps them; every other column is kept unless it drops it. */
+export function columnPolicy(
+  source: SourceConfig,
+  table: TableId,
+  column: Pick<CatalogueColumn, 'name' | 'personal'>,
+): ColumnPolicy {
+  const explicit = ruleFor(source.tables, table)?.columns[column.name];
+  return explicit ?? (column.personal ? 'drop' : 'keep');
+}
+
+export function tenantColumnOf(source: SourceConfig, table: TableId): string | null {
+  const rule = ruleFor(source.tables, table);
+  return rule?.tenantColumn === undefined ? source.tenantColumn : rule.tenantColumn;
+}
+
+export interface DescribedRelation {
+  shape: TableShape;
+  /** For each column of the shape its index in the relation's tuples. */
+  tupleIndex: number[];
+  /** Columns in the stream that the policy drops here, because the publication cannot leave them out. */
+  droppedHere: string[];
+}
+
+interface TypeRow {
+  position: number;
+  type: string | null;
+  enum: EnumType | null;
+  comment: string | null;
+}
+
+/**
+ * The shape of a table as the Relation message gives it. Only what the message lacks comes from the catalogue: the
+ * names of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
+ * @throws TidemarkError TM208 when the policy would drop a key column
+ */
+export async function describeRelation(
+  client: ClientBase,
+  source: SourceConfig,
+  relation: Relation,
+): Promise<DescribedRelation> {
+  await client.query(`set search_path = ''`);
+  const { rows } = await client.query<TypeRow>(
+    `select u.position::int as position, format_type(u.type, u.typmod) as type,
+            (select json_build_object('schema', tn.nspname, 'name', e.typname,
+                      'labels', (select json_agg(l.enumlabel order by l.enumsortorder) from pg_enum l where l.enumtypid = e.oid))
+               from pg_type t join pg_type e on e.oid = case when t.typelem <> 0 and t.typlen = -1 then t.typelem else t.oid end
+               join pg_namespace tn on tn.oid = e.typnamespace
+              where t.oid = u.type and e.typtype = 'e') as enum,
+            (select col_description(a.attrelid, a.attnum) from pg_attribute a
+              where a.attrelid = $3 and a.attname = u.name and not a.attisdropped) as comment
+       from unnest($1::oid[], $2::int[], $4::text[]) with ordinality as u(type, typmod, name, position)
+      order by u.position`,
+    [
+      relation.columns.map((column) => column.typeOid),
+      relation.columns.map((column) => column.typmod),
+      relation.oid,
+      relation.columns.map((column) => column.name),
+    ],
+  );
+  const keyNames = await keyColumnNames(client, relation);
+  const columns: ColumnShape[] = [];
+  const tupleIndex: number[] = [];
+  const droppedHere: string[] = [];
+  relation.columns.forEach((column, i) => {
+    const row = rows[i]!;
+    const key = keyNames.has(column.name);
+    const personal = isPersonal(source, column.name, row.comment);
+    if (columnPolicy(source, relation, { name: column.name, personal }) === 'drop') {
+      if (key) {
+        throw new TidemarkError(
+          'TM208',
+          `key column ${tableName(relation)}.${column.name} is personal or dropped, but rows cannot be told apart without it`,
+          {
+            remedy: `Say in tidemark.yaml that ${column.name} is kept, or give the table another replica identity.`,
+          },
+        );
+      }
+      droppedHere.push(column.name);
+      return;
+    }
+    columns.push({
+      name: column.name,
+      type: row.type ?? `oid ${column.typeOid}`,
+      ...(row.enum ? { enum: row.enum } : {}),
+      key,
+      nullable: !key,
+    });
+    tupleIndex.push(i);
+  });
+  const tenantName = tenantColumnOf(source, relation);
+  const tenant = columns.findIndex((column) => column.name === tenantName);
+  const inIdentity =
+    tenant >= 0 && relation.columns.some((column) => column.name === tenantName && column.identity);
+  return {
+    shape: {
+      schema: relation.schema,
+      name: relation.name,
+      columns,
+      keyColumns: columns.flatMap((column, i) => (column.key ? [i] : [])),
+      // Without it in the identity, a delete does not say whose row it was: partition by key then.
+      tenantColumn: inIdentity ? tenant : null,
+    },
+    tupleIndex,
+    droppedHere,
+  };
+}
+
+/** Under FULL every column is flagged as identity; the primary key, if any, is what tells rows apart. */
+async function keyColumnNames(client: ClientBase, relation: Relation): Promise<Set<string>> {
+  if (relation.replicaIdentity !== 'full') {
+    return new Set(relation.columns.filter((column) => column.identity).map((column) => column.name));
+  }
+  const { rows } = await client.query<{ name: string }>(
+    `select a.attname as name from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+      where i.indrelid = $1 and i.indisprimary`,
+    [relation.oid],
+  );
+  return new Set(rows.map((row) => row.name));
+}

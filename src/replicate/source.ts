@@ -1,0 +1,355 @@
+/** The source as it is: identity, settings, rights and the slot; and what `check` says about them. */
+import pg from 'pg';
+import { formatLsn, parseLsn } from '../connector/position.ts';
+import { tableName } from '../connector/shape.ts';
+import type { CheckFinding } from '../connector/sink.ts';
+import { describeCause, TidemarkError } from '../platform/errors.ts';
+import { clientConfig } from '../platform/postgres-endpoint.ts';
+import type { SourceConfig } from '../platform/resolved-config.ts';
+import { type CatalogueTable, hasIdentity, tenantColumnOf, trackedTables } from './catalogue.ts';
+import { comparePublications, planPublications } from './publication.ts';
+
+export interface SourceIdentity {
+  systemIdentifier: string;
+  timeline: number;
+  database: string;
+  /** server_version_num. */
+  version: number;
+}
+
+export interface SlotState {
+  name: string;
+  active: boolean;
+  activePid: number | null;
+  confirmedLsn: bigint;
+  restartLsn: bigint | null;
+  /** WAL that the slot keeps, bytes. */
+  retainedBytes: bigint;
+  /** reserved, extended, unreserved or lost. */
+  walStatus: string;
+  plugin: string;
+}
+
+/** @throws TidemarkError TM201 or TM202 */
+export async function connectSource(source: SourceConfig, applicationName: string): Promise<pg.Client> {
+  const client = new pg.Client({
+    ...clientConfig(source.endpoint, { applicationName }),
+    connectionTimeoutMillis: 10000,
+  });
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    return client;
+  } catch (error) {
+    throw sourceError(error);
+  }
+}
+
+export function sourceError(error: unknown): TidemarkError {
+  if (error instanceof TidemarkError) return error;
+  const code = (error as { code?: string }).code;
+  if (code !== undefined && /^(28|42501|3D)/.test(code)) {
+    return new TidemarkError('TM202', `the source refuses this role: ${describeCause(error)}`, {
+      cause: error,
+      remedy: 'Check user, password and database in source.*, and that the role may log in.',
+    });
+  }
+  return new TidemarkError('TM201', `the source does not answer: ${describeCause(error)}`, { cause: error });
+}
+
+/** IDENTIFY_SYSTEM, on a replication connection of its own. */
+export async function identifySource(source: SourceConfig): Promise<SourceIdentity> {
+  const client = new pg.Client({
+    ...clientConfig(source.endpoint, { applicationName: 'tidemark/identify' }),
+    connectionTimeoutMillis: 10000,
+    ...({ replication: 'database' } as object),
+  });
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    const { rows } = await client.query('IDENTIFY_SYSTEM');
+    const { rows: settings } = await client.query('show server_version_num');
+    return {
+      systemIdentifier: String(rows[0].systemid),
+      timeline: Number(rows[0].timeline),
+      database: rows[0].dbname,
+      version: Number(settings[0].server_version_num),
+    };
+  } catch (error) {
+    if (
+      (error as { code?: string }).code === '42501' ||
+      /replication/i.test((error as Error).message ?? '')
+    ) {
+      throw new TidemarkError('TM202', 'this role may not start replication', {
+        cause: error,
+        remedy: `alter role ${pg.escapeIdentifier(source.endpoint.user)} replication;`,
+      });
+    }
+    throw sourceError(error);
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+export async function readSlot(client: pg.ClientBase, name: string): Promise<SlotState | null> {
+  const { rows } = await client.query(
+    `select slot_name, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status, plugin,
+            coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn), 0)::bigint as retained
+       from pg_replication_slots where slot_name = $1`,
+    [name],
+  );
+  const row = rows[0];
+  if (!row) return null;
+  return {
+    name: row.slot_name,
+    active: row.active,
+    activePid: row.active_pid,
+    confirmedLsn: row.confirmed_flush_lsn ? parseLsn(row.confirmed_flush_lsn) : 0n,
+    restartLsn: row.restart_lsn ? parseLsn(row.restart_lsn) : null,
+    retainedBytes: BigInt(row.retained),
+    walStatus: row.wal_status ?? 'lost',
+    plugin: row.plugin,
+  };
+}
+
+/** @returns the slot's consistent point. @throws TidemarkError TM202 when slots are used up or the role may not */
+export async function createSlot(client: pg.ClientBase, name: string): Promise<bigint> {
+  try {
+    const { rows } = await client.query(
+      `select lsn from pg_create_logical_replication_slot($1, 'pgoutput')`,
+      [name],
+    );
+    return parseLsn(rows[0].lsn);
+  } catch (error) {
+    throw new TidemarkError('TM202', `the slot ${name} cannot be created: ${describeCause(error)}`, {
+      cause: error,
+      remedy:
+        (error as { code?: string }).code === '53400'
+          ? 'Raise max_replication_slots and restart Postgres, or drop a slot that nobody uses.'
+          : 'Give the role REPLICATION and set wal_level = logical.',
+    });
+  }
+}
+
+/** Everything that could keep replication from working, with the statement that mends it. */
+export async function checkSource(source: SourceConfig): Promise<CheckFinding[]> {
+  const findings: CheckFinding[] = [];
+  const ok = (what: string) => findings.push({ level: 'ok', what, remedy: null });
+  const role = pg.escapeIdentifier(source.endpoint.user);
+  const client = await connectSource(source, 'tidemark/check');
+  try {
+    await client.query(`set search_path = ''`);
+    const settings = await readSettings(client);
+    ok(`source answers: Postgres ${settings.server_version}`);
+    const version = Number(settings.server_version_num);
+    if (version < 140000) {
+      findings.push({
+        level: 'error',
+        what: `Postgres ${settings.server_version} is too old`,
+        remedy: 'Upgrade to Postgres 14 or newer.',
+      });
+    }
+    if (settings.wal_level === 'logical') ok('wal_level is logical');
+    else {
+      findings.push({
+        level: 'error',
+        what: `wal_level is ${settings.wal_level}`,
+        remedy: 'alter system set wal_level = logical; -- then restart Postgres',
+      });
+    }
+    if (settings.server_encoding !== 'UTF8') {
+      findings.push({
+        level: 'error',
+        what: `the database is encoded in ${settings.server_encoding}`,
+        remedy: 'Tidemark copies text as UTF8: move the data to a UTF8 database.',
+      });
+    }
+    const timeout = Number(settings.wal_sender_timeout);
+    if (timeout > 0 && timeout < source.statusIntervalMs * 3) {
+      findings.push({
+        level: 'error',
+        what: `wal_sender_timeout is ${timeout} ms, source.status.interval ${source.statusIntervalMs} ms`,
+        remedy: `Set source.status.interval to ${Math.floor(timeout / 3)}ms or less, or: alter system set wal_sender_timeout = '60s'; select pg_reload_conf();`,
+      });
+    }
+    await checkRole(client, role, findings);
+    await checkSlots(client, source, settings, findings);
+    const tables = await trackedTables(client, source);
+    for (const table of tables) findings.push(...(await checkTable(client, source, table)));
+    const plans = planPublications(source, tables, version);
+    for (const plan of plans) {
+      for (const { table, droppedByReader } of plan.tables) {
+        if (droppedByReader.length === 0) continue;
+        findings.push({
+          level: 'warn',
+          what: `${tableName(table)}: Postgres sends ${droppedByReader.join(', ')} all the same (no column list fits this replica identity); the reader drops them`,
+          remedy: `alter table ${quoted(table)} replica identity default; -- with a primary key, so that a column list can leave them out`,
+        });
+      }
+    }
+    const differences = await comparePublications(client, plans, version);
+    for (const { what, statement, plan } of differences) {
+      const mayChange = plan.tables.every(({ table }) => table.owned);
+      findings.push({
+        level: mayChange ? 'warn' : 'error',
+        what: `${what}${mayChange ? ' (run makes it so)' : ', and this role may not change it'}`,
+        remedy: statement,
+      });
+    }
+    if (differences.length === 0)
+      ok(`publications ${plans.map((plan) => plan.name).join(' and ')} are as configured`);
+  } catch (error) {
+    if (!(error instanceof TidemarkError)) throw sourceError(error);
+    findings.push({ level: 'error', what: `${error.code}: ${error.message}`, remedy: error.remedy });
+  } finally {
+    await client.end().catch(() => {});
+  }
+  return findings;
+}
+
+async function readSettings(client: pg.ClientBase): Promise<Record<string, string>> {
+  const { rows } = await client.query(`select name, setting from pg_settings where name = any ($1)`, [
+    [
+      'server_version',
+      'server_version_num',
+      'wal_level',
+      'wal_sender_timeout',
+      'max_replication_slots',
+      'max_wal_senders',
+      'server_encoding',
+      'max_slot_wal_keep_size',
+    ],
+  ]);
+  return Object.fromEntries(rows.map((row) => [row.name, row.setting]));
+}
+
+async function checkRole(client: pg.ClientBase, role: string, findings: CheckFinding[]): Promise<void> {
+  const { rows } = await client.query(
+    `select rolreplication or rolsuper as replication, has_database_privilege(current_database(), 'CREATE') as creates,
+            current_database() as database from pg_roles where rolname = current_user`,
+  );
+  const { replication, creates, database } = rows[0];
+  if (replication) findings.push({ level: 'ok', what: 'the role may replicate', remedy: null });
+  else
+    findings.push({
+      level: 'error',
+      what: `role ${role} lacks REPLICATION`,
+      remedy: `alter role ${role} replication;`,
+    });
+  if (!creates) {
+    findings.push({
+      level: 'warn',
+      what: `role ${role} may not create publications in ${database}`,
+      remedy: `grant create on database ${pg.escapeIdentifier(database)} to ${role}; -- or create them as the owner of the tables`,
+    });
+  }
+}
+
+async function checkSlots(
+  client: pg.ClientBase,
+  source: SourceConfig,
+  settings: Record<string, string>,
+  findings: CheckFinding[],
+): Promise<void> {
+  const slot = await readSlot(client, source.slot);
+  if (slot) {
+    if (slot.plugin !== 'pgoutput') {
+      findings.push({
+        level: 'error',
+        what: `slot ${slot.name} uses ${slot.plugin}`,
+        remedy: `Choose another source.slot, or: select pg_drop_replication_slot('${slot.name}');`,
+      });
+    } else if (slot.walStatus === 'lost') {
+      findings.push({
+        level: 'error',
+        what: `slot ${slot.name} lost its WAL`,
+        remedy: 'tidemark teardown, then run; destinations must be rebuilt',
+      });
+    } else
+      findings.push({
+        level: 'ok',
+        what: `slot ${slot.name} stands at ${formatLsn(slot.confirmedLsn)} (${slot.walStatus})`,
+        remedy: null,
+      });
+    return;
+  }
+  const { rows } = await client.query(`select count(*)::int as used from pg_replication_slots`);
+  if (rows[0].used >= Number(settings.max_replication_slots)) {
+    findings.push({
+      level: 'error',
+      what: 'all replication slots are taken',
+      remedy: `alter system set max_replication_slots = ${rows[0].used + 4}; -- then restart Postgres`,
+    });
+  } else
+    findings.push({
+      level: 'ok',
+      what: `slot ${source.slot} does not exist yet; run creates it`,
+      remedy: null,
+    });
+}
+
+async function checkTable(
+  client: pg.ClientBase,
+  source: SourceConfig,
+  table: CatalogueTable,
+): Promise<CheckFinding[]> {
+  const name = tableName(table);
+  const findings: CheckFinding[] = [];
+  const { rows } = await client.query(
+    `select has_schema_privilege($1, 'USAGE') as usage, has_table_privilege($2::oid, 'SELECT') as reads`,
+    [table.schema, table.oid],
+  );
+  const role = pg.escapeIdentifier(source.endpoint.user);
+  if (!rows[0].usage)
+    findings.push({
+      level: 'error',
+      what: `no USAGE on schema ${table.schema}`,
+      remedy: `grant usage on schema ${pg.escapeIdentifier(table.schema)} to ${role};`,
+    });
+  if (!rows[0].reads)
+    findings.push({
+      level: 'error',
+      what: `no SELECT on ${name} (verify and snapshots read it)`,
+      remedy: `grant select on ${quoted(table)} to ${role};`,
+    });
+  if (!hasIdentity(table)) {
+    findings.push({
+      level: 'warn',
+      what: `${name} has no usable replica identity: only inserts and truncates are replicated, updates and deletes are not`,
+      remedy: `alter table ${quoted(table)} add primary key (…); -- or: alter table ${quoted(table)} replica identity full;`,
+    });
+  }
+  const tenant = tenantColumnOf(source, table);
+  const tenantColumn = table.columns.find((column) => column.name === tenant);
+  if (
+    tenant &&
+    tenantColumn &&
+    !tenantColumn.identity &&
+    table.replicaIdentity !== 'full' &&
+    hasIdentity(table)
+  ) {
+    findings.push({
+      level: 'warn',
+      what: `${name}: tenant column ${tenant} is not in the replica identity: the table is partitioned by key, and destinations bound to a tenant cannot have it`,
+      remedy: `Put ${tenant} into the primary key, or: alter table ${quoted(table)} replica identity full;`,
+    });
+  }
+  const slot = await readSlot(client, source.slot);
+  if (!slot && rows[0].usage && rows[0].reads) {
+    const { rows: filled } = await client.query(`select exists (select 1 from ${quoted(table)}) as filled`);
+    if (filled[0].filled) {
+      findings.push({
+        level: 'warn',
+        what: `${name} already holds rows: changes from now on are replicated, rows from before the slot are not (snapshots come in a later version)`,
+        remedy:
+          'Start with empty tables, or load the destination from a dump taken when the slot is created.',
+      });
+    }
+  }
+  if (findings.length === 0) findings.push({ level: 'ok', what: `${name} can be tracked`, remedy: null });
+  return findings;
+}
+
+export function quoted(table: { schema: string; name: string }): string {
+  return `${pg.escapeIdentifier(table.schema)}.${pg.escapeIdentifier(table.name)}`;
+}
