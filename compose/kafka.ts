@@ -112,6 +112,9 @@ function serverProperties(port: number, controllerPort: number, logs: string): s
     // No waiting for further members that will not come, and short sessions for tests of failing workers.
     'group.initial.rebalance.delay.ms': 0,
     'group.min.session.timeout.ms': 1_000,
+    // A killed broker may come back only when its registration has expired; by default that takes 9 s.
+    'broker.session.timeout.ms': 2_000,
+    'broker.heartbeat.interval.ms': 500,
     // A 64 MiB row in a batch with others.
     'socket.request.max.bytes': 134_217_728,
     // Smaller than a production broker's: threads, and the cleaner's buffer (128 MiB) in a 384 MiB heap.

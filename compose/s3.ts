@@ -1,7 +1,14 @@
 /** The object store: SeaweedFS, all its servers in one process, behind its S3 interface. */
 import { chmod, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CreateBucketCommand, HeadBucketCommand, ListBucketsCommand, S3Client } from '@aws-sdk/client-s3';
+import {
+  CreateBucketCommand,
+  GetObjectCommand,
+  ListBucketsCommand,
+  NoSuchKey,
+  PutObjectCommand,
+  S3Client,
+} from '@aws-sdk/client-s3';
 import { ensureDownload } from './download.ts';
 import type { Part, PartContext, ServerCommand } from './part.ts';
 import { answersTcp } from './port-answers.ts';
@@ -10,6 +17,8 @@ import { runProgram } from './program.ts';
 
 const requirements = join(import.meta.dirname, 's3', 'requirements.txt');
 const bucket = 'tidemark';
+/** Holds one object for ready(). After a restart the gateway lists before it can read what an earlier run stored. */
+const probeBucket = 'stack-probe';
 const accessKey = 'tidemark';
 
 /** SeaweedFS 4.48 with one key pair and one bucket. */
@@ -74,7 +83,7 @@ export function s3Part({ layout, settings, log }: PartContext): Part {
     // is stored has been written to the files by then, so after a moment for open requests it is killed.
     stopTimeoutMs: 3_000,
     prepare,
-    ready: () => createBucket(ports.s3, endpoint, secretKey),
+    ready: () => readBack(ports.s3, endpoint, secretKey),
     environment: () => ({
       TIDEMARK_S3_ENDPOINT: endpoint,
       TIDEMARK_S3_ACCESS_KEY: accessKey,
@@ -101,7 +110,7 @@ function identities(secretKey: string) {
   return { identities: [{ name: 'tidemark', credentials: [{ accessKey, secretKey }], actions }] };
 }
 
-async function createBucket(port: number, endpoint: string, secretKey: string): Promise<void> {
+async function readBack(port: number, endpoint: string, secretKey: string): Promise<void> {
   await answersTcp(port);
   const client = new S3Client({
     endpoint,
@@ -111,12 +120,17 @@ async function createBucket(port: number, endpoint: string, secretKey: string): 
     maxAttempts: 1,
   });
   try {
-    await client.send(new ListBucketsCommand({}));
-    const exists = await client.send(new HeadBucketCommand({ Bucket: bucket })).then(
-      () => true,
-      () => false,
-    );
-    if (!exists) await client.send(new CreateBucketCommand({ Bucket: bucket }));
+    const { Buckets: buckets } = await client.send(new ListBucketsCommand({}));
+    const existing = new Set(buckets?.map(({ Name }) => Name));
+    for (const name of [bucket, probeBucket]) {
+      if (!existing.has(name)) await client.send(new CreateBucketCommand({ Bucket: name }));
+    }
+    const probe = { Bucket: probeBucket, Key: 'probe' };
+    await client.send(new GetObjectCommand(probe)).catch(async (error: unknown) => {
+      if (!(error instanceof NoSuchKey)) throw error;
+      await client.send(new PutObjectCommand({ ...probe, Body: 'probe' }));
+      await client.send(new GetObjectCommand(probe));
+    });
   } finally {
     client.destroy();
   }

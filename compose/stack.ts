@@ -101,6 +101,12 @@ function printEnvironment(environment: Readonly<Record<string, string>>, asJson:
   process.stdout.write(`${text}\n`);
 }
 
+// kafkajs 2.2 computes a negative delay now and then, which Node turns into 1 ms and a warning in our output.
+process.removeAllListeners('warning');
+process.on('warning', (warning) => {
+  if (warning.name !== 'TimeoutNegativeWarning') progress(`${warning.name}: ${warning.message}`);
+});
+
 try {
   process.exitCode = await main();
 } catch (error) {
