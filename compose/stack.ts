@@ -96,9 +96,14 @@ function printEnvironment(environment: Readonly<Record<string, string>>, asJson:
   const text = asJson
     ? JSON.stringify(environment, null, 2)
     : Object.entries(environment)
-        .map(([name, value]) => `${name}=${value}`)
+        .map(([name, value]) => `${name}=${quoteForShell(value)}`)
         .join('\n');
   process.stdout.write(`${text}\n`);
+}
+
+/** The lines can be evaluated by a shell or read as a .env file: an `&` in a URL must not start a job. */
+function quoteForShell(value: string): string {
+  return /^[\w@%+=:,./-]*$/.test(value) ? value : `'${value.replaceAll("'", "'\\''")}'`;
 }
 
 // kafkajs 2.2 computes a negative delay now and then, which Node turns into 1 ms and a warning in our output.
