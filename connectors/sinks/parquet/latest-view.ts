@@ -1,0 +1,236 @@
+/**
+ * SQL for DuckDB that turns the change files into the table's latest state.
+ *
+ * Input: the variable `tidemark_files` (list of files that the manifests name) and, optionally, `tidemark_at` (a
+ * Position; later changes are left out). It makes two views: `tidemark_changes`, every change with typed columns, and
+ * `tidemark_latest`, the rows as they are.
+ *
+ * With a key: the change with the highest Position wins; a delete removes; a truncate removes everything before it.
+ * A column that the winning change left unchanged is looked up in the same row's earlier changes, back to the insert
+ * that began it; where that was a key change, the search goes on under the old key. Without a key: rows are counted by
+ * their image, plus one for each change that added it and minus one for each that removed it.
+ */
+import { metadataColumns, quoteName, quoteText, type StoredColumn } from './columns.ts';
+
+export interface ViewTable {
+  /** The table's columns in the shape's order. */
+  columns: readonly StoredColumn[];
+  /** Indexes into columns, in key order; empty for a table without a key. */
+  keyColumns: readonly number[];
+}
+
+/**
+ * `native`: typed columns (NULL where the value is in `_exact`) plus `_position` and `_commit_time`.
+ * `text`: Postgres' own text of each column, `_exact` included; real and double precision stay numbers.
+ */
+export type ViewOutput = 'native' | 'text';
+
+/** Text of the column's native value, as Postgres prints it. */
+function nativeText(value: string, { storage }: StoredColumn): string {
+  switch (storage.kind) {
+    case 'text':
+      return value;
+    case 'boolean':
+      return `CASE ${value} WHEN true THEN 't' WHEN false THEN 'f' END`;
+    case 'bytea':
+      return `'\\x' || lower(hex(${value}))`;
+    case 'timestamptz':
+      // By way of microseconds: a plain cast would print the session's time zone.
+      return `CAST(make_timestamp(epoch_us(${value})) AS VARCHAR) || '+00'`;
+    default:
+      return `CAST(${value} AS VARCHAR)`;
+  }
+}
+
+/** The column in its type; TRY_CAST, because files older than a type change hold it in another one. */
+function typed(column: StoredColumn): string {
+  const name = quoteName(column.field);
+  return column.storage.kind === 'text' || column.storage.kind === 'bytea'
+    ? `CAST(${name} AS ${column.storage.duckdbType})`
+    : `TRY_CAST(${name} AS ${column.storage.duckdbType})`;
+}
+
+function isFloat({ storage }: StoredColumn): boolean {
+  return storage.kind === 'real' || storage.kind === 'double';
+}
+
+function exactOf(column: StoredColumn): string {
+  return `CAST(CAST("_exact" AS JSON) AS MAP(VARCHAR, VARCHAR))[${quoteText(column.field)}]`;
+}
+
+/** As typed; a NaN that parquetjs had to leave to `_exact` comes back, since the type can hold it. */
+function typedFloat(column: StoredColumn): string {
+  const value = typed(column);
+  const exact = `TRY_CAST(${exactOf(column)} AS ${column.storage.duckdbType})`;
+  return `CASE WHEN "_exact" IS NULL THEN ${value} ELSE coalesce(${exact}, ${value}) END`;
+}
+
+/** Text that tells two values of the column apart. */
+function exactText(column: StoredColumn): string {
+  if (isFloat(column)) return `CAST(${typedFloat(column)} AS VARCHAR)`;
+  const text = nativeText(typed(column), column);
+  if (column.storage.kind === 'text') return text;
+  return `CASE WHEN "_exact" IS NULL THEN ${text} ELSE coalesce(${exactOf(column)}, ${text}) END`;
+}
+
+/** A key part of `_previous_key`, spelled as exactText spells the column. */
+function previousPart(column: StoredColumn, part: number): string {
+  const text = `"_previous_key"[${part + 1}]`;
+  if (!isFloat(column)) return text;
+  return `CAST(CAST(${text} AS ${column.storage.duckdbType}) AS VARCHAR)`;
+}
+
+function keyText(parts: readonly string[]): string {
+  return parts.length === 1 ? parts[0]! : `CAST(to_json([${parts.join(', ')}]) AS VARCHAR)`;
+}
+
+/** The statement that makes `tidemark_changes`. */
+function changesView({ columns, keyColumns }: ViewTable, output: ViewOutput): string {
+  const keys = keyColumns.map((index) => columns[index]!);
+  const lines = metadataColumns.map(([name]) => `  ${quoteName(name)}`);
+  if (keys.length > 0) {
+    lines.push(`  ${keyText(keys.map(exactText))} AS "_key"`);
+    const previous = keyText(keys.map(previousPart));
+    lines.push(`  CASE WHEN len("_previous_key") > 0 THEN ${previous} END AS "_old_key"`);
+    // A delete and a create of one key at one Position: the create counts.
+    lines.push(`  "_position" || CASE WHEN "_op" = 'd' THEN '0' ELSE '1' END AS "_at"`);
+  }
+  for (const column of columns) {
+    const value = isFloat(column)
+      ? typedFloat(column)
+      : output === 'native'
+        ? typed(column)
+        : exactText(column);
+    lines.push(`  ${value} AS ${quoteName(column.field)}`);
+  }
+  // The second half adds no rows: it gives columns that no file has yet, with their types.
+  const empty = [
+    ...metadataColumns.map(([name, type]) => `NULL::${type} AS ${quoteName(name)}`),
+    ...columns.map(({ field, storage }) => `NULL::${storage.duckdbType} AS ${quoteName(field)}`),
+  ];
+  return `CREATE OR REPLACE TEMP VIEW tidemark_changes AS
+SELECT
+${lines.join(',\n')}
+FROM (
+  FROM read_parquet(getvariable('tidemark_files'), union_by_name => true, hive_partitioning => false)
+  UNION ALL BY NAME
+  SELECT ${empty.join(', ')} WHERE false
+)
+WHERE coalesce("_position" <= CAST(getvariable('tidemark_at') AS VARCHAR), true);`;
+}
+
+const cleared = `cleared AS MATERIALIZED (
+  SELECT coalesce(max("_position"), '') AS upto FROM tidemark_changes WHERE "_op" = 't'
+),
+live AS NOT MATERIALIZED (
+  SELECT * FROM tidemark_changes WHERE "_op" <> 't' AND "_position" > (SELECT upto FROM cleared)
+)`;
+
+const systemColumns: Record<ViewOutput, string[]> = { native: ['_position', '_commit_time'], text: [] };
+
+function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): string {
+  const fillable = columns.flatMap((column, index) =>
+    keyColumns.includes(index) ? [] : [{ ...column, slot: `f${index}` }],
+  );
+  const filled = fillable.map(
+    ({ field, slot }) =>
+      `,\n    arg_max({'v': l.${quoteName(field)}}, l."_at") FILTER (WHERE ${isKnown('l', field)}) AS ${slot}`,
+  );
+  const selected = columns.map(({ field }, index) => {
+    const name = quoteName(field);
+    if (keyColumns.includes(index)) return `p.${name}`;
+    return `CASE WHEN ${isKnown('p', field)} THEN p.${name} ELSE f.f${index}.v END AS ${name}`;
+  });
+  return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
+WITH RECURSIVE ${cleared},
+newest AS MATERIALIZED (SELECT "_key", max("_at") AS "_at" FROM live GROUP BY "_key"),
+present AS NOT MATERIALIZED (
+  SELECT live.* FROM live JOIN newest USING ("_key", "_at") WHERE live."_op" <> 'd'
+),
+-- What follows is about the few rows whose newest change left columns unchanged.
+gaps AS MATERIALIZED (SELECT "_key", "_at" FROM present WHERE len("_unchanged") > 0),
+creates AS NOT MATERIALIZED (SELECT "_key", "_at", "_old_key" FROM live WHERE "_op" = 'c'),
+trail(row_key, key, upto, since, old_key) AS (
+  SELECT g."_key", g."_key", g."_at", coalesce(max(c."_at"), ''), arg_max({'k': c."_old_key"}, c."_at").k
+  FROM gaps g LEFT JOIN creates c ON c."_key" = g."_key" AND c."_at" <= g."_at"
+  GROUP BY g."_key", g."_at"
+  UNION ALL
+  SELECT t.row_key, t.old_key, t.since, coalesce(max(c."_at"), ''), arg_max({'k': c."_old_key"}, c."_at").k
+  FROM trail t LEFT JOIN creates c ON c."_key" = t.old_key AND c."_at" < t.since
+  WHERE t.old_key IS NOT NULL
+  GROUP BY t.row_key, t.old_key, t.since
+),
+filled AS MATERIALIZED (
+  SELECT t.row_key${filled.join('')}
+  FROM trail t JOIN live l ON l."_key" = t.key AND l."_at" <= t.upto AND l."_at" >= t.since
+  WHERE l."_op" IN ('c', 'u')
+  GROUP BY t.row_key
+)
+SELECT ${[...selected, ...systemColumns[output].map((name) => `p.${quoteName(name)}`)].join(',\n  ')}
+FROM present p LEFT JOIN filled f ON f.row_key = p."_key";`;
+}
+
+function isKnown(alias: string, field: string): string {
+  return `NOT coalesce(list_contains(${alias}."_unchanged", ${quoteText(field)}), false)`;
+}
+
+function keylessView({ columns }: ViewTable, output: ViewOutput): string {
+  const selected = [
+    ...columns.map(({ field }) => quoteName(field)),
+    ...systemColumns[output].map((name) => quoteName(name)),
+  ].map((name) => `l.${name}`);
+  return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
+WITH ${cleared},
+net AS MATERIALIZED (
+  SELECT image, sum(n) AS copies, max("_position") FILTER (WHERE n > 0) AS "_position"
+  FROM (
+    SELECT "_image" AS image, 1 AS n, "_position" FROM live WHERE "_image" IS NOT NULL
+    UNION ALL
+    SELECT "_before_image", -1, "_position" FROM live WHERE "_before_image" IS NOT NULL
+  )
+  GROUP BY image
+  HAVING sum(n) > 0
+),
+-- One number per copy.
+copy AS (SELECT image, "_position", unnest(range(CAST(copies AS BIGINT))) FROM net)
+SELECT ${selected.join(', ')}
+FROM live l JOIN copy ON copy.image = l."_image" AND copy."_position" = l."_position";`;
+}
+
+/** The two CREATE VIEW statements; the caller sets `tidemark_files` first (it must not be empty). */
+export function latestViewStatements(table: ViewTable, output: ViewOutput): string[] {
+  return [
+    changesView(table, output),
+    table.keyColumns.length > 0 ? keyedView(table, output) : keylessView(table, output),
+  ];
+}
+
+/** Statement that fills `tidemark_files` from the manifests below `tidemark_base`. */
+const filesStatement = `SET VARIABLE tidemark_files = (
+  SELECT list(getvariable('tidemark_base') || file.path)
+  FROM (
+    SELECT unnest(files) AS file
+    FROM read_json(getvariable('tidemark_base') || '_manifests/*.json', maximum_object_size => 268435456,
+      columns => {'from': 'VARCHAR', 'files': 'STRUCT(path VARCHAR)[]'})
+    WHERE coalesce("from" < CAST(getvariable('tidemark_at') AS VARCHAR), true)
+  )
+);`;
+
+/**
+ * The script beside the data, complete: DuckDB runs it as written and it ends with the rows.
+ * @param base URL or absolute path of the table's folder, with a trailing slash.
+ */
+export function latestSqlScript(base: string, unit: string, table: ViewTable): string {
+  return `-- Latest state of ${unit.replace(/[\r\n]/g, ' ')}, written by Tidemark. Run it in DuckDB; for s3:// load httpfs and create
+-- a secret first. Afterwards tidemark_latest and tidemark_changes are views of this session.
+SET TimeZone = 'UTC';
+-- Correct this if the folder was moved or copied.
+SET VARIABLE tidemark_base = ${quoteText(base)};
+-- NULL for now, or a Position (42 characters) to see the table as it was then.
+SET VARIABLE tidemark_at = NULL;
+-- Only files that a manifest names count; an interrupted attempt may have left others.
+${filesStatement}
+${latestViewStatements(table, 'native').join('\n')}
+FROM tidemark_latest;
+`;
+}

@@ -1,0 +1,128 @@
+/** The table's rows as Postgres prints them, read back from the data files by DuckDB. */
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { Position } from '../../../src/connector/position.ts';
+import type { TableShape } from '../../../src/connector/shape.ts';
+import type { Row } from '../../../src/connector/sink.ts';
+import { assignFields, quoteText, storedColumns } from './columns.ts';
+import { duckdbFailure } from './duckdb-failure.ts';
+import { latestViewStatements } from './latest-view.ts';
+import { manifestFolder, parseManifestKey, tableFolder } from './layout.ts';
+import { type Manifest, readManifest } from './manifest.ts';
+import { listAll, type ObjectStore } from './object-store.ts';
+import { postgresFloat } from './postgres-float.ts';
+
+export interface ReadBackSettings {
+  /** An empty folder of this read's own; removed at the end. */
+  folder: string;
+  /** DuckDB's memory limit, bytes; beyond it DuckDB spills to the folder. */
+  memoryBytes: number;
+}
+
+/** Files downloaded at once. */
+const downloads = 4;
+
+/**
+ * Rows of a table as of a Position, in batches of up to 2,048, in no particular order. Objects of an S3 store are
+ * downloaded to the scratch folder first, so that needs the disk space of the table's files.
+ * @throws TidemarkError TM401, TM402 (store), TM404 (a manifest or file is gone), TM406 (scratch disk or memory).
+ */
+export async function* readLatestRows(
+  store: ObjectStore,
+  unit: string,
+  shape: TableShape,
+  at: Position,
+  settings: ReadBackSettings,
+): AsyncIterable<Row[]> {
+  await mkdir(settings.folder, { recursive: true });
+  try {
+    const { paths, newest } = await filesUpTo(store, unit, at, settings.folder);
+    if (paths.length === 0 || newest === null) return;
+    const fields = assignFields(shape.columns, newest.fields);
+    const table = { columns: storedColumns(shape.columns, fields), keyColumns: shape.keyColumns };
+    const instance = await DuckDBInstance.create(':memory:', {
+      threads: '2',
+      memory_limit: `${settings.memoryBytes}B`,
+      temp_directory: join(settings.folder, 'spill'),
+      preserve_insertion_order: 'false',
+      autoinstall_known_extensions: 'false',
+      autoload_known_extensions: 'false',
+    });
+    try {
+      const connection = await instance.connect();
+      await prepare(connection, paths, at, latestViewStatements(table, 'text'));
+      const floats = table.columns.flatMap(({ storage }, index) =>
+        storage.kind === 'real' || storage.kind === 'double' ? [[index, storage.kind] as const] : [],
+      );
+      const result = await connection.stream('FROM tidemark_latest');
+      for (;;) {
+        const chunk = await result.fetchChunk();
+        if (chunk === null || chunk.rowCount === 0) break;
+        // Every column is text but the floats, which DuckDB would spell in its own way.
+        const rows = chunk.getRows();
+        for (const [index, kind] of floats) {
+          for (const row of rows) {
+            const value = row[index];
+            if (typeof value === 'number') row[index] = postgresFloat(value, kind);
+          }
+        }
+        yield rows as Row[];
+      }
+      connection.closeSync();
+    } catch (error) {
+      throw duckdbFailure(error, `read ${unit} back`);
+    } finally {
+      instance.closeSync();
+    }
+  } finally {
+    await rm(settings.folder, { recursive: true, force: true });
+  }
+}
+
+async function prepare(
+  connection: DuckDBConnection,
+  paths: readonly string[],
+  at: Position,
+  views: readonly string[],
+): Promise<void> {
+  await connection.run("SET TimeZone = 'UTC'");
+  await connection.run(`SET VARIABLE tidemark_files = [${paths.map(quoteText).join(', ')}]`);
+  await connection.run(`SET VARIABLE tidemark_at = ${quoteText(at)}`);
+  for (const view of views) await connection.run(view);
+}
+
+/** Local paths of the data files whose Window begins before `at`, and the newest of their manifests. */
+async function filesUpTo(
+  store: ObjectStore,
+  unit: string,
+  at: Position,
+  folder: string,
+): Promise<{ paths: string[]; newest: Manifest | null }> {
+  const paths: string[] = [];
+  const wanted: string[] = [];
+  let newest: Manifest | null = null;
+  walk: for await (const page of listAll(store, manifestFolder(unit))) {
+    for (const key of page) {
+      const name = parseManifestKey(key);
+      if (name === null || name.fence !== null) continue;
+      const manifest = await readManifest(store, unit, name.sequence);
+      newest = manifest;
+      // Windows follow one another without a gap: all later ones begin later still.
+      if (manifest.from >= at) break walk;
+      wanted.push(...manifest.files.map(({ path }) => `${tableFolder(unit)}/${path}`));
+    }
+  }
+  const remote: [string, string][] = [];
+  for (const [number, key] of wanted.entries()) {
+    const local = store.localPath(key);
+    if (local !== null) paths.push(local);
+    else remote.push([key, join(folder, `${number}.parquet`)]);
+  }
+  for (let start = 0; start < remote.length; start += downloads) {
+    await Promise.all(
+      remote.slice(start, start + downloads).map(([key, local]) => store.download(key, local)),
+    );
+  }
+  return { paths: [...paths, ...remote.map(([, local]) => local)], newest };
+}
