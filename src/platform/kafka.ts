@@ -52,7 +52,9 @@ function writeEntry(log: Logger, { level, namespace, log: entry }: LogEntry): vo
   const fields: Record<string, unknown> = { kafkajs: namespace };
   for (const name of ['groupId', 'broker', 'topic', 'partition', 'retryCount', 'retryTime', 'clientId'])
     if (entry[name] !== undefined) fields[name] = entry[name];
-  if (level <= kafkajs.logLevel.WARN) log.warn(entry.message, fields);
+  // Answers that are retried at once, and advice about settings chosen on purpose, are nobody's business.
+  const routine = /^(Response |Limiting retries for the idempotent producer)/.test(entry.message);
+  if (level <= kafkajs.logLevel.WARN && !routine) log.warn(entry.message, fields);
   else log.debug(entry.message, fields);
 }
 

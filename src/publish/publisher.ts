@@ -17,6 +17,7 @@ import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import {
+  changedRelations,
   decodeMessage,
   type PgoutputHandler,
   type Relation,
@@ -66,9 +67,11 @@ export interface PublisherStats {
   batches: number;
 }
 
+/** A table as the stream describes it. It is prepared at its first change: a partition's Relation comes without any. */
 type PublishedTable =
-  | { encoder: TableEncoder; parked: null; raw: Buffer }
-  | { encoder: null; parked: string; raw: Buffer };
+  | { kind: 'described'; relation: Relation; raw: Buffer }
+  | { kind: 'published'; encoder: TableEncoder; raw: Buffer }
+  | { kind: 'parked'; name: string; raw: Buffer };
 
 /** The tuples of one record. */
 interface RowImages {
@@ -142,11 +145,22 @@ export class Publisher implements PgoutputHandler {
       this.#waiting.push(Buffer.from(bytes));
       return;
     }
-    decodeMessage(bytes, this);
+    this.#process(bytes);
     if (this.#batch.bytes >= this.#options.kafka.batchMaxBytes) {
       if (this.#flushing) this.#options.source.pause();
       this.#scheduleFlush();
     }
+  }
+
+  #process(bytes: Buffer): void {
+    for (const oid of changedRelations(bytes)) {
+      const table = this.#tables.get(oid);
+      if (table?.kind !== 'described') continue;
+      this.#waiting = [Buffer.from(bytes)];
+      this.#prepare(table);
+      return;
+    }
+    decodeMessage(bytes, this);
   }
 
   /** Everything the source had to say up to `lsn` was received before this. */
@@ -199,27 +213,29 @@ export class Publisher implements PgoutputHandler {
   }
 
   relation(relation: Relation, raw: Buffer): void {
-    const known = this.#tables.get(relation.oid);
-    if (known?.raw.equals(raw)) return;
-    const copy = Buffer.from(raw);
+    if (this.#tables.get(relation.oid)?.raw.equals(raw)) return;
+    this.#tables.set(relation.oid, { kind: 'described', relation, raw: Buffer.from(raw) });
+  }
+
+  #prepare({ relation, raw }: PublishedTable & { kind: 'described' }): void {
     const name = tableName(relation);
     if (this.#parked[name]) {
-      this.#parkTable(name, relation.oid, copy);
+      this.#parkTable(name, relation.oid, raw);
+      this.#continue();
       return;
     }
-    this.#waiting = [];
     this.#options.source.pause();
     void this.#options
       .prepareTable(relation)
       .then(
         ({ encoder, endOffsets }) => {
           if (endOffsets) this.#endOffsets[encoder.topic] = endOffsets;
-          this.#tables.set(relation.oid, { encoder, parked: null, raw: copy });
+          this.#tables.set(relation.oid, { kind: 'published', encoder, raw });
         },
         (error: unknown) => {
           if (!(error instanceof TidemarkError) || error.code !== 'TM208') throw error;
           this.#startParking(name, error);
-          this.#parkTable(name, relation.oid, copy);
+          this.#parkTable(name, relation.oid, raw);
         },
       )
       .then(() => this.#continue())
@@ -339,10 +355,12 @@ export class Publisher implements PgoutputHandler {
     const table = this.#tables.get(oid);
     if (!table)
       throw new TidemarkError('TM206', `pgoutput sent a change of relation ${oid} without describing it`);
-    if (!table.encoder) {
-      this.#parkChange(table.parked, raw);
+    if (table.kind === 'parked') {
+      this.#parkChange(table.name, raw);
       return;
     }
+    if (table.kind === 'described')
+      throw new TidemarkError('TM901', 'a table was not prepared before its change');
     const ordinal = this.#ordinal;
     const savepoint = this.#batch.savepoint(table.encoder.topic);
     try {
@@ -375,7 +393,7 @@ export class Publisher implements PgoutputHandler {
   }
 
   #parkTable(name: string, oid: number, relation: Buffer): void {
-    this.#tables.set(oid, { encoder: null, parked: name, raw: relation });
+    this.#tables.set(oid, { kind: 'parked', name, raw: relation });
     // A Relation is not a Change: it has no Position of its own.
     this.#park(name, relation, { [header.format]: formatHeader });
   }
@@ -421,8 +439,8 @@ export class Publisher implements PgoutputHandler {
     const waiting = this.#waiting ?? [];
     this.#waiting = null;
     for (let i = 0; i < waiting.length; i++) {
-      decodeMessage(waiting[i]!, this);
-      // A relation among them waits again: it took over the list's rest.
+      this.#process(waiting[i]!);
+      // Another table among them has to be prepared first: it takes over the rest.
       if (this.#waiting) {
         (this.#waiting as Buffer[]).push(...waiting.slice(i + 1));
         return;

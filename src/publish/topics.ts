@@ -1,5 +1,5 @@
 /** Change topics, the progress topic and the parked topic: created here, and compared by `check`. */
-import { type Admin, ConfigResourceTypes } from 'kafkajs';
+import kafkajs, { type Admin } from 'kafkajs';
 import type { TableId } from '../connector/shape.ts';
 import type { CheckFinding } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
@@ -96,7 +96,7 @@ export async function compareTopics(
   const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ topic }) => topic) });
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,
-    resources: present.map(({ topic }) => ({ type: ConfigResourceTypes.TOPIC, name: topic })),
+    resources: present.map(({ topic }) => ({ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic })),
   });
   for (const plan of present) {
     const partitions = topics.find(({ name }) => name === plan.topic)?.partitions.length ?? 0;

@@ -2,7 +2,13 @@
  * One Kafka transaction at a time, on kafkajs: the portable producer. Any failure makes it unusable: the caller
  * fences again and starts over from Progress, which is right for every unknown outcome.
  */
-import { CompressionTypes, type Kafka, type Message, type Producer, type Transaction } from 'kafkajs';
+import kafkajs, {
+  type CompressionTypes,
+  type Kafka,
+  type Message,
+  type Producer,
+  type Transaction,
+} from 'kafkajs';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 
@@ -20,9 +26,9 @@ export interface Acknowledged {
 
 /** kafkajs numbers codecs as Kafka does; zstd (4) is registered in platform/kafka.ts. */
 const compressionTypes = {
-  none: CompressionTypes.None,
-  gzip: CompressionTypes.GZIP,
-  zstd: CompressionTypes.ZSTD,
+  none: kafkajs.CompressionTypes.None,
+  gzip: kafkajs.CompressionTypes.GZIP,
+  zstd: kafkajs.CompressionTypes.ZSTD,
 };
 
 export class TransactionalProducer {
@@ -38,6 +44,7 @@ export class TransactionalProducer {
       maxInFlightRequests: 1,
       transactionTimeout: config.transactionTimeoutMs,
       allowAutoTopicCreation: false,
+      createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
       // After a commit the coordinator answers CONCURRENT_TRANSACTIONS for some ms: ask again soon. kafkajs demands
       // many retries for exactly-once; the factor keeps an outage from being hammered.
       retry: { initialRetryTime: 5, factor: 0.2, multiplier: 2, maxRetryTime: 1000, retries: 14 },

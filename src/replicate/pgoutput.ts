@@ -94,6 +94,20 @@ const epochMicros = 946684800000000n;
 const before = new Tuple();
 const after = new Tuple();
 
+const none: readonly number[] = [];
+const single: number[] = [0];
+
+/** Relations whose rows a message changes. The list is reused by the next call. */
+export function changedRelations(bytes: Buffer): readonly number[] {
+  const type = bytes[0];
+  if (type === 0x49 || type === 0x55 || type === 0x44) {
+    single[0] = bytes.readUInt32BE(1);
+    return single;
+  }
+  if (type !== 0x54) return none;
+  return Array.from({ length: bytes.readUInt32BE(1) }, (_, i) => bytes.readUInt32BE(6 + i * 4));
+}
+
 /** @throws TidemarkError TM206 for anything this version does not know: it is never guessed */
 export function decodeMessage(bytes: Buffer, handler: PgoutputHandler): void {
   const type = bytes[0];

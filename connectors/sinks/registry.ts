@@ -1,0 +1,7 @@
+/** Every kind of sink, one line each: `connector.class` in an instance file names it. */
+import type { SinkKind } from '../../src/connector/sink.ts';
+import { postgresSink } from './postgres/index.ts';
+
+const kinds: SinkKind[] = [postgresSink];
+
+export const sinkKinds: ReadonlyMap<string, SinkKind> = new Map(kinds.map((kind) => [kind.name, kind]));

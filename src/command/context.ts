@@ -1,0 +1,33 @@
+/** What every command is given, and what its exit code means. */
+import type { SinkKind } from '../connector/sink.ts';
+import { loadConfig } from '../platform/config.ts';
+import type { Logger } from '../platform/log.ts';
+import type { ResolvedConfig } from '../platform/resolved-config.ts';
+
+export interface CommandContext {
+  /** Path of tidemark.yaml. */
+  configFile: string;
+  /** Machine-readable output on stdout. */
+  json: boolean;
+  log: Logger;
+  sinkKinds: ReadonlyMap<string, SinkKind>;
+  stdout: (text: string) => void;
+  /** Aborted by the first SIGINT or SIGTERM. */
+  signal: AbortSignal;
+}
+
+export const exitCode = {
+  ok: 0,
+  /** The answer is no: check found errors, verify found differences. */
+  no: 1,
+  /** Wrong usage or configuration. */
+  usage: 2,
+  /** Stopped by an error that needs somebody. */
+  stopped: 3,
+  /** Something did not answer. */
+  unreachable: 4,
+} as const;
+
+export function configOf(context: CommandContext): Promise<ResolvedConfig> {
+  return loadConfig(context.configFile, context.sinkKinds);
+}

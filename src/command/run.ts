@@ -1,0 +1,66 @@
+/** `tidemark run`: the pipeline's roles in this process, until a signal or an error that needs somebody. */
+
+import { startDelivery } from '../deliver/delivery.ts';
+import { startMetrics } from '../observe/metrics.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import { startReader } from '../publish/reader.ts';
+import { type CommandContext, configOf, exitCode } from './context.ts';
+
+const roles = ['replicate', 'deliver'] as const;
+type Role = (typeof roles)[number];
+
+export interface RunArguments {
+  /** Comma-separated; all of them where absent. */
+  roles?: string | undefined;
+  /** Destinations to deliver to, comma-separated; all of them where absent. */
+  destinations?: string | undefined;
+}
+
+export async function runCommand(context: CommandContext, args: RunArguments): Promise<number> {
+  const chosen = parseRoles(args.roles);
+  const config = await configOf(context);
+  const names = args.destinations?.split(',').map((name) => name.trim());
+  for (const name of names ?? []) {
+    if (config.destinations.some((destination) => destination.name === name)) continue;
+    const known = config.destinations.map((destination) => destination.name).join(', ');
+    throw new TidemarkError('TM101', `--destinations: ${name} is not one of ${known || '(none)'}`);
+  }
+  const { log, signal } = context;
+  const metrics = await startMetrics(config);
+  const reader = chosen.has('replicate')
+    ? startReader({ config, log: log.child({ role: 'replicate' }), onProgress: metrics.onProgress })
+    : null;
+  const delivery = chosen.has('deliver')
+    ? await startDelivery({
+        config,
+        sinkKinds: context.sinkKinds,
+        log: log.child({ role: 'deliver' }),
+        onDelivery: metrics.onDelivery,
+        ...(names ? { destinations: names } : {}),
+      })
+    : null;
+  log.info('running', { roles: [...chosen], destinations: config.destinations.map(({ name }) => name) });
+  try {
+    const stopped = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await Promise.race([stopped, ...(reader ? [reader.finished] : [])]);
+  } finally {
+    log.info('stopping');
+    await Promise.all([reader?.stop(), delivery?.stop()]);
+    await metrics.stop();
+  }
+  return exitCode.ok;
+}
+
+function parseRoles(text: string | undefined): Set<Role> {
+  if (text === undefined) return new Set(roles);
+  const chosen = new Set<Role>();
+  for (const name of text.split(',').map((role) => role.trim())) {
+    const role = roles.find((known) => known === name);
+    if (!role) throw new TidemarkError('TM101', `--roles: ${name} is not one of ${roles.join(', ')}`);
+    chosen.add(role);
+  }
+  return chosen;
+}

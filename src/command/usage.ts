@@ -1,0 +1,27 @@
+export const usage = `tidemark <command> [options]
+
+  check                     what keeps the pipeline from working, and the line that mends it
+  run                       replicate and deliver until stopped
+      --roles replicate,deliver     only these roles in this process
+      --destinations a,b            only these destinations
+  status                    slot, Progress, every destination: marks, lag, last error with its remedy
+  verify <destination>      prove that the destination equals the source at one Position, while writes go on
+      --limit 20                    differing keys to show
+      --timeout 120s                give up after
+  teardown --yes            drop the slot and publications, so that nothing pins the source any more
+      --slot                        the slot and its place in Kafka only: the next run starts a new epoch
+      --topics                      also topics, subjects and the ledger of this source
+  demo                      the whole pipeline on this machine, with a live view
+      --once                        a bounded run: verify, summary, exit 0 only if all is equal
+      --transactions 2000           how much, with --once
+      --rate 50                     transactions per second (0: as fast as possible)
+      --seed 1
+
+  --config FILE             tidemark.yaml in the current folder by default (or TIDEMARK_CONFIG)
+  --json                    machine-readable output
+  --log-level debug|info|warn|error
+  --version, --help
+
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 stopped by an error that needs somebody,
+4 something did not answer. docs/errors.md explains every TM code.
+`;

@@ -1,0 +1,102 @@
+/** The command line: the only place where roles, commands and connectors are wired together. */
+import { parseArgs } from 'node:util';
+import { sinkKinds } from '../connectors/sinks/registry.ts';
+import { type CommandContext, exitCode } from './command/context.ts';
+import { usage } from './command/usage.ts';
+import { asTidemarkError, type TidemarkError } from './platform/errors.ts';
+import { createLogger, type LogLevel } from './platform/log.ts';
+
+const options = {
+  config: { type: 'string' },
+  json: { type: 'boolean', default: false },
+  'log-level': { type: 'string' },
+  help: { type: 'boolean', short: 'h', default: false },
+  version: { type: 'boolean', default: false },
+  roles: { type: 'string' },
+  destinations: { type: 'string' },
+  limit: { type: 'string' },
+  timeout: { type: 'string' },
+  yes: { type: 'boolean', default: false },
+  slot: { type: 'boolean', default: false },
+  topics: { type: 'boolean', default: false },
+  once: { type: 'boolean', default: false },
+  transactions: { type: 'string' },
+  rate: { type: 'string' },
+  seed: { type: 'string' },
+} as const;
+
+type Values = ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>['values'];
+
+/** Commands are loaded when asked for: `status` need not load DuckDB. */
+const commands: Record<string, (context: CommandContext, values: Values, rest: string[]) => Promise<number>> =
+  {
+    check: async (context) => (await import('./command/check.ts')).checkCommand(context),
+    run: async (context, values) => (await import('./command/run.ts')).runCommand(context, values),
+    status: async (context) => (await import('./command/status.ts')).statusCommand(context),
+    verify: async (context, values, rest) =>
+      (await import('./command/verify.ts')).verifyCommand(context, { ...values, destination: rest[0] }),
+    teardown: async (context, values) =>
+      (await import('./command/teardown.ts')).teardownCommand(context, values),
+    demo: async (context, values) => (await import('./command/demo.ts')).demoCommand(context, values),
+  };
+
+export async function main(argv: string[]): Promise<void> {
+  process.exitCode = await dispatch(argv);
+  // Sockets that a dead server left half open must not keep a finished command alive.
+  setTimeout(() => process.exit(), 2000).unref();
+}
+
+async function dispatch(argv: string[]): Promise<number> {
+  let parsed: { values: Values; positionals: string[] };
+  try {
+    parsed = parseArgs({ args: argv, options, allowPositionals: true });
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n\n${usage}`);
+    return exitCode.usage;
+  }
+  const { values, positionals } = parsed;
+  const [name, ...rest] = positionals;
+  if (values.version) {
+    process.stdout.write('tidemark 0.1.0\n');
+    return exitCode.ok;
+  }
+  const command = name && Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (values.help || !command) {
+    (values.help ? process.stdout : process.stderr).write(usage);
+    return values.help ? exitCode.ok : exitCode.usage;
+  }
+  const level = (values['log-level'] ??
+    process.env.TIDEMARK_LOG_LEVEL ??
+    (name === 'run' ? 'info' : 'warn')) as LogLevel;
+  const stopping = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      // The second one means it.
+      if (stopping.signal.aborted) process.exit(130);
+      stopping.abort();
+    });
+  }
+  const context: CommandContext = {
+    configFile: values.config ?? process.env.TIDEMARK_CONFIG ?? 'tidemark.yaml',
+    json: values.json ?? false,
+    log: createLogger({ level }),
+    sinkKinds,
+    stdout: (text) => void process.stdout.write(text),
+    signal: stopping.signal,
+  };
+  try {
+    return await command(context, values, rest);
+  } catch (caught) {
+    const error = asTidemarkError(caught);
+    if (error.code === 'TM901') context.log.error('unexpected failure', { stack: (caught as Error)?.stack });
+    report(error, context.json);
+    if (error.code === 'TM101' || error.code === 'TM102' || error.code === 'TM103') return exitCode.usage;
+    return error.retry === 'transient' ? exitCode.unreachable : exitCode.stopped;
+  }
+}
+
+function report(error: TidemarkError, json: boolean): void {
+  const { code, message, remedy } = error;
+  if (json) process.stdout.write(`${JSON.stringify({ ok: false, error: { code, message, remedy } })}\n`);
+  else process.stderr.write(`${code}: ${message}\n  → ${remedy}\n`);
+}
