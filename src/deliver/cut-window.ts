@@ -103,7 +103,10 @@ function cutToTarget(
     from: mark.position,
     to: target,
     ingestOffsets: pickTopics(cover.endOffsets, settings.topics),
-    markOffsets: before ? pickTopics(before.endOffsets, settings.topics) : mark.offsets,
+    markOffsets: withNewTopics(
+      before ? pickTopics(before.endOffsets, settings.topics) : mark.offsets,
+      pickTopics(cover.endOffsets, settings.topics),
+    ),
     commitTimeUs: before?.commitTimeUs ?? mark.commitTimeUs,
     records: recordsBetween(mark.offsets, cover.endOffsets, settings.topics),
   };
@@ -140,6 +143,13 @@ function cutAt(mark: Mark, boundary: Boundary, settings: CutSettings): Cut {
     commitTimeUs: boundary.commitTimeUs,
     records: recordsAtBoundary(mark, boundary, settings),
   };
+}
+
+/** A topic that began between the two starts at 0; left out, it would look like one that was never subscribed. */
+function withNewTopics(lower: Offsets, upper: Offsets): Offsets {
+  const result: Record<string, readonly number[]> = { ...lower };
+  for (const [topic, ends] of Object.entries(upper)) result[topic] ??= ends.map(() => 0);
+  return result;
 }
 
 /** On the mark itself there is nothing new, although its start offsets may be a lower bound. */

@@ -198,6 +198,24 @@ export class Ledger {
     });
   }
 
+  /** Tells status that the Units' owner lives. */
+  async touchUnits(destination: string, owner: string): Promise<void> {
+    await this.#query(
+      'update tidemark.units set owner_seen_at = now() where source_id = $1 and destination = $2 and owner = $3',
+      [this.#sourceId, destination, owner],
+    );
+  }
+
+  /** Takes a shown error back: what failed went through, without a Window to record. @throws TidemarkError TM403 */
+  async clearFailure(unit: OwnedUnit): Promise<void> {
+    const rows = await this.#query(
+      `update tidemark.units set error_code = null, error = null, remedy = null, error_at = null,
+         owner_seen_at = now() where ${ownUnit} returning 1`,
+      [...key(unit), unit.token],
+    );
+    if (rows.length === 0) throw fenced(unit);
+  }
+
   /** Shows an error at the Unit, and at its open delivery where it has one. @throws TidemarkError TM403 */
   async recordFailure(unit: OwnedUnit, failure: RecordedFailure): Promise<void> {
     await inTransaction(this.#pool, async (client) => {

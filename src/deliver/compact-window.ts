@@ -1,0 +1,81 @@
+/** A Window's rows in the store as the SDK hands them to a sink. */
+import type { AppendTable, MergeTable, RowEvent } from '../connector/sink.ts';
+import { fillUnchanged, rowCounts } from './row-counts.ts';
+import type { RowReader, RowSchemas } from './row-schemas.ts';
+import { rowStates } from './row-states.ts';
+import type { Range, TopicContent, UnitStore } from './unit-store.ts';
+
+/** @param content what the store holds of the range, from `UnitStore.content` */
+export async function mergeTables(
+  store: UnitStore,
+  range: Range,
+  content: readonly TopicContent[],
+  schemas: RowSchemas,
+): Promise<MergeTable[]> {
+  return Promise.all(
+    content.map(async ({ topic, truncatedAt, schemaId, borrows }): Promise<MergeTable> => {
+      const reader = await schemas.reader(schemaId);
+      const keyless = reader.shape.keyColumns.length === 0;
+      // What came before the last truncate is gone.
+      const rest = { from: truncatedAt ?? range.from, to: range.to };
+      return {
+        shape: reader.shape,
+        truncated: truncatedAt !== null,
+        states: () => (keyless ? nothing() : rowStates(store, rest, topic, reader, borrows)),
+        counts: () => (keyless ? rowCounts(store, rest, topic, reader) : nothing()),
+      };
+    }),
+  );
+}
+
+export async function appendTables(
+  store: UnitStore,
+  range: Range,
+  content: readonly TopicContent[],
+  schemas: RowSchemas,
+): Promise<AppendTable[]> {
+  return Promise.all(
+    content.map(async ({ topic, schemaId }): Promise<AppendTable> => {
+      const reader = await schemas.reader(schemaId);
+      return { shape: reader.shape, events: () => rowEvents(store, range, topic, reader) };
+    }),
+  );
+}
+
+async function* rowEvents(
+  store: UnitStore,
+  range: Range,
+  topic: number,
+  reader: RowReader,
+): AsyncIterable<RowEvent[]> {
+  const keyless = reader.shape.keyColumns.length === 0;
+  let truncatedAt: string | null = null;
+  for await (const changes of store.read(range, topic, 'position')) {
+    await reader.prepare(changes);
+    const events: RowEvent[] = [];
+    for (const change of changes) {
+      const { op, commitTimeUs, before, after } = reader.read(change);
+      const { position } = change;
+      if (op === 't') {
+        // One record per partition, all with the same Position.
+        if (position === truncatedAt) continue;
+        truncatedAt = position;
+        events.push({ op, position, commitTimeUs, key: [], values: [], previousKey: null, before: null });
+        continue;
+      }
+      const row = op === 'd' ? before : after;
+      events.push({
+        op: op === 'r' ? 'c' : op,
+        position,
+        commitTimeUs,
+        key: change.key ? reader.readKey(change.key, change) : [],
+        values: keyless && row && before ? fillUnchanged(row, before, reader) : (row ?? []),
+        previousKey: change.oldKey && reader.readKey(change.oldKey, change),
+        before: keyless ? before : null,
+      });
+    }
+    if (events.length > 0) yield events;
+  }
+}
+
+async function* nothing(): AsyncIterable<never> {}

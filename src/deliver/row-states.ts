@@ -1,0 +1,167 @@
+/**
+ * Last state per key of a Window. One pass over the Changes ordered by key and Position; of a key only its state so
+ * far is in memory, and of Changes that a later full one supersedes nothing is decoded.
+ */
+import type { PartialRow, RowState } from '../connector/sink.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import { type LineageStep, rowLineage } from './row-lineage.ts';
+import type { RowReader } from './row-schemas.ts';
+import type { Range, StoredChange, UnitStore } from './unit-store.ts';
+
+/** A row as far as it is known; `fillKey` names the destination's row that supplies what is not. */
+interface KnownRow {
+  values: PartialRow;
+  fillKey: Buffer | null;
+}
+
+/** A key's state: a Change not looked into yet, or a row put together from several. */
+type KeyState = { last: StoredChange; known: KnownRow | null };
+
+/** @param borrows TopicContent.borrows */
+export async function* rowStates(
+  store: UnitStore,
+  range: Range,
+  topic: number,
+  reader: RowReader,
+  borrows: boolean,
+): AsyncIterable<RowState[]> {
+  const lineage = borrows ? await Lineage.open(store, range, topic, reader) : null;
+  try {
+    let state: KeyState | null = null;
+    for await (const changes of store.read(range, topic, 'key')) {
+      await reader.prepare(changes);
+      const states: RowState[] = [];
+      for (const change of changes) {
+        if (change.key === null) throw keyless(reader);
+        if (state && !state.last.key!.equals(change.key)) {
+          states.push(finish(state, reader));
+          state = null;
+        }
+        if (change.unchanged === null) state = { last: change, known: null };
+        else if (change.oldKey !== null) {
+          const base = await lineage!.before(change);
+          state = { last: change, known: overlay(reader.read(change).after!, base) };
+        } else {
+          const base: KnownRow = state ? knownRow(state, reader) : untouched(reader, change.key);
+          state = { last: change, known: overlay(reader.read(change).after!, base) };
+        }
+      }
+      if (states.length > 0) yield states;
+    }
+    if (state) yield [finish(state, reader)];
+  } finally {
+    await lineage?.close();
+  }
+}
+
+function finish({ last, known }: KeyState, reader: RowReader): RowState {
+  const key = reader.readKey(last.key!, last);
+  const { position } = last;
+  if (known) {
+    return {
+      op: 'upsert',
+      key,
+      values: known.values,
+      fillFrom: known.fillKey && reader.readKey(known.fillKey, last),
+      position,
+    };
+  }
+  const { op, after } = reader.read(last);
+  if (op === 'd') return { op: 'delete', key, position };
+  return { op: 'upsert', key, values: after!, fillFrom: null, position };
+}
+
+/** @throws TidemarkError TM407 for a row that was deleted: nothing can be taken from it */
+function knownRow({ last, known }: KeyState, reader: RowReader): KnownRow {
+  if (known) return known;
+  const { op, after } = reader.read(last);
+  if (op === 'd') {
+    const { schema, name } = reader.shape;
+    throw new TidemarkError('TM407', `a deleted row of ${schema}.${name} was updated at ${last.position}`);
+  }
+  return { values: after!, fillKey: null };
+}
+
+function untouched(reader: RowReader, key: Buffer): KnownRow {
+  return { values: reader.shape.columns.map(() => undefined), fillKey: key };
+}
+
+/** `after` over `base`, column by column. */
+function overlay(after: PartialRow, base: KnownRow): KnownRow {
+  let complete = true;
+  const values = after.map((cell, i) => {
+    const value = cell === undefined ? base.values[i] : cell;
+    if (value === undefined) complete = false;
+    return value;
+  });
+  return { values, fillKey: complete ? null : base.fillKey };
+}
+
+function keyless(reader: RowReader): TidemarkError {
+  const { schema, name } = reader.shape;
+  return new TidemarkError(
+    'TM208',
+    `${schema}.${name} got its key within the Window: older changes have none`,
+    {
+      remedy: 'Rebuild the table in the destination.',
+    },
+  );
+}
+
+/** The rows under former keys, in step with the pass over the creates that need them. */
+class Lineage {
+  readonly #reader: RowReader;
+  readonly #close: () => void;
+  readonly #batches: AsyncIterator<LineageStep[]>;
+  #batch: LineageStep[] = [];
+  #next = 0;
+
+  private constructor(reader: RowReader, batches: AsyncIterator<LineageStep[]>, close: () => void) {
+    this.#reader = reader;
+    this.#batches = batches;
+    this.#close = close;
+  }
+
+  static async open(store: UnitStore, range: Range, topic: number, reader: RowReader): Promise<Lineage> {
+    const connection = await store.connect();
+    const steps = rowLineage(connection, store.rowsSql(range, topic)!);
+    return new Lineage(reader, steps[Symbol.asyncIterator](), () => connection.closeSync());
+  }
+
+  /** The row under its old key, just before `create`. Creates are asked for in order of key and Position. */
+  async before(create: StoredChange): Promise<KnownRow> {
+    let row: KnownRow | null = null;
+    for (let step = await this.#peek(); step; step = await this.#peek()) {
+      if (step.targetPosition !== create.position || !step.targetKey.equals(create.key!)) break;
+      this.#next++;
+      row = this.#take(step, row);
+    }
+    if (!row) throw new TidemarkError('TM901', `the key change at ${create.position} has no former key`);
+    return row;
+  }
+
+  #take({ sourceKey, fromDestination, change }: LineageStep, row: KnownRow | null): KnownRow {
+    const reader = this.#reader;
+    const base = row ?? (fromDestination ? untouched(reader, sourceKey) : null);
+    if (!change) return base ?? untouched(reader, sourceKey);
+    if (change.unchanged === null) return knownRow({ last: change, known: null }, reader);
+    if (!base) throw new TidemarkError('TM901', `the key change at ${change.position} has no former key`);
+    return overlay(reader.read(change).after!, base);
+  }
+
+  async #peek(): Promise<LineageStep | null> {
+    while (this.#next >= this.#batch.length) {
+      const { done, value } = await this.#batches.next();
+      if (done) return null;
+      this.#batch = value;
+      this.#next = 0;
+      await this.#reader.prepare(value.flatMap(({ change }) => change ?? []));
+    }
+    return this.#batch[this.#next]!;
+  }
+
+  async close(): Promise<void> {
+    await this.#batches.return?.();
+    this.#close();
+  }
+}

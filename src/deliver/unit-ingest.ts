@@ -1,0 +1,240 @@
+/** From Kafka into a Unit's part of the window store: where each partition starts, what is skipped, when to pause. */
+import type { IHeaders, KafkaMessage } from 'kafkajs';
+import { asPosition, formatPosition, type Position, parsePosition } from '../connector/position.ts';
+import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
+import { schemaIdOf } from '../publish/envelope-decoder.ts';
+import { header, recordFormat } from '../publish/record-format.ts';
+import type { Mark } from './cut-window.ts';
+import type { Assignment, GroupReader } from './group-reader.ts';
+import { lostToRetention, type Offsets } from './offsets.ts';
+import type { StoredChange, UnitStore } from './unit-store.ts';
+
+export interface Watermarks {
+  low: number;
+  high: number;
+}
+
+export interface UnitIngestOptions {
+  store: UnitStore;
+  reader: Pick<GroupReader, 'begin' | 'setPaused' | 'position'>;
+  /** First and next offset of every partition of a topic. @throws TidemarkError TM301 */
+  watermarks(topic: string): Promise<Watermarks[]>;
+  /** End offsets of the newest Progress. */
+  newestEnds(): Offsets;
+  /** The store of the destination holds so much that only what a Window waits for may come in. */
+  crowded(): boolean;
+  /** Something was ingested, or failed. */
+  changed(): void;
+}
+
+export class UnitIngest {
+  readonly #options: UnitIngestOptions;
+  #assignment: Assignment = {};
+  #mark: Mark | null = null;
+  /** `topic/partition` to the offset after the last record taken. */
+  #next = new Map<string, number>();
+  /** End offsets of the Window that is waited for. */
+  #target: Offsets | null = null;
+  #failure: TidemarkError | null = null;
+  #topics: string[] = [];
+
+  constructor(options: UnitIngestOptions) {
+    this.#options = options;
+  }
+
+  get topics(): readonly string[] {
+    return this.#topics;
+  }
+
+  /** @throws what stopped the reading; `begin` starts it again */
+  throwIfFailed(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** What the group gave this Unit; nothing is read before `begin`. */
+  assign(assignment: Assignment): void {
+    this.#assignment = assignment;
+    // The number of a topic is its place here, and rows in the store carry it: topics are only ever added.
+    for (const topic of Object.keys(assignment).sort())
+      if (!this.#topics.includes(topic)) this.#topics.push(topic);
+  }
+
+  /** Forgets what was read: the next `begin` starts at its mark. */
+  reset(): void {
+    this.#next.clear();
+    this.#target = null;
+  }
+
+  /**
+   * Reads every partition from where it stopped, or from the mark.
+   * @throws TidemarkError TM307 when Kafka expired what is missing, TM306 when it lost it, TM301
+   */
+  async begin(mark: Mark): Promise<void> {
+    this.#mark = mark;
+    const starts: { topic: string; partition: number; start: number }[] = [];
+    for (const [topic, partitions] of Object.entries(this.#assignment)) {
+      const watermarks = await this.#options.watermarks(topic);
+      for (const partition of partitions) {
+        const wanted = this.#next.get(`${topic}/${partition}`) ?? mark.offsets[topic]?.[partition] ?? 0;
+        const start = this.#checkedStart(topic, partition, wanted, watermarks[partition]);
+        starts.push({ topic, partition, start });
+      }
+    }
+    this.#failure = null;
+    for (const { topic, partition, start } of starts) {
+      this.#next.set(`${topic}/${partition}`, start);
+      this.#options.reader.begin(topic, partition, start);
+      this.#pauseOrResume(topic, partition);
+    }
+  }
+
+  /** The mark moved: records at or below it are of no use any more. */
+  advance(mark: Mark): void {
+    this.#mark = mark;
+  }
+
+  /** Lets everything below `ends` in, however full the store is. */
+  setTarget(ends: Offsets | null): void {
+    this.#target = ends;
+    this.relieve();
+  }
+
+  /** Whether everything below `ends` has been read. */
+  reached(ends: Offsets): boolean {
+    for (const [topic, list] of Object.entries(ends)) {
+      for (let partition = 0; partition < list.length; partition++)
+        if (list[partition]! > this.#reached(topic, partition)) return false;
+    }
+    return true;
+  }
+
+  /** Pauses and resumes by how full the store is by now. */
+  relieve(): void {
+    for (const [topic, partitions] of Object.entries(this.#assignment))
+      for (const partition of partitions) this.#pauseOrResume(topic, partition);
+  }
+
+  /** For GroupReader: whether the records are in the store now. */
+  async take(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean> {
+    const mark = this.#mark;
+    if (!mark) return false;
+    try {
+      const number = this.#topics.indexOf(topic);
+      const subscribedLate = mark.offsets[topic] === undefined;
+      const changes: StoredChange[] = [];
+      for (const message of messages) {
+        const change = readRecord(message, number, topic);
+        if (!change) continue;
+        if (change.position > mark.position) changes.push(change);
+        else if (subscribedLate) throw cannotCatchUp(topic);
+      }
+      await this.#options.store.append(changes);
+      this.#next.set(`${topic}/${partition}`, Number(messages.at(-1)!.offset) + 1);
+      this.#pauseOrResume(topic, partition);
+      return true;
+    } catch (error) {
+      this.#failure = asTidemarkError(error);
+      return false;
+    } finally {
+      this.#options.changed();
+    }
+  }
+
+  /** For GroupReader: the log begins later or ends earlier than where we were. `begin` finds out which. */
+  displaced(topic: string, partition: number, expected: number): void {
+    this.#next.set(`${topic}/${partition}`, expected);
+    this.#failure ??= new TidemarkError(
+      'TM301',
+      `reading ${topic}/${partition} has to start over at ${expected}`,
+    );
+    this.#options.changed();
+  }
+
+  #reached(topic: string, partition: number): number {
+    // The reader also steps over markers, which no record tells of.
+    return Math.max(
+      this.#next.get(`${topic}/${partition}`) ?? 0,
+      this.#options.reader.position(topic, partition) ?? 0,
+    );
+  }
+
+  #pauseOrResume(topic: string, partition: number): void {
+    const awaited = (this.#target?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
+    this.#options.reader.setPaused(topic, partition, !awaited && this.#options.crowded());
+  }
+
+  #checkedStart(
+    topic: string,
+    partition: number,
+    wanted: number,
+    watermarks: Watermarks | undefined,
+  ): number {
+    if (!watermarks) throw new TidemarkError('TM306', `${topic} has no partition ${partition} any more`);
+    const { low, high } = watermarks;
+    if (lostToRetention(wanted, low, this.#options.newestEnds()[topic]?.[partition])) {
+      throw new TidemarkError(
+        'TM307',
+        `${topic}/${partition} begins at offset ${low}, this destination continues at ${wanted}`,
+      );
+    }
+    if (high < wanted)
+      throw new TidemarkError(
+        'TM306',
+        `${topic}/${partition} ends at ${high}, before ${wanted} that was read`,
+      );
+    return Math.max(low, wanted);
+  }
+}
+
+/** A record as the store keeps it; null for a null record. @throws TidemarkError TM206 when it is not ours */
+function readRecord(message: KafkaMessage, topicNumber: number, topic: string): StoredChange | null {
+  const { key, value, headers = {} } = message;
+  if (value === null) return null;
+  const format = text(headers, header.format);
+  const positionText = text(headers, header.position);
+  if (positionText === null || format !== recordFormat) {
+    throw new TidemarkError(
+      'TM206',
+      `a record of ${topic} at offset ${message.offset} has an unknown format`,
+      {
+        remedy:
+          'Only Tidemark may write to its change topics; a newer version of it must be read by a newer one.',
+      },
+    );
+  }
+  const position = asPosition(positionText);
+  const oldKey = headers[header.oldKey];
+  // Both halves of the envelope are null only for a truncate; the unions' branches are its first two bytes.
+  const truncate = value[5] === 0 && value[6] === 0;
+  return {
+    topic: topicNumber,
+    position,
+    schemaId: schemaIdOf(value),
+    truncate,
+    key: key && key.length > 5 && !truncate ? key.subarray(5) : null,
+    value,
+    oldKey: Buffer.isBuffer(oldKey) ? oldKey.subarray(5) : null,
+    oldKeyEnd: oldKey === undefined ? null : positionBefore(position),
+    unchanged: text(headers, header.unchanged),
+    exact: text(headers, header.exact),
+  };
+}
+
+/** A key change is a delete and a create with the next ordinal. */
+function positionBefore(position: Position): Position {
+  const parts = parsePosition(position);
+  return formatPosition({ ...parts, ordinal: parts.ordinal - 1 });
+}
+
+function text(headers: IHeaders, name: string): string | null {
+  const value = headers[name];
+  if (value === undefined) return null;
+  return Array.isArray(value) ? String(value[0]) : value.toString();
+}
+
+function cannotCatchUp(topic: string): TidemarkError {
+  return new TidemarkError('TM307', `the destination is already past records of ${topic}`, {
+    remedy:
+      'A table that had changes before it was subscribed cannot join a destination that is ahead of them: rebuild the destination, or give the table to a new one.',
+  });
+}
