@@ -52,7 +52,7 @@ export class RegistryClient {
     let found = this.#schemas.get(id);
     if (!found) {
       found = this.#waiting('read a schema', async () => {
-        const { status, body } = await this.#get(`/schemas/ids/${id}`);
+        const { status, body } = await this.#request('GET', `/schemas/ids/${id}`);
         if (status === 200) return (JSON.parse(body) as { schema: string }).schema;
         throw new TidemarkError('TM305', `the registry has no schema with id ${id} (status ${status})`);
       });
@@ -65,7 +65,10 @@ export class RegistryClient {
   /** Newest version of a subject, or null. Waits while the registry is down. */
   latest(subject: string): Promise<LatestSchema | null> {
     return this.#waiting('read a subject', async () => {
-      const { status, body } = await this.#get(`/subjects/${encodeURIComponent(subject)}/versions/latest`);
+      const { status, body } = await this.#request(
+        'GET',
+        `/subjects/${encodeURIComponent(subject)}/versions/latest`,
+      );
       if (status === 404) return null;
       if (status !== 200)
         throw new TidemarkError('TM305', `the registry answered ${status} for subject ${subject}`);
@@ -99,8 +102,21 @@ export class RegistryClient {
 
   /** One request without waiting. @throws TidemarkError TM304 when the registry does not answer */
   async ping(): Promise<void> {
-    const { status } = await this.#get('/subjects');
+    const { status } = await this.#request('GET', '/subjects');
     if (status !== 200) throw new TidemarkError('TM304', `the registry answered ${status}`);
+  }
+
+  /** Removes subjects for good. @returns how many */
+  async deleteSubjects(which: (subject: string) => boolean): Promise<number> {
+    const { status, body } = await this.#request('GET', '/subjects');
+    if (status !== 200) throw new TidemarkError('TM304', `the registry answered ${status}`);
+    const subjects = (JSON.parse(body) as string[]).filter(which);
+    for (const subject of subjects) {
+      // Permanent deletion is allowed only after a soft one.
+      await this.#request('DELETE', `/subjects/${encodeURIComponent(subject)}`);
+      await this.#request('DELETE', `/subjects/${encodeURIComponent(subject)}?permanent=true`);
+    }
+    return subjects.length;
   }
 
   close(): void {
@@ -127,7 +143,7 @@ export class RegistryClient {
     }
   }
 
-  #get(path: string): Promise<RegistryAnswer> {
+  #request(method: 'GET' | 'DELETE', path: string): Promise<RegistryAnswer> {
     const url = new URL(`${this.#config.url.replace(/\/$/, '')}${path}`);
     const { username, password } = this.#config;
     const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -135,6 +151,7 @@ export class RegistryClient {
       const outgoing = request(
         url,
         {
+          method,
           agent: this.#agent,
           timeout: 10000,
           headers: { accept: 'application/vnd.schemaregistry.v1+json, application/json' },

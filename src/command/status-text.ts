@@ -1,0 +1,64 @@
+/** The status report for people. */
+import type { Problem, StatusReport } from './status.ts';
+
+export function renderStatus(report: StatusReport): string {
+  const lines: string[] = [];
+  const { source, progress, units, waiting, problems } = report;
+  lines.push(`source ${source.id}${source.epoch === null ? '' : ` (epoch ${source.epoch})`}`);
+  if (source.slot) {
+    const { name, active, confirmedLsn, retainedWalBytes, walStatus } = source.slot;
+    lines.push(
+      `  slot ${name}: ${active ? 'active' : 'NOT ACTIVE'}, confirmed ${confirmedLsn}, keeps ${bytes(retainedWalBytes)} of WAL (${walStatus})`,
+    );
+  } else lines.push('  no slot');
+  if (progress) {
+    lines.push(
+      `  Progress ${progress.position}: ${seconds(progress.lagSeconds)} behind${progress.lagBytes === null ? '' : `, ${bytes(progress.lagBytes)}`}`,
+    );
+    for (const { table, code, reason } of progress.parked)
+      lines.push(`  ✗ ${table} is parked (${code}): ${reason}`);
+  } else lines.push('  no Progress');
+  if (source.problem) lines.push(...problemLines(source.problem, '  '));
+  const width = Math.max(0, ...units.map(({ unit }) => unit.length));
+  let destination = '';
+  for (const unit of units) {
+    if (unit.destination !== destination) {
+      destination = unit.destination;
+      lines.push(`destination ${destination}`);
+    }
+    const lag =
+      unit.lagSeconds === null
+        ? 'nothing delivered yet'
+        : `${seconds(unit.lagSeconds)} behind${unit.lagBytes === null ? '' : `, ${bytes(unit.lagBytes)}`}`;
+    lines.push(
+      `  ${unit.problem ? '✗' : '✓'} ${unit.unit.padEnd(width)}  ${unit.mark ?? '—'}  ${lag}; ${unit.windows} Windows${unit.open > 0 ? ', 1 open' : ''}`,
+    );
+    if (unit.problem) lines.push(...problemLines(unit.problem, '      '));
+  }
+  for (const name of waiting)
+    lines.push(`destination ${name}`, '  no worker has delivered to it yet: `tidemark run`');
+  for (const problem of problems) lines.push(`✗ ${problem.part}`, ...problemLines(problem, '  '));
+  return `${lines.join('\n')}\n`;
+}
+
+function problemLines({ code, error, remedy }: Problem, indent: string): string[] {
+  return [`${indent}${code}: ${error}`, `${indent}  → ${remedy}`];
+}
+
+export function bytes(count: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let value = count;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+export function seconds(count: number): string {
+  if (count < 10) return `${count.toFixed(1)} s`;
+  if (count < 120) return `${Math.round(count)} s`;
+  if (count < 7200) return `${Math.round(count / 60)} min`;
+  return `${(count / 3600).toFixed(1)} h`;
+}

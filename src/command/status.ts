@@ -1,0 +1,221 @@
+/** `tidemark status`: where everything stands. Only reads; every part that does not answer is named, not fatal. */
+import { formatLsn, parsePosition } from '../connector/position.ts';
+import { openControl } from '../platform/control.ts';
+import { asTidemarkError } from '../platform/errors.ts';
+import { createKafka } from '../platform/kafka.ts';
+import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import type { Progress } from '../publish/progress.ts';
+import { peekProgress } from '../publish/progress-peek.ts';
+import { topicNames } from '../publish/record-format.ts';
+import { connectSource, readSlot } from '../replicate/source.ts';
+import { type CommandContext, configOf, exitCode } from './context.ts';
+import { renderStatus } from './status-text.ts';
+
+export interface Problem {
+  code: string;
+  error: string;
+  remedy: string;
+}
+
+export interface UnitStatus {
+  destination: string;
+  unit: string;
+  /** End Position of the last Window; null before the first. */
+  mark: string | null;
+  /** How far behind the source's commits the mark is. */
+  lagSeconds: number | null;
+  lagBytes: number | null;
+  windows: number;
+  /** Windows decided but not yet acknowledged. */
+  open: number;
+  ownerSeenAt: string | null;
+  problem: Problem | null;
+}
+
+export interface StatusReport {
+  source: {
+    id: string;
+    slot: {
+      name: string;
+      active: boolean;
+      confirmedLsn: string;
+      retainedWalBytes: number;
+      walStatus: string;
+    } | null;
+    currentLsn: string | null;
+    epoch: number | null;
+    problem: Problem | null;
+  };
+  progress: {
+    position: string;
+    boundary: boolean;
+    lagSeconds: number;
+    lagBytes: number | null;
+    parked: { table: string; position: string; code: string; reason: string }[];
+  } | null;
+  units: UnitStatus[];
+  /** Configured destinations without a Unit: no worker has delivered to them yet. */
+  waiting: string[];
+  problems: (Problem & { part: string })[];
+  ok: boolean;
+}
+
+export async function statusCommand(context: CommandContext): Promise<number> {
+  const report = await collectStatus(await configOf(context), context);
+  context.stdout(context.json ? `${JSON.stringify(report, null, 2)}\n` : renderStatus(report));
+  return report.ok ? exitCode.ok : exitCode.no;
+}
+
+export async function collectStatus(config: ResolvedConfig, context: CommandContext): Promise<StatusReport> {
+  const problems: StatusReport['problems'] = [];
+  const attempt = async <T>(part: string, run: () => Promise<T>): Promise<T | null> => {
+    try {
+      return await run();
+    } catch (caught) {
+      const { code, message, remedy } = asTidemarkError(caught);
+      problems.push({ part, code, error: message, remedy });
+      return null;
+    }
+  };
+  const [source, progress, ledger] = await Promise.all([
+    attempt('source', () => readSource(config)),
+    attempt('kafka', () => readProgress(config, context)),
+    attempt('control', () => readLedger(config, context)),
+  ]);
+  const currentLsn = source?.currentLsn ?? null;
+  const lagBytes = (position: string) =>
+    currentLsn === null ? null : Math.max(0, Number(currentLsn - parsePosition(position).lsn));
+  const nowUs = Date.now() * 1000;
+  const lagSeconds = (timeUs: number) => Math.max(0, (nowUs - timeUs) / 1e6);
+  const units = (ledger?.units ?? []).map(
+    (row): UnitStatus => ({
+      destination: row.destination,
+      unit: row.unit,
+      mark: row.mark,
+      lagSeconds: row.mark_time_us === null ? null : lagSeconds(Number(row.mark_time_us)),
+      lagBytes: row.mark === null ? null : lagBytes(row.mark),
+      windows: Number(row.windows),
+      open: Number(row.open),
+      ownerSeenAt: row.owner_seen_at?.toISOString() ?? null,
+      problem: row.error_code
+        ? { code: row.error_code, error: row.error ?? '', remedy: row.remedy ?? '' }
+        : null,
+    }),
+  );
+  const parked = Object.entries(progress?.parked ?? {}).map(([table, { position, code, reason }]) => ({
+    table,
+    position,
+    code,
+    reason,
+  }));
+  const known = new Set(units.map((unit) => unit.destination));
+  const readerProblem = ledger?.source?.error_code
+    ? { code: ledger.source.error_code, error: ledger.source.error ?? '', remedy: ledger.source.remedy ?? '' }
+    : null;
+  return {
+    source: {
+      id: config.source.id,
+      slot: source?.slot
+        ? {
+            name: source.slot.name,
+            active: source.slot.active,
+            confirmedLsn: formatLsn(source.slot.confirmedLsn),
+            retainedWalBytes: Number(source.slot.retainedBytes),
+            walStatus: source.slot.walStatus,
+          }
+        : null,
+      currentLsn: currentLsn === null ? null : formatLsn(currentLsn),
+      epoch: ledger?.source?.epoch ?? null,
+      problem: readerProblem,
+    },
+    progress: progress && {
+      position: progress.position,
+      boundary: progress.boundary,
+      lagSeconds: lagSeconds(Number(progress.commitTimeUs)),
+      lagBytes: currentLsn === null ? null : Math.max(0, Number(currentLsn - progress.ackLsn)),
+      parked,
+    },
+    units,
+    waiting: config.destinations.map(({ name }) => name).filter((name) => !known.has(name)),
+    problems,
+    ok:
+      problems.length === 0 &&
+      !readerProblem &&
+      parked.length === 0 &&
+      units.every((unit) => unit.problem === null),
+  };
+}
+
+async function readSource(config: ResolvedConfig) {
+  const client = await connectSource(config.source, 'tidemark/status');
+  try {
+    const slot = await readSlot(client, config.source.slot);
+    const { rows } = await client.query(
+      `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end - '0/0'::pg_lsn)::text as lsn`,
+    );
+    return { slot, currentLsn: BigInt(rows[0].lsn) };
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+async function readProgress(config: ResolvedConfig, context: CommandContext): Promise<Progress | null> {
+  const kafka = createKafka(config.kafka, context.log, { retry: { retries: 1 } });
+  const { progress } = topicNames(config.kafka.topicPrefix);
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    if (!(await admin.listTopics()).includes(progress)) return null;
+  } finally {
+    await admin.disconnect();
+  }
+  return peekProgress(kafka, progress, `tidemark.${config.source.id}`);
+}
+
+interface UnitRow {
+  destination: string;
+  unit: string;
+  mark: string | null;
+  mark_time_us: string | null;
+  owner_seen_at: Date | null;
+  error_code: string | null;
+  error: string | null;
+  remedy: string | null;
+  windows: string;
+  open: string;
+}
+
+interface SourceStatusRow {
+  epoch: number;
+  error_code: string | null;
+  error: string | null;
+  remedy: string | null;
+}
+
+async function readLedger(
+  config: ResolvedConfig,
+  context: CommandContext,
+): Promise<{ source: SourceStatusRow | null; units: UnitRow[] }> {
+  const pool = openControl(config.control, context.log, 1);
+  try {
+    const { rows: present } = await pool.query(`select to_regclass('tidemark.units') is not null as present`);
+    if (!present[0].present) return { source: null, units: [] };
+    const sources = await pool.query<SourceStatusRow>(
+      `select epoch, error_code, error, remedy from tidemark.sources where source_id = $1`,
+      [config.source.id],
+    );
+    const units = await pool.query<UnitRow>(
+      `select u.destination, u.unit, u.mark, u.mark_time_us, u.owner_seen_at, u.error_code, u.error, u.remedy,
+              count(d.*) filter (where d.state = 'delivered') as windows, count(d.*) filter (where d.state = 'decided') as open
+         from tidemark.units u
+         left join tidemark.deliveries d using (source_id, destination, unit)
+        where u.source_id = $1
+        group by u.source_id, u.destination, u.unit
+        order by 1, 2`,
+      [config.source.id],
+    );
+    return { source: sources.rows[0] ?? null, units: units.rows };
+  } finally {
+    await pool.end().catch(() => {});
+  }
+}

@@ -1,0 +1,149 @@
+/** `tidemark teardown`: removes what pins the source, and on request what is left of it in Kafka and the ledger. */
+import pg from 'pg';
+import { openControl } from '../platform/control.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import { createKafka } from '../platform/kafka.ts';
+import { RegistryClient } from '../platform/registry.ts';
+import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import { topicNames } from '../publish/record-format.ts';
+import { insertOnlyName } from '../replicate/publication.ts';
+import { connectSource, readSlot } from '../replicate/source.ts';
+import { type CommandContext, configOf, exitCode } from './context.ts';
+
+export interface TeardownArguments {
+  yes?: boolean | undefined;
+  /** The slot only; the next run starts a new epoch. */
+  slot?: boolean | undefined;
+  /** Also topics, subjects and the ledger. */
+  topics?: boolean | undefined;
+}
+
+export async function teardownCommand(context: CommandContext, args: TeardownArguments): Promise<number> {
+  const config = await configOf(context);
+  if (!args.yes) {
+    throw new TidemarkError(
+      'TM101',
+      'teardown removes the slot: changes from then on are not replicated any more',
+      {
+        remedy: `tidemark teardown ${args.slot ? '--slot ' : ''}${args.topics ? '--topics ' : ''}--yes`,
+      },
+    );
+  }
+  const done: string[] = [];
+  await dropSlot(config, done);
+  if (args.slot) await beginNextEpoch(config, context, done);
+  else await dropPublications(config, done);
+  if (args.topics) {
+    await deleteTopics(config, context, done);
+    await deleteSubjects(config, context, done);
+    await deleteLedger(config, context, done);
+  }
+  if (done.length === 0) done.push('nothing was there');
+  context.stdout(
+    context.json
+      ? `${JSON.stringify({ ok: true, done })}\n`
+      : `${done.map((line) => `✓ ${line}`).join('\n')}\n`,
+  );
+  return exitCode.ok;
+}
+
+async function dropSlot(config: ResolvedConfig, done: string[]): Promise<void> {
+  const client = await connectSource(config.source, 'tidemark/teardown');
+  try {
+    const slot = await readSlot(client, config.source.slot);
+    if (!slot) return;
+    if (slot.active) {
+      throw new TidemarkError('TM207', `slot ${slot.name} is in use (backend ${slot.activePid})`, {
+        remedy: 'Stop `tidemark run` first, then tear down.',
+        retry: 'operator',
+      });
+    }
+    await client.query('select pg_drop_replication_slot($1)', [slot.name]);
+    done.push(`slot ${slot.name} dropped`);
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+async function dropPublications(config: ResolvedConfig, done: string[]): Promise<void> {
+  const client = await connectSource(config.source, 'tidemark/teardown');
+  try {
+    for (const name of [config.source.publication, insertOnlyName(config.source)]) {
+      const { rowCount } = await client.query('select 1 from pg_publication where pubname = $1', [name]);
+      if (!rowCount) continue;
+      await client.query(`drop publication ${pg.escapeIdentifier(name)}`);
+      done.push(`publication ${name} dropped`);
+    }
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+/** The reader finds the epoch announced, and starts it with a new slot. */
+async function beginNextEpoch(
+  config: ResolvedConfig,
+  context: CommandContext,
+  done: string[],
+): Promise<void> {
+  const pool = openControl(config.control, context.log, 1);
+  try {
+    const { rows } = await pool.query<{ epoch: number }>(
+      `update tidemark.sources set epoch = epoch + 1, state = 'creating', changed_at = now()
+        where source_id = $1 and state = 'streaming' returning epoch`,
+      [config.source.id],
+    );
+    if (rows[0]) done.push(`epoch ${rows[0].epoch} starts with the next run; destinations must be rebuilt`);
+  } finally {
+    await pool.end().catch(() => {});
+  }
+}
+
+async function deleteTopics(config: ResolvedConfig, context: CommandContext, done: string[]): Promise<void> {
+  const admin = createKafka(config.kafka, context.log).admin();
+  await admin.connect();
+  try {
+    const prefix = `${config.kafka.topicPrefix}.`;
+    const topics = (await admin.listTopics()).filter((topic) => topic.startsWith(prefix));
+    if (topics.length > 0) {
+      await admin.deleteTopics({ topics });
+      done.push(`${topics.length} topics deleted`);
+    }
+    const { groups } = await admin.listGroups();
+    const ours = groups
+      .map(({ groupId }) => groupId)
+      .filter((group) => group.startsWith(`tidemark.${config.source.id}.`));
+    if (ours.length > 0) await admin.deleteGroups(ours).catch(() => {});
+  } finally {
+    await admin.disconnect().catch(() => {});
+  }
+}
+
+async function deleteSubjects(
+  config: ResolvedConfig,
+  context: CommandContext,
+  done: string[],
+): Promise<void> {
+  const registry = new RegistryClient(config.registry, context.log);
+  try {
+    const { progress } = topicNames(config.kafka.topicPrefix);
+    const prefix = progress.slice(0, -'progress'.length);
+    const removed = await registry.deleteSubjects((subject) => subject.startsWith(prefix));
+    if (removed > 0) done.push(`${removed} subjects deleted`);
+  } finally {
+    registry.close();
+  }
+}
+
+async function deleteLedger(config: ResolvedConfig, context: CommandContext, done: string[]): Promise<void> {
+  const pool = openControl(config.control, context.log, 1);
+  try {
+    const { rows } = await pool.query(`select to_regclass('tidemark.sources') is not null as present`);
+    if (!rows[0].present) return;
+    for (const table of ['holds', 'deliveries', 'units', 'destinations', 'sources']) {
+      await pool.query(`delete from tidemark.${table} where source_id = $1`, [config.source.id]);
+    }
+    done.push(`ledger of ${config.source.id} deleted`);
+  } finally {
+    await pool.end().catch(() => {});
+  }
+}
