@@ -5,6 +5,7 @@
  * null for NULL, and `undefined` for a TOASTed column that the change left untouched and whose value is not in
  * the stream. Text is exact for every type; a sink parses what it stores natively.
  */
+import type { OptionField, OptionValues } from '../platform/option-field.ts';
 import type { Position } from './position.ts';
 import type { TableId, TableShape } from './shape.ts';
 
@@ -163,19 +164,6 @@ export interface SinkKind {
   open(context: SinkContext, options: OptionValues): Promise<Sink>;
 }
 
-/** One configuration key. The reference page is generated from these. */
-export interface OptionField {
-  type: 'string' | 'integer' | 'boolean' | 'duration' | 'bytes' | 'list' | 'secret';
-  description: string;
-  /** Absent: the key is required. `null`: optional without a default. */
-  default?: string | number | boolean | string[] | null;
-  /** Allowed values, where they are few. */
-  oneOf?: readonly string[];
-}
-
-/** Durations in milliseconds, bytes in bytes, lists as arrays of strings, absent optional keys as null. */
-export type OptionValues = Record<string, string | number | boolean | string[] | null>;
-
 export interface CheckFinding {
   level: 'ok' | 'warn' | 'error';
   what: string;
@@ -183,4 +171,4 @@ export interface CheckFinding {
   remedy: string | null;
 }
 
-export type { Position, TableId, TableShape };
+export type { OptionField, OptionValues, Position, TableId, TableShape };

@@ -99,14 +99,17 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
             response.writeHead(404).end();
             return;
           }
-          void registry
-            .metrics()
-            .then((text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text));
+          void registry.metrics().then((text) => {
+            response.writeHead(200, { 'content-type': registry.contentType });
+            response.end(text);
+          });
         });
-  if (server)
-    await new Promise<void>((resolve, reject) =>
-      server.once('error', reject).listen(metricsPort, metricsHost, resolve),
-    );
+  if (server && metricsPort !== null) {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(metricsPort, metricsHost, () => resolve());
+    });
+  }
 
   return {
     onProgress(progress, stats) {

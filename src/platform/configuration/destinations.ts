@@ -1,7 +1,7 @@
 /** Destinations: the Kafka-Connect-shaped JSON files of deliver.instances.directory. */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { SinkKind } from '../../connector/sink.ts';
+import type { ConnectorOptions } from '../option-field.ts';
 import type { DestinationConfig } from '../resolved-config.ts';
 import { type MapNode, readDocument } from './document.ts';
 import { type Field, type FieldTable, optionAsField } from './field.ts';
@@ -12,8 +12,8 @@ import { rememberSecrets } from './redact.ts';
 import { resolveReferences } from './references.ts';
 import { readValues } from './values.ts';
 
-/** What is needed of a SinkKind to read its instance files. */
-export type SinkOptions = Pick<SinkKind, 'name' | 'options'>;
+/** What is needed of a ConnectorOptions to read its instance files. */
+export type SinkOptions = Pick<ConnectorOptions, 'name' | 'options'>;
 
 export interface InstanceContext {
   sinkKinds: ReadonlyMap<string, SinkOptions>;

@@ -1,5 +1,5 @@
 /** What a configuration key is: the type behind the tables in fields.ts and behind a sink's own options. */
-import type { OptionField } from '../../connector/sink.ts';
+import type { OptionField } from '../option-field.ts';
 import type { TableRule } from '../resolved-config.ts';
 
 /**
