@@ -37,6 +37,7 @@ export class UnitIngest {
   #target: Offsets | null = null;
   #failure: TidemarkError | null = null;
   #topics: string[] = [];
+  #taking: Promise<unknown> = Promise.resolve();
 
   constructor(options: UnitIngestOptions) {
     this.#options = options;
@@ -70,13 +71,18 @@ export class UnitIngest {
    * @throws TidemarkError TM307 when Kafka expired what is missing, TM306 when it lost it, TM301
    */
   async begin(mark: Mark): Promise<void> {
+    const watermarks = new Map<string, Watermarks[]>();
+    for (const topic of Object.keys(this.#assignment))
+      watermarks.set(topic, await this.#options.watermarks(topic));
+    // A batch on its way into the store would be read, and stored, a second time.
+    await this.#taking;
     this.#mark = mark;
     const starts: { topic: string; partition: number; start: number }[] = [];
     for (const [topic, partitions] of Object.entries(this.#assignment)) {
-      const watermarks = await this.#options.watermarks(topic);
       for (const partition of partitions) {
+        if (this.#options.reader.position(topic, partition) !== null) continue;
         const wanted = this.#next.get(`${topic}/${partition}`) ?? mark.offsets[topic]?.[partition] ?? 0;
-        const start = this.#checkedStart(topic, partition, wanted, watermarks[partition]);
+        const start = this.#checkedStart(topic, partition, wanted, watermarks.get(topic)?.[partition]);
         starts.push({ topic, partition, start });
       }
     }
@@ -115,7 +121,13 @@ export class UnitIngest {
   }
 
   /** For GroupReader: whether the records are in the store now. */
-  async take(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean> {
+  take(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean> {
+    const taken = this.#take(topic, partition, messages);
+    this.#taking = taken;
+    return taken;
+  }
+
+  async #take(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean> {
     const mark = this.#mark;
     if (!mark) return false;
     try {

@@ -1,0 +1,166 @@
+/** The room's entry: delivers to every destination of the configuration, until stopped. */
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import type { Admin } from 'kafkajs';
+import type { SinkKind } from '../connector/sink.ts';
+import { migrateControl, openControl } from '../platform/control.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import { createKafka, kafkaError } from '../platform/kafka.ts';
+import { errorFields, type Logger } from '../platform/log.ts';
+import { RegistryClient } from '../platform/registry.ts';
+import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import type { ParkedTable } from '../publish/progress.ts';
+import { topicNames } from '../publish/record-format.ts';
+import { type DestinationSnapshot, DestinationWorker } from './destination-worker.ts';
+import { reactTo } from './failure-policy.ts';
+import { Ledger } from './ledger.ts';
+import { ProgressFollower } from './progress-follower.ts';
+import { RowSchemas } from './row-schemas.ts';
+import type { DeliveredWindow } from './unit-worker.ts';
+import { Wake } from './wake.ts';
+
+export interface DeliveryOptions {
+  config: ResolvedConfig;
+  /** By the value of `connector.class`. */
+  sinkKinds: ReadonlyMap<string, SinkKind>;
+  log: Logger;
+  /** Called after a Window's Receipt is in the ledger. */
+  onDelivery?: (delivery: DeliveredWindow) => void;
+  /** Names; all when not given. */
+  destinations?: readonly string[];
+}
+
+export interface DeliverySnapshot {
+  destinations: DestinationSnapshot[];
+  /** Tables whose changes go to the parked topic, by `schema.table`. */
+  parked: Readonly<Record<string, ParkedTable>>;
+  /** Newest Progress, or null before the first was read. */
+  progress: { position: string; commitTimeUs: bigint } | null;
+}
+
+export interface Delivery {
+  /** Finishes or abandons the Windows in flight, leaves the groups and closes everything. */
+  stop(): Promise<void>;
+  snapshot(): DeliverySnapshot;
+}
+
+/**
+ * Starts a worker per destination and returns at once; Kafka, the control database, the registry and destinations
+ * may all be down meanwhile: it waits for each as long as it takes.
+ * @throws TidemarkError TM101 for an unknown destination or connector
+ */
+export async function startDelivery(options: DeliveryOptions): Promise<Delivery> {
+  const { config, sinkKinds, onDelivery = () => {} } = options;
+  const log = options.log.child({ role: 'deliver' });
+  const chosen = config.destinations.filter(({ name }) => options.destinations?.includes(name) ?? true);
+  for (const name of options.destinations ?? []) {
+    if (!chosen.some((destination) => destination.name === name))
+      throw new TidemarkError('TM101', `there is no destination ${name}`);
+  }
+  const kinds = chosen.map(({ file, kind }) => {
+    const found = sinkKinds.get(kind);
+    if (!found) throw new TidemarkError('TM101', `${file}: there is no connector ${kind}`);
+    return found;
+  });
+
+  const kafka = createKafka(config.kafka, log);
+  const pool = openControl(config.control, log, Math.max(4, chosen.length * 2));
+  const registry = new RegistryClient(config.registry, log);
+  const ledger = new Ledger(pool, config.source.id);
+  const schemas = new RowSchemas(registry);
+  const watermarks = new WatermarkReader(kafka.admin());
+  const follower = new ProgressFollower({
+    kafka,
+    topic: topicNames(config.kafka.topicPrefix).progress,
+    sourceId: config.source.id,
+    sessionTimeoutMs: config.kafka.sessionTimeoutMs,
+    log,
+  });
+  const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
+  const workers = chosen.map(
+    (destination, i) =>
+      new DestinationWorker({
+        config,
+        destination,
+        kind: kinds[i]!,
+        owner,
+        kafka,
+        pool,
+        ledger,
+        follower,
+        schemas,
+        watermarks: (topic) => watermarks.of(topic),
+        log,
+        onDelivery,
+      }),
+  );
+
+  const stopping = new Wake();
+  let stopped = false;
+  const migrated = (async () => {
+    for (let attempt = 0; !stopped; attempt++) {
+      try {
+        const applied = await migrateControl(pool);
+        if (applied.length > 0) log.info('migrated the control schema', { applied });
+        break;
+      } catch (error) {
+        const failure = error instanceof TidemarkError ? error : new TidemarkError('TM409', 'cannot migrate');
+        log.warn('the control schema is not ready', errorFields(failure));
+        await stopping.wait(reactTo(failure, attempt).delayMs);
+      }
+    }
+    if (stopped) return;
+    follower.start();
+    for (const worker of workers) worker.start();
+  })();
+
+  return {
+    async stop() {
+      stopped = true;
+      stopping.ring();
+      await migrated;
+      await Promise.all(workers.map((worker) => worker.stop()));
+      await follower.stop();
+      await watermarks.close();
+      registry.close();
+      await pool.end();
+    },
+    snapshot: () => ({
+      destinations: workers.map((worker) => worker.snapshot()),
+      parked: follower.parked,
+      progress: follower.newest && {
+        position: follower.newest.position,
+        commitTimeUs: follower.newest.commitTimeUs,
+      },
+    }),
+  };
+}
+
+/** First and next offsets of topics, over one connection that is made when it is first needed. */
+class WatermarkReader {
+  readonly #admin: Admin;
+  #connected: Promise<void> | null = null;
+
+  constructor(admin: Admin) {
+    this.#admin = admin;
+  }
+
+  async of(topic: string): Promise<{ low: number; high: number }[]> {
+    try {
+      this.#connected ??= this.#admin.connect();
+      await this.#connected;
+      const found = await this.#admin.fetchTopicOffsets(topic);
+      const result: { low: number; high: number }[] = [];
+      for (const { partition, low, high } of found)
+        result[partition] = { low: Number(low), high: Number(high) };
+      return result;
+    } catch (error) {
+      this.#connected = null;
+      throw kafkaError(error, `ask for the offsets of ${topic}`);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#admin.disconnect().catch(() => {});
+  }
+}
