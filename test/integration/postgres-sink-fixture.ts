@@ -30,9 +30,14 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
-export async function startPostgres(): Promise<TestServer> {
+/** @param flags more settings of the server, given the (existing) folder that it can read */
+export async function startPostgres(
+  flags: (directory: string) => Promise<string[]> = async () => [],
+): Promise<TestServer> {
   const directory = await mkdtemp(path.join(tmpdir(), 'tidemark-postgres-sink-'));
+  await chmod(directory, 0o755);
   const port = await freePort();
+  const postgresFlags = ['-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='];
   const server = new EmbeddedPostgres({
     databaseDir: path.join(directory, 'data'),
     port,
@@ -42,12 +47,12 @@ export async function startPostgres(): Promise<TestServer> {
     persistent: false,
     createPostgresUser: true,
     initdbFlags: ['--encoding=UTF8', '--locale=C'],
-    postgresFlags: ['-c', 'listen_addresses=127.0.0.1', '-c', 'unix_socket_directories='],
+    postgresFlags,
     onLog: () => undefined,
     onError: () => undefined,
   });
-  await chmod(directory, 0o755);
   await server.initialise();
+  postgresFlags.push(...(await flags(directory)).flatMap((flag) => ['-c', flag]));
   await server.start();
   let databases = 0;
   const connect = async (database: string) => {

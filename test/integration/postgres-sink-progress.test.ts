@@ -1,4 +1,6 @@
 /** The Postgres sink: a Window is merged once, whole or not at all, by one owner. */
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
 import type { MergeSink } from '../../src/connector/sink.ts';
@@ -156,6 +158,46 @@ describe('faults', () => {
     expect((await readAll(sink, users, at(1))).length).toBe(6000);
     await Promise.all([sink.close(), admin.end()]);
   });
+
+  test.each(['lost before it arrives', 'lost after it arrived'])(
+    'a COMMIT of unknown outcome: %s',
+    async (which) => {
+      const database = await server.database();
+      let cut = true;
+      const proxy = createServer((near) => {
+        const far = connect(server.port, '127.0.0.1');
+        near.on('error', () => undefined);
+        far.on('error', () => undefined);
+        far.on('close', () => near.destroy());
+        near.on('close', () => far.destroy());
+        far.on('data', (data) => void (near.destroyed || near.write(data)));
+        near.on('data', async (data) => {
+          if (!cut || !data.includes('SET position = ')) return void far.write(data);
+          cut = false;
+          far.removeAllListeners('data');
+          if (which === 'lost after it arrived') {
+            far.write(data);
+            await once(far, 'data');
+          }
+          near.destroy();
+        });
+      });
+      await once(proxy.listen(0, '127.0.0.1'), 'listening');
+      const through = {
+        ...options(server, database),
+        'connection.port': (proxy.address() as AddressInfo).port,
+      };
+      const sink = (await postgresSink.open(context(), through)) as MergeSink;
+      const window = windowOf(1, [mergeTable(users, { states: [upsert(users, ['1', 'a', 'b'])] })]);
+      expect(await failure(sink.mergeWindow(window))).toMatchObject({ code: 'TM401', retry: 'transient' });
+      expect(await sink.mergeWindow(window)).toMatchObject({
+        alreadyHeld: which === 'lost after it arrived',
+      });
+      expect(await readAll(sink, users, at(1))).toEqual([['1', 'a', 'b']]);
+      await sink.close();
+      proxy.close();
+    },
+  );
 
   test('a failing row stream rolls back, passes its own error on and leaves the connection usable', () =>
     withSink(server, async (sink) => {

@@ -282,8 +282,8 @@ async function run(seed: number): Promise<void> {
     const large = random.chance(0.3);
     for (const model of models) {
       model.startWindow();
-      const operations = large && random.chance(0.7) ? 1500 : random.below(60);
-      for (let i = 0; i < operations; i++) model.operate(large ? 1500 : 40);
+      const operations = large && random.chance(0.7) ? 3000 : random.below(60);
+      for (let i = 0; i < operations; i++) model.operate(large ? 3000 : 40);
     }
     if (random.chance(0.1)) {
       const previous = sink;

@@ -106,6 +106,21 @@ describe.each(sizes)('merging by $path', ({ extra }) => {
       expect(rows).toEqual([['1.00', 'b', 'k']]);
     }));
 
+  test('a key type of an extension is compared with its own equality', () =>
+    withSink(server, async (sink, database) => {
+      const admin = await server.connect(database);
+      await admin.query('CREATE EXTENSION citext SCHEMA public');
+      await admin.end();
+      const mail = shape('app', 'mail', ['address public.citext key', 'note text', 'kept text']);
+      const more = Array.from({ length: extra }, (_, i) => upsert(mail, [`filler ${i}`, null, null]));
+      const first = [upsert(mail, ['Bob', 'a', 'k']), upsert(mail, ['Eve', 'a', 'k']), ...more];
+      await sink.mergeWindow(windowOf(1, [mergeTable(mail, { states: first })]));
+      const second = [upsert(mail, ['bob', 'b', undefined], ['Bob']), remove('Bob'), remove('Eve'), ...more];
+      await sink.mergeWindow(windowOf(2, [mergeTable(mail, { states: second })]));
+      const rows = (await readAll(sink, mail, at(2))).filter(([address]) => !address!.startsWith('filler'));
+      expect(rows).toEqual([['bob', 'b', 'k']]);
+    }));
+
   test('tables without a key are counted, also with types that know no equality', () =>
     withSink(server, async (sink) => {
       const events = shape('app', 'events', ['body json', 'place point', 'n integer']);

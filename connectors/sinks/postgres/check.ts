@@ -1,20 +1,18 @@
 /** `tidemark check`: whether the destination is fit, each finding with the statement that mends it. */
 
 import { asTidemarkError } from '../../../src/connector/failure.ts';
-import type { CheckFinding, SinkContext } from '../../../src/connector/sink.ts';
+import type { CheckFinding, OptionValues, SinkContext } from '../../../src/connector/sink.ts';
 import { Session } from './client.ts';
 import { asSinkFailure } from './failures.ts';
-import type { PostgresSettings } from './options.ts';
+import { type PostgresSettings, resolveSettings } from './options.ts';
 import { quoteName } from './quote.ts';
 
 const oldestVersion = 14;
 
-export async function checkDestination(
-  context: SinkContext,
-  settings: PostgresSettings,
-): Promise<CheckFinding[]> {
+export async function checkDestination(context: SinkContext, options: OptionValues): Promise<CheckFinding[]> {
   let session: Session | null = null;
   try {
+    const settings = resolveSettings(options);
     session = await Session.open(settings, context.destination);
     return await findings(session, settings);
   } catch (error) {

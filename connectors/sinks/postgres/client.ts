@@ -44,8 +44,8 @@ export class Session {
       port: settings.port,
       database: settings.database,
       user: settings.user,
-      // An empty text keeps pg from reading PGPASSWORD or a password file that the instance file does not name.
-      password: settings.password ?? '',
+      // A function keeps pg from reading PGPASSWORD or a password file that the instance file does not name.
+      password: () => settings.password ?? '',
       ssl: settings.tls,
       application_name: `tidemark/${destination}`.slice(0, 63),
       connectionTimeoutMillis: connectTimeoutMs,

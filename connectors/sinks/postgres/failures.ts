@@ -139,6 +139,9 @@ export function asSinkFailure(
   const about = tables.length > 0 ? ` (${tables.map(tableName).join(', ')})` : '';
   if (state === null) {
     const code = (error as { code?: unknown } | null)?.code;
+    const refusal = refusedBeforeLogin(error);
+    if (refusal)
+      return new TidemarkError('TM402', `${destination}: ${refusal.what}`, { remedy: refusal.remedy });
     const detail =
       typeof code === 'string' ? code : error instanceof Error ? safeMessage(error) : 'unknown failure';
     return new TidemarkError('TM401', `${destination}: the connection failed: ${detail}`, {
@@ -151,6 +154,25 @@ export function asSinkFailure(
     `${destination}: ${found?.meaning ?? 'Postgres failed'}${about}, SQLSTATE ${state}${place(error as ServerError)}`,
     { cause: redact(error), ...(found?.remedy === undefined ? {} : { remedy: found.remedy }) },
   );
+}
+
+/** Certificates and passwords that fail on our side of the connection, without a SQLSTATE. */
+function refusedBeforeLogin(error: unknown): { what: string; remedy: string } | null {
+  if (!(error instanceof Error)) return null;
+  const code = String((error as { code?: unknown }).code ?? '');
+  if (error.message.startsWith('SASL')) {
+    return {
+      what: 'the password was not accepted',
+      remedy: 'Set connection.password to the role’s password.',
+    };
+  }
+  if (/CERT|^ERR_(TLS|SSL|OSSL)|^EPROTO$/.test(code) || /support SSL/.test(error.message)) {
+    return {
+      what: `TLS failed${code ? `: ${code}` : ': the server has no TLS'}`,
+      remedy: 'Set tls.ca to the authority of the server’s certificate, or change tls.mode.',
+    };
+  }
+  return null;
 }
 
 function place(error: ServerError): string {

@@ -8,6 +8,6 @@ export const postgresSink: SinkKind = {
   name: 'postgres',
   unit: 'destination',
   options: optionFields,
-  check: async (context, options) => checkDestination(context, resolveSettings(options)),
+  check: checkDestination,
   open: async (context, options) => new PostgresSink(context, resolveSettings(options)),
 };

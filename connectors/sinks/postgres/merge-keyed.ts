@@ -14,11 +14,14 @@ import type { Cell, MergeTable, RowState } from '../../../src/connector/sink.ts'
 import { KeyedPlan, missingSource } from './keyed-plan.ts';
 import type { MergeRun } from './merge-run.ts';
 import { quoteCell } from './quote.ts';
-import { CopyTarget, createStage, type StageColumn, valuesRelation } from './stage.ts';
-
-/** A table with more than this in a Window is staged by COPY. Measured: VALUES wins below, COPY above. */
-const smallRows = 500;
-const smallCharacters = 128 * 1024;
+import {
+  CopyTarget,
+  createStage,
+  type StageColumn,
+  smallCharacters,
+  smallRows,
+  valuesRelation,
+} from './stage.ts';
 
 /** Staged rows after which the planner's guess is not good enough. */
 const analyzeRows = 1000;

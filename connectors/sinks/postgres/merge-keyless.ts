@@ -9,10 +9,16 @@ import type { MergeTable, RowCount } from '../../../src/connector/sink.ts';
 import { lostRows } from './batch.ts';
 import type { MergeRun } from './merge-run.ts';
 import { quoteCell, quoteName, quoteTable } from './quote.ts';
-import { CopyTarget, createStage, type StageColumn, stageColumns, valuesRelation } from './stage.ts';
+import {
+  CopyTarget,
+  createStage,
+  type StageColumn,
+  smallCharacters,
+  smallRows,
+  stageColumns,
+  valuesRelation,
+} from './stage.ts';
 
-const smallRows = 500;
-const smallCharacters = 128 * 1024;
 const analyzeRows = 1000;
 
 export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<void> {

@@ -15,7 +15,7 @@ export class MergeRun {
   /** Number of the table within the Window, for the names of temporary tables. */
   tableNumber = 0;
   readonly #hash = new RowHash();
-  /** Tables known to hold rows, by name; survives the Window, so that a table is asked about once. */
+  /** Tables known to hold rows, by quoted name; survives the Window, so that a table is asked about once. */
   readonly #filled: Set<string>;
 
   constructor(session: Session, destination: string, filled: Set<string>) {
@@ -65,7 +65,7 @@ export class MergeRun {
 
   /** Whether the target holds no row, so that rows may go straight into it. */
   async isEmpty(shape: TableShape): Promise<boolean> {
-    const name = tableName(shape);
+    const name = quoteTable(shape);
     if (this.#filled.has(name)) return false;
     this.#filled.add(name);
     const [result] = await this.session.run(`SELECT EXISTS (SELECT FROM ${quoteTable(shape)})`);

@@ -1,6 +1,6 @@
 /** The sink: one connection for merges, one more for each read-back. */
 import { TidemarkError } from '../../../src/connector/failure.ts';
-import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type { TableShape } from '../../../src/connector/shape.ts';
 import type {
   Held,
   MergeSink,
@@ -18,7 +18,7 @@ import { mergeKeyless } from './merge-keyless.ts';
 import { MergeRun } from './merge-run.ts';
 import type { PostgresSettings } from './options.ts';
 import { decideMerge, lockProgress, raiseToken, readProgress, saveProgress } from './progress.ts';
-import { hasCanonicalText, typeSchema } from './quote.ts';
+import { hasCanonicalText, quoteTable, typeSchema } from './quote.ts';
 import { readRows } from './read-back.ts';
 import { ensureTables, shapeFingerprint } from './tables.ts';
 
@@ -29,7 +29,7 @@ export class PostgresSink implements MergeSink {
   #session: Session | null = null;
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
-  /** Tables seen by a committed merge, with the fingerprint of the shape that was checked. */
+  /** Tables seen by a committed merge, by quoted name (`a.b` has two readings unquoted), with the fingerprint of the shape that was checked. */
   #known = new Map<string, string>();
   #filled = new Set<string>();
 
@@ -120,11 +120,11 @@ export class PostgresSink implements MergeSink {
   }
 
   async #ensureTables(session: Session, tables: readonly MergeTable[]): Promise<Map<string, string>> {
-    const seen = new Map(tables.map(({ shape }) => [tableName(shape), shapeFingerprint(shape)]));
+    const seen = new Map(tables.map(({ shape }) => [quoteTable(shape), shapeFingerprint(shape)]));
     const unseen = tables
       .map(({ shape }) => shape)
       .filter((shape) => {
-        return this.#known.get(tableName(shape)) !== seen.get(tableName(shape));
+        return this.#known.get(quoteTable(shape)) !== seen.get(quoteTable(shape));
       });
     if (unseen.length > 0) await ensureTables(session, unseen, this.#context);
     return seen;

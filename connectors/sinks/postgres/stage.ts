@@ -4,6 +4,13 @@ import type { Cell } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
 import { quoteCell, typeText } from './quote.ts';
 
+/**
+ * What a table may have in a Window to go as VALUES; more is staged by COPY. A Window of rows of 250 characters, a
+ * third of them partial, on loopback: 100 rows 3 ms against 9, 800 rows 15 against 20, 1600 rows 33 against 30.
+ */
+export const smallRows = 1000;
+export const smallCharacters = 256 * 1024;
+
 /** Sent per COPY: large enough that the round trip does not count, small enough to hold two of. */
 const chunkCharacters = 1 << 20;
 
