@@ -1,0 +1,68 @@
+/** What a table's result means and what to do about it, in words. */
+import type { TableShape } from '../connector/shape.ts';
+import { tableName } from '../connector/shape.ts';
+import type { SourceConfig } from '../platform/resolved-config.ts';
+import { type CatalogueTable, columnPolicy, hasIdentity } from '../replicate/catalogue.ts';
+import type { TableReport } from './report.ts';
+
+/** Columns that cannot be compared, because only one side has them. */
+export interface UncomparedColumns {
+  /** In the contract, but dropped or renamed at the source, without a Change since. */
+  gone: string[];
+  /** At the source, but in no Change so far. */
+  added: string[];
+}
+
+export function uncomparedColumns(
+  source: SourceConfig,
+  table: CatalogueTable,
+  shape: TableShape,
+): UncomparedColumns {
+  const known = new Set(shape.columns.map(({ name }) => name));
+  const present = new Set(table.columns.map(({ name }) => name));
+  return {
+    gone: [...known].filter((name) => !present.has(name)),
+    added: table.columns
+      .filter((column) => !known.has(column.name) && !column.generated)
+      .filter((column) => columnPolicy(source, table, column) === 'keep')
+      .map(({ name }) => name),
+  };
+}
+
+/** @returns null where there is nothing to say */
+export function hintFor(
+  table: CatalogueTable,
+  report: Pick<TableReport, 'status' | 'missing' | 'extra' | 'different' | 'countsExact'>,
+  { gone, added }: UncomparedColumns,
+): string | null {
+  const name = tableName(table);
+  const parts: string[] = [];
+  if (report.status === 'different') {
+    const { missing, extra, different } = report;
+    if (!hasIdentity(table)) {
+      parts.push(
+        `${name} has no replica identity, so only its inserts and truncates are published: rows updated or deleted at the source stay as they were at the destination. Give it a primary key, or: alter table ${name} replica identity full; then rebuild the destination's table.`,
+      );
+    } else if (missing > 0 && extra === 0 && different === 0) {
+      parts.push(
+        'Only rows are missing: they may be from before the slot was made, which the stream alone does not carry, or were deleted at the destination by hand.',
+      );
+    } else if (extra > 0 && missing === 0 && different === 0) {
+      parts.push('Only the destination has rows too many: somebody else may write to it.');
+    } else {
+      parts.push(
+        'If nobody writes to the destination by hand, rebuild its table and report this: delivery is meant to make it equal.',
+      );
+    }
+    if (!report.countsExact) parts.push('More rows differ than were examined; the counts are lower bounds.');
+  }
+  if (gone.length > 0) {
+    parts.push(
+      `Not compared: ${gone.join(', ')}, dropped or renamed at the source without a Change of the table since.`,
+    );
+  }
+  if (added.length > 0) {
+    parts.push(`Not compared: ${added.join(', ')}, new at the source and in no Change so far.`);
+  }
+  return parts.length === 0 ? null : parts.join(' ');
+}
