@@ -154,7 +154,7 @@ describe('check', () => {
   test('a fit destination is ok, foreign tables are a warning', async () => {
     const database = await server.database();
     expect(await postgresSink.check(context(), options(server, database))).toEqual([
-      { level: 'ok', what: expect.stringContaining('Postgres 18'), remedy: null },
+      { level: 'ok', what: expect.stringMatching(/^Postgres \d+ answers/), remedy: null },
     ]);
     const sink = await openSink(server, database);
     await sink.mergeWindow(windowOf(1, [mergeTable(users, {})]));
