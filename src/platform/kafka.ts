@@ -45,8 +45,8 @@ function saslOptions({ sasl }: KafkaConfig): Pick<KafkaJsConfig, 'sasl'> {
 }
 
 /**
- * kafkajs calls every lost connection an error, while its callers retry and report what matters. So its errors are
- * our warnings, and of an entry only the message and names pass: never a record.
+ * kafkajs calls every lost connection an error, and every retry a warning, while its callers retry and report what
+ * matters. So its errors are our warnings, the rest is for debugging, and of an entry only the message and names pass: never a record.
  */
 function writeEntry(log: Logger, { level, namespace, log: entry }: LogEntry): void {
   const fields: Record<string, unknown> = { kafkajs: namespace };

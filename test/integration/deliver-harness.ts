@@ -1,0 +1,141 @@
+/** One stack for a test file, and a delivery of one or more destinations over it. */
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Kafka } from 'kafkajs';
+import pg from 'pg';
+import { type Stack, startStack } from '../../compose/local-stack.ts';
+import type { SinkKind } from '../../src/connector/sink.ts';
+import { type Delivery, startDelivery } from '../../src/deliver/delivery.ts';
+import type { DeliveredWindow } from '../../src/deliver/unit-worker.ts';
+import { createKafka } from '../../src/platform/kafka.ts';
+import { createLogger, type LogLevel } from '../../src/platform/log.ts';
+import { endpointFromUrl } from '../../src/platform/postgres-endpoint.ts';
+import { RegistryClient } from '../../src/platform/registry.ts';
+import type { DestinationConfig, KafkaConfig, ResolvedConfig } from '../../src/platform/resolved-config.ts';
+import { FakeSource } from './deliver-source.ts';
+
+export const log = createLogger({
+  level: (process.env.TIDEMARK_TEST_LOG as LogLevel | undefined) ?? 'error',
+});
+
+export interface Harness {
+  stack: Stack;
+  kafka: Kafka;
+  registry: RegistryClient;
+  pool: pg.Pool;
+  directory: string;
+  config(source: FakeSource, destinations: Partial<DestinationConfig>[]): ResolvedConfig;
+  source(): FakeSource;
+  stop(): Promise<void>;
+}
+
+export async function startHarness(): Promise<Harness> {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-deliver-'));
+  // Postgres runs as another user and must get through.
+  chmodSync(directory, 0o755);
+  const stack = await startStack({ directory: join(directory, 'stack') });
+  const { TIDEMARK_SOURCE_URL, TIDEMARK_KAFKA_BROKERS, TIDEMARK_REGISTRY_URL } = stack.environment;
+  const control = await endpointFromUrl(TIDEMARK_SOURCE_URL!);
+  const kafkaConfig = (prefix: string): KafkaConfig => ({
+    brokers: TIDEMARK_KAFKA_BROKERS!.split(','),
+    clientId: 'tidemark-test',
+    tls: false,
+    sasl: null,
+    topicPrefix: prefix,
+    partitions: 2,
+    replicationFactor: 1,
+    minInsyncReplicas: 1,
+    retentionMs: -1,
+    rowMaxBytes: 64 << 20,
+    compression: 'none',
+    batchMaxBytes: 16 << 20,
+    transactionTimeoutMs: 60_000,
+    sessionTimeoutMs: 6000,
+  });
+  const registryConfig = { url: TIDEMARK_REGISTRY_URL!, username: null, password: null, tls: false as const };
+  const kafka = createKafka(kafkaConfig('unused'), log);
+  const registry = new RegistryClient(registryConfig, log);
+  const pool = new pg.Pool({ connectionString: TIDEMARK_SOURCE_URL!, max: 2 });
+  pool.on('error', () => {});
+  return {
+    stack,
+    kafka,
+    registry,
+    pool,
+    directory,
+    source: () => new FakeSource(kafka, registry),
+    config: (source, destinations): ResolvedConfig => ({
+      file: join(directory, 'tidemark.yaml'),
+      source: {
+        id: source.sourceId,
+        endpoint: control,
+        slot: 's',
+        publication: 'p',
+        tables: [],
+        tenantColumn: null,
+        personalColumns: [],
+        heartbeatIntervalMs: 1000,
+        statusIntervalMs: 1000,
+      },
+      kafka: kafkaConfig(source.prefix),
+      registry: registryConfig,
+      control,
+      deliver: {
+        instancesDirectory: directory,
+        spillDirectory: join(directory, 'spill'),
+        spillMaxBytes: 4 * 2 ** 30,
+        spillMemoryBytes: 128 << 20,
+      },
+      destinations: destinations.map((each) => ({
+        name: 'warehouse',
+        file: 'warehouse.json',
+        kind: 'memory',
+        tables: ['app.*'],
+        cadenceMs: 0,
+        tableCadenceMs: {},
+        windowMaxRecords: 100_000,
+        options: {},
+        ...each,
+      })),
+      observe: { metricsHost: '127.0.0.1', metricsPort: null },
+    }),
+    async stop() {
+      registry.close();
+      await pool.end();
+      await stack.stop();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function deliver(
+  config: ResolvedConfig,
+  kind: SinkKind,
+  onDelivery?: (delivery: DeliveredWindow) => void,
+): Promise<Delivery> {
+  return startDelivery({
+    config,
+    sinkKinds: new Map([[kind.name, kind]]),
+    log,
+    ...(onDelivery ? { onDelivery } : {}),
+  });
+}
+
+/** Polls until the probe gives something true. */
+export async function until<T>(what: string, probe: () => T | Promise<T>, timeoutMs = 60_000): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const found = await probe();
+    if (found) return found;
+    if (Date.now() > deadline) throw new Error(`timed out: ${what}`);
+    await sleep(20);
+  }
+}
+
+/** Every Unit's mark is at the Position or beyond. */
+export function marksAt(delivery: Delivery, position: string, units = 1): boolean {
+  const all = delivery.snapshot().destinations.flatMap((each) => each.units);
+  return all.length >= units && all.every(({ mark }) => mark !== null && mark >= position);
+}
