@@ -1,6 +1,5 @@
 /** `tidemark run`: the pipeline's roles in this process, until a signal or an error that needs somebody. */
 
-import { startDelivery } from '../deliver/delivery.ts';
 import { startMetrics } from '../observe/metrics.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { startReader } from '../publish/reader.ts';
@@ -30,8 +29,9 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
   const reader = chosen.has('replicate')
     ? startReader({ config, log: log.child({ role: 'replicate' }), onProgress: metrics.onProgress })
     : null;
+  // Loaded when needed: a process that only replicates does without DuckDB.
   const delivery = chosen.has('deliver')
-    ? await startDelivery({
+    ? await (await import('../deliver/delivery.ts')).startDelivery({
         config,
         sinkKinds: context.sinkKinds,
         log: log.child({ role: 'deliver' }),

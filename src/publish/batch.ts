@@ -77,12 +77,6 @@ export class Batch {
     return [this, rest];
   }
 
-  countOf(topic: string, partition: number): number {
-    let count = 0;
-    for (const message of this.topics.get(topic) ?? []) if (message.partition === partition) count++;
-    return count;
-  }
-
   savepoint(topic: string): { messages: number; records: number; bytes: number; changes: number } {
     const messages = this.topics.get(topic)?.length ?? 0;
     return { messages, records: this.records, bytes: this.bytes, changes: this.changes };

@@ -418,7 +418,10 @@ export class Publisher implements PgoutputHandler {
   }
 
   #headers(link: KeyLink | null): { headers: IHeaders; bytes: number } {
-    const headers: IHeaders = { [header.position]: this.#position, [header.format]: formatHeader };
+    const headers: IHeaders = {
+      [header.position]: Buffer.from(this.#position, 'latin1'),
+      [header.format]: formatHeader,
+    };
     if (!link) return { headers, bytes: 80 };
     headers[link.name] = link.key;
     return { headers, bytes: 100 + link.key.length };
@@ -502,14 +505,11 @@ export class Publisher implements PgoutputHandler {
     const { producer, topics, progressSchemaId, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
-        const acknowledged = await producer.send(
-          [...batch.topics].map(([topic, messages]) => ({ topic, messages })),
-        );
-        for (const { topic, partition, baseOffset } of acknowledged) {
-          const count = batch.countOf(topic, partition);
+        const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
+        for (const { topic, partition, endOffset } of await producer.send(batches)) {
           const ends = [...(this.#endOffsets[topic] ?? [])];
           while (ends.length <= partition) ends.push(0n);
-          ends[partition] = baseOffset + BigInt(count);
+          ends[partition] = endOffset;
           this.#endOffsets[topic] = ends;
         }
         await failpoint('after-produce');

@@ -17,11 +17,36 @@ export interface TopicBatch {
   messages: Message[];
 }
 
-/** Offset of the first record, by `topic` and partition, that a send was given. */
-export interface Acknowledged {
+/** Where a partition ends after a send. */
+export interface PartitionEnd {
   topic: string;
   partition: number;
-  baseOffset: bigint;
+  /** Last record + 1. */
+  endOffset: bigint;
+}
+
+/**
+ * kafkajs copies a partition's list of messages for every message it adds to it (groupMessagesPerPartition), so that a
+ * send costs the square of its size: 4 MiB in one send ran at 25 k rows/s, in portions of this many at 40 k.
+ */
+const portionMessages = 1000;
+
+function* portions(batches: TopicBatch[]): Generator<TopicBatch[]> {
+  let part: TopicBatch[] = [];
+  let room = portionMessages;
+  for (const { topic, messages } of batches) {
+    for (let from = 0; from < messages.length; ) {
+      const slice = messages.slice(from, from + room);
+      part.push({ topic, messages: slice });
+      from += slice.length;
+      room -= slice.length;
+      if (room > 0) continue;
+      yield part;
+      part = [];
+      room = portionMessages;
+    }
+  }
+  if (part.length > 0) yield part;
 }
 
 /** kafkajs numbers codecs as Kafka does; zstd (4) is registered in platform/kafka.ts. */
@@ -59,8 +84,29 @@ export class TransactionalProducer {
     });
   }
 
-  /** Sends into the current transaction, beginning one where needed. */
-  async send(batches: TopicBatch[]): Promise<Acknowledged[]> {
+  /**
+   * Sends into the current transaction, beginning one where needed.
+   * @returns the end offset (last record + 1) of every partition written
+   */
+  async send(batches: TopicBatch[]): Promise<PartitionEnd[]> {
+    const ends = new Map<string, PartitionEnd>();
+    for (const part of portions(batches)) {
+      const counts = new Map<string, number>();
+      for (const { topic, messages } of part) {
+        for (const { partition } of messages) {
+          const name = `${topic}/${partition}`;
+          counts.set(name, (counts.get(name) ?? 0) + 1);
+        }
+      }
+      for (const { topic, partition, baseOffset } of await this.#sendPortion(part)) {
+        const name = `${topic}/${partition}`;
+        ends.set(name, { topic, partition, endOffset: baseOffset + BigInt(counts.get(name) ?? 0) });
+      }
+    }
+    return [...ends.values()];
+  }
+
+  #sendPortion(batches: TopicBatch[]): Promise<{ topic: string; partition: number; baseOffset: bigint }[]> {
     return this.#guard('produce', async () => {
       this.#transaction ??= await this.#producer.transaction();
       const metadata = await this.#transaction.sendBatch({
