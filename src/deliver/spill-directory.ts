@@ -16,7 +16,7 @@ export async function createSpillDirectory(spillDirectory: string, destination: 
   try {
     await mkdir(parent, { recursive: true });
     for (const name of await readdir(parent)) {
-      if (!ours.has(join(parent, name)) && !isAlive(name))
+      if (!ours.has(join(parent, name)) && isAbandoned(name))
         await rm(join(parent, name), { recursive: true, force: true });
     }
     const path = join(parent, `${process.pid}-${randomBytes(4).toString('hex')}`);
@@ -37,14 +37,15 @@ export async function removeSpillDirectory(path: string): Promise<void> {
   await rm(path, { recursive: true, force: true });
 }
 
-/** Whether the process that made the folder may still use it. A pid that is ours is a container's earlier life. */
-function isAlive(name: string): boolean {
-  const pid = Number(/^(\d+)-[0-9a-f]+$/.exec(name)?.[1] ?? 0);
-  if (pid === 0 || pid === process.pid) return false;
+/** Whether the folder is of our making and its process is gone. A pid that is ours is a container's earlier life. */
+function isAbandoned(name: string): boolean {
+  const pid = Number(/^(\d+)-[0-9a-f]{8}$/.exec(name)?.[1] ?? 0);
+  if (pid === 0) return false;
+  if (pid === process.pid) return true;
   try {
     process.kill(pid, 0);
-    return true;
+    return false;
   } catch (error) {
-    return (error as { code?: unknown }).code === 'EPERM';
+    return (error as { code?: unknown }).code === 'ESRCH';
   }
 }

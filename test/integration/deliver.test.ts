@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { deliver, type Harness, marksAt, startHarness, until } from './deliver-harness.ts';
 import { MemoryStore, memorySink } from './deliver-memory-sink.ts';
-import { shape } from './deliver-source.ts';
+import { shape } from './deliver-records.ts';
 
 let harness: Harness;
 beforeAll(async () => {

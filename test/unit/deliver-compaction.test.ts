@@ -1,0 +1,332 @@
+/**
+ * The fast path from records to a merged destination (store, compaction, SDK) against its slow twin: the table kept
+ * as a map, Change by Change. Random histories; the seed is printed with every failure.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { KafkaMessage, Message } from 'kafkajs';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
+import type { MergeSink, PartialRow, Row, RowEvent } from '../../src/connector/sink.ts';
+import { appendTables, mergeTables } from '../../src/deliver/compact-window.ts';
+import { RowSchemas } from '../../src/deliver/row-schemas.ts';
+import { UnitIngest } from '../../src/deliver/unit-ingest.ts';
+import { WindowStore } from '../../src/deliver/window-store.ts';
+import { MemoryStore, memorySink } from '../integration/deliver-memory-sink.ts';
+import { type Change, shape, TableRecords } from '../integration/deliver-records.ts';
+import { type Random, random } from './deliver-random.ts';
+
+let directory: string;
+let store: WindowStore;
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'tidemark-compaction-'));
+  store = await WindowStore.open({
+    directory: join(directory, 's'),
+    memoryBytes: 64 << 20,
+    maxBytes: 1 << 30,
+  });
+});
+afterAll(async () => {
+  await store?.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+let serial = 0;
+
+class Bench {
+  readonly #schemaTexts: string[] = [];
+  readonly schemas = new RowSchemas({ schemaById: async (id) => this.#schemaTexts[id]! });
+  readonly unit = store.unit(`u${serial++}`);
+  readonly ingest: UnitIngest;
+  readonly #offsets = new Map<string, number>();
+  #lsn = 1n;
+
+  constructor(topics: string[]) {
+    this.ingest = new UnitIngest({
+      store: this.unit,
+      reader: { begin: () => {}, setPaused: () => {}, position: () => null },
+      watermarks: async () => [],
+      newestEnds: () => ({}),
+      crowded: () => false,
+      changed: () => {},
+    });
+    this.ingest.assign(Object.fromEntries(topics.map((topic) => [topic, []])));
+    this.ingest.advance({
+      position: beforeEverything,
+      commitTimeUs: 0n,
+      offsets: Object.fromEntries(topics.map((topic) => [topic, []])),
+    });
+  }
+
+  register = async (_subject: string, schema: string): Promise<number> => {
+    const known = this.#schemaTexts.indexOf(schema);
+    return known >= 0 ? known : this.#schemaTexts.push(schema) - 1;
+  };
+
+  /** Records of one transaction into the store, partition by partition, in batches as fetches would bring them. */
+  async commit(r: Random, made: { table: TableRecords; changes: Change[] }[]): Promise<Position> {
+    this.#lsn += 8n;
+    let ordinal = 0;
+    const next = () => formatPosition({ epoch: 1, lsn: this.#lsn, ordinal: ++ordinal });
+    const queues = new Map<string, { topic: string; partition: number; messages: Message[] }>();
+    for (const { table, changes } of made) {
+      for (const change of changes) {
+        for (const message of table.records(change, 1_700_000_000_000_000n + this.#lsn, next)) {
+          const key = `${table.topic}/${message.partition}`;
+          const queue = queues.get(key) ?? {
+            topic: table.topic,
+            partition: message.partition!,
+            messages: [],
+          };
+          queue.messages.push(message);
+          queues.set(key, queue);
+        }
+      }
+    }
+    while (queues.size > 0) {
+      const [key, { topic, partition, messages }] = r.pick([...queues]);
+      const batch = messages.splice(0, 1 + r.integer(10)).map((message): KafkaMessage => {
+        const offset = this.#offsets.get(key) ?? 0;
+        this.#offsets.set(key, offset + 1);
+        const headers = Object.fromEntries(
+          Object.entries(message.headers!).map(([name, value]) => [
+            name,
+            typeof value === 'string' ? Buffer.from(value) : value,
+          ]),
+        );
+        return {
+          key: message.key as Buffer,
+          value: message.value,
+          headers,
+          offset: String(offset),
+        } as KafkaMessage;
+      });
+      if (messages.length === 0) queues.delete(key);
+      const taken = await this.ingest.take(topic, partition, batch);
+      this.ingest.throwIfFailed();
+      expect(taken).toBe(true);
+    }
+    return formatPosition({ epoch: 1, lsn: this.#lsn, ordinal });
+  }
+}
+
+function randomText(r: Random): string | null {
+  return r.next() < 0.1 ? null : `v${r.integer(1000)}`;
+}
+
+function randomChange(r: Random, table: TableRecords): Change {
+  const width = table.shape.columns.length;
+  const keyed = table.shape.keyColumns.length > 0;
+  const cells = () => Array.from({ length: width - (keyed ? 1 : 0) }, () => randomText(r));
+  if (r.next() < 0.01) return { op: 't' };
+  if (!keyed) {
+    const images = [...table.copies.keys()];
+    const fresh = (): Row => [
+      r.pick(['a', 'b', 'c']),
+      ...cells()
+        .slice(1)
+        .map(() => r.pick(['x', null])),
+    ];
+    const roll = r.next();
+    if (images.length === 0 || roll < 0.5) return { op: 'c', row: fresh() };
+    const old = JSON.parse(r.pick(images)) as Row;
+    if (roll < 0.7) return { op: 'd', row: old };
+    return {
+      op: 'u',
+      before: old,
+      row: fresh().map((cell, i) => (r.next() < 0.3 ? undefined : (cell ?? old[i]!))),
+    };
+  }
+  const known = [...table.rows.values()];
+  const free = Array.from({ length: 12 }, (_, i) => String(i)).filter(
+    (key) => !table.rows.has(JSON.stringify([key])),
+  );
+  const partial = (key: string): PartialRow => [
+    key,
+    ...cells().map((cell) => (r.next() < 0.4 ? undefined : cell)),
+  ];
+  const roll = r.next();
+  if (known.length === 0 || (roll < 0.3 && free.length > 0))
+    return { op: 'c', row: [r.pick(free), ...cells()] };
+  const key = r.pick(known)[0]!;
+  if (roll < 0.6) return { op: 'u', row: r.next() < 0.3 ? [key, ...cells()] : partial(key) };
+  if (roll < 0.75 || free.length === 0) return { op: 'd', row: [key, ...new Array(width - 1).fill(null)] };
+  return { op: 'k', oldKey: key, row: partial(r.pick(free)) };
+}
+
+describe('compaction', () => {
+  test('a destination merged window by window is the table, on random histories', async () => {
+    const r = random();
+    for (let run = 0; run < 60; run++) {
+      const context = `seed ${r.seed}, run ${run}`;
+      const bench = new Bench(['p.app.keyed', 'p.app.loose']);
+      const keyed = new TableRecords('p', shape('keyed', ['id', 'a', 'b']), 3, bench.register);
+      const loose = new TableRecords('p', shape('loose', ['text', 'more'], false), 2, bench.register);
+      await keyed.setShape(shape('keyed', ['id', 'a', 'b']));
+      await loose.setShape(shape('loose', ['text', 'more'], false));
+      const destination = new MemoryStore();
+      const sink = (await memorySink(destination).open(
+        { failpoint: async () => {} } as never,
+        {},
+      )) as MergeSink;
+      let from: Position = beforeEverything;
+      let sequence = 0;
+      for (let window = 0; window < 8; window++) {
+        let to = from;
+        const transactions = 1 + r.integer(6);
+        for (let i = 0; i < transactions; i++) {
+          const made: { table: TableRecords; changes: Change[] }[] = [];
+          // Each Change depends on the state the one before left, so they are made one at a time.
+          to = await bench.commit(
+            r,
+            (function* () {
+              for (let n = r.integer(25); n > 0; n--) {
+                const table = r.next() < 0.75 ? keyed : loose;
+                yield { table, changes: [randomChange(r, table)] };
+              }
+            })() as unknown as typeof made,
+          );
+        }
+        // Records beyond the Window are in the store already.
+        const content = await bench.unit.content({ from, to });
+        if (content.length === 0) continue;
+        await sink.mergeWindow({
+          sourceId: 's',
+          destination: 'd',
+          unit: '*',
+          sequence: ++sequence,
+          from,
+          to,
+          fencingToken: 1n,
+          commitTimeUs: 0n,
+          tables: await mergeTables(bench.unit, { from, to }, content, bench.schemas),
+        });
+        const dump = destination.dump();
+        expect(dump['app.keyed'] ?? [], `${context}, window ${window}`).toEqual(keyed.dump());
+        expect(dump['app.loose'] ?? [], `${context}, window ${window}`).toEqual(loose.dump());
+        await bench.unit.release(to);
+        from = to;
+        if (window === 4) {
+          await keyed.setShape(shape('keyed', ['id', 'a', 'b', 'c']));
+          for (const row of Object.values(destination.contents.rows['app.keyed'] ?? {})) row.push(null);
+        }
+      }
+      await bench.unit.clear();
+    }
+  });
+
+  test('a shape that changes inside a window brings older rows along', async () => {
+    const r = random();
+    const bench = new Bench(['p.app.t']);
+    const table = new TableRecords('p', shape('t', ['id', 'a']), 1, bench.register);
+    await table.setShape(shape('t', ['id', 'a']));
+    await bench.commit(r, [{ table, changes: [{ op: 'c', row: ['1', 'old'] }] }]);
+    await table.setShape(shape('t', ['id', 'a', 'b']));
+    const to = await bench.commit(r, [{ table, changes: [{ op: 'c', row: ['2', 'new', 'more'] }] }]);
+    const range = { from: beforeEverything, to };
+    const [merge] = await mergeTables(bench.unit, range, await bench.unit.content(range), bench.schemas);
+    expect(merge!.shape.columns.map(({ name }) => name)).toEqual(['id', 'a', 'b']);
+    const states = (await collect(merge!.states())).map((state) => 'values' in state && state.values);
+    expect(states).toEqual([
+      ['1', 'old', null],
+      ['2', 'new', 'more'],
+    ]);
+  });
+
+  test('a chain of key changes takes unchanged values from the key the row had before the window', async () => {
+    const r = random();
+    const bench = new Bench(['p.app.t']);
+    const table = new TableRecords('p', shape('t', ['id', 'a', 'b']), 4, bench.register);
+    await table.setShape(shape('t', ['id', 'a', 'b']));
+    const from = await bench.commit(r, [{ table, changes: [{ op: 'c', row: ['1', 'x', 'toast'] }] }]);
+    const to = await bench.commit(r, [
+      { table, changes: [{ op: 'k', oldKey: '1', row: ['2', undefined, undefined] }] },
+      { table, changes: [{ op: 'u', row: ['2', 'y', undefined] }] },
+      { table, changes: [{ op: 'k', oldKey: '2', row: ['3', undefined, undefined] }] },
+      { table, changes: [{ op: 'c', row: ['1', 'another', 'row'] }] },
+    ]);
+    const range = { from, to };
+    const [merge] = await mergeTables(bench.unit, range, await bench.unit.content(range), bench.schemas);
+    const states = await collect(merge!.states());
+    expect(states).toMatchObject([
+      { op: 'upsert', key: ['1'], values: ['1', 'another', 'row'], fillFrom: null },
+      { op: 'delete', key: ['2'] },
+      { op: 'upsert', key: ['3'], values: ['3', 'y', undefined], fillFrom: ['1'] },
+    ]);
+  });
+
+  test('append sinks see every change once, in order, a truncate once for all partitions', async () => {
+    const r = random();
+    const bench = new Bench(['p.app.t']);
+    const table = new TableRecords('p', shape('t', ['id', 'a']), 3, bench.register);
+    await table.setShape(shape('t', ['id', 'a']));
+    const to = await bench.commit(r, [
+      {
+        table,
+        changes: [
+          { op: 'c', row: ['1', 'x'] },
+          { op: 'c', row: ['2', 'y'] },
+          { op: 'u', row: ['2', undefined] },
+          { op: 'k', oldKey: '1', row: ['9', undefined] },
+          { op: 'd', row: ['2', null] },
+          { op: 't' },
+          { op: 'c', row: ['4', 'z'] },
+        ],
+      },
+    ]);
+    const range = { from: beforeEverything, to };
+    const [append] = await appendTables(bench.unit, range, await bench.unit.content(range), bench.schemas);
+    const events: RowEvent[] = await collect(append!.events());
+    expect(events.map(({ op, key, values, previousKey }) => [op, key, values, previousKey])).toEqual([
+      ['c', ['1'], ['1', 'x'], null],
+      ['c', ['2'], ['2', 'y'], null],
+      ['u', ['2'], ['2', undefined], null],
+      ['d', ['1'], ['1', null], null],
+      ['c', ['9'], ['9', undefined], ['1']],
+      ['d', ['2'], ['2', null], null],
+      ['t', [], [], null],
+      ['c', ['4'], ['4', 'z'], null],
+    ]);
+    const positions = events.map(({ position }) => position);
+    expect([...positions].sort()).toEqual(positions);
+    expect(events[0]!.commitTimeUs).toBeGreaterThan(1_700_000_000_000_000n);
+  });
+
+  test('a full store says so with a remedy and keeps nothing of the batch', async () => {
+    const small = await WindowStore.open({
+      directory: join(directory, 'small'),
+      memoryBytes: 64 << 20,
+      maxBytes: 1 << 20,
+    });
+    try {
+      const unit = small.unit('x');
+      const change = (n: number) => ({
+        topic: 0,
+        position: formatPosition({ epoch: 1, lsn: 1n, ordinal: n }),
+        schemaId: 1,
+        truncate: false,
+        key: Buffer.from([n]),
+        value: Buffer.alloc(300_000),
+        oldKey: null,
+        oldKeyEnd: null,
+        unchanged: null,
+        exact: null,
+      });
+      await unit.append([change(1), change(2), change(3)]);
+      await expect(unit.append([change(4)])).rejects.toMatchObject({ code: 'TM406' });
+      expect(unit.rows).toBe(3);
+      await unit.release(formatPosition({ epoch: 1, lsn: 1n, ordinal: 3 }));
+      await unit.append([change(4)]);
+      expect(unit.rows).toBe(1);
+    } finally {
+      await small.close();
+    }
+  });
+});
+
+async function collect<T>(batches: AsyncIterable<T[]>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const batch of batches) all.push(...batch);
+  return all;
+}
