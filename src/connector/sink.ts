@@ -77,7 +77,10 @@ interface WindowBase {
   unit: string;
   /** 1-based number of the Window within its Unit, without gaps; decided once, reused by every retry. */
   sequence: number;
-  /** Exclusive. */
+  /**
+   * Exclusive. It may lie after the end of the Window before: Windows without records are not handed to a sink, and
+   * have no sequence number.
+   */
   from: Position;
   /** Inclusive, and a transaction boundary. */
   to: Position;

@@ -53,7 +53,10 @@ function writeEntry(log: Logger, { level, namespace, log: entry }: LogEntry): vo
   for (const name of ['groupId', 'broker', 'topic', 'partition', 'retryCount', 'retryTime', 'clientId'])
     if (entry[name] !== undefined) fields[name] = entry[name];
   // Answers that are retried at once, and advice about settings chosen on purpose, are nobody's business.
-  const routine = /^(Response |Limiting retries for the idempotent producer)/.test(entry.message);
+  const routine =
+    /^(Response |Limiting retries for the idempotent producer|.*concurrent operation on the same transaction)/.test(
+      entry.message,
+    );
   if (level <= kafkajs.logLevel.WARN && !routine) log.warn(entry.message, fields);
   else log.debug(entry.message, fields);
 }

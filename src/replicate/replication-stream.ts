@@ -52,6 +52,11 @@ class RawPlugin {
   }
 }
 
+const keepaliveByte = 0x6b;
+
+/** Microseconds from 1970 to Postgres' epoch. */
+const epochMicros = 946684800000000n;
+
 /** Without a word from the server for this many status intervals, although each asked for one, it is gone. */
 const silentIntervals = 6;
 
@@ -84,14 +89,6 @@ export class ReplicationStream {
       this.#lastHeard = Date.now();
       this.#guard(() => options.onMessage(bytes));
     });
-    this.#service.on('heartbeat', (lsn: string, timestamp: number, shouldRespond: boolean) => {
-      this.#lastHeard = Date.now();
-      const [high, low] = lsn.split('/') as [string, string];
-      this.#guard(() =>
-        options.onKeepalive((BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`), BigInt(timestamp) * 1000n),
-      );
-      if (shouldRespond) this.#sendStatus(false);
-    });
     this.#service.on('error', (error: unknown) => this.#fail(streamError(error)));
   }
 
@@ -106,6 +103,9 @@ export class ReplicationStream {
       });
     running.catch((error: unknown) => this.#fail(streamError(error)));
     await Promise.race([started, this.ended]);
+    this.#connection()?.on('copyData', ({ chunk }) => {
+      if (chunk[0] === keepaliveByte) this.#keepalive(chunk);
+    });
     this.#timer = setInterval(() => {
       if (!this.#paused && Date.now() - this.#lastHeard > this.#options.statusIntervalMs * silentIntervals) {
         this.#fail(
@@ -162,6 +162,18 @@ export class ReplicationStream {
     void this.#service.acknowledge(formatLsn(this.#confirmed - 1n), askReply).catch(() => {});
   }
 
+  /**
+   * Read here because the library's `heartbeat` event reckons from 1999-12-25 instead of 2000-01-01: its times are a
+   * week early. Layout: 'k', WAL end, server clock (microseconds since 2000), reply asked.
+   */
+  #keepalive(chunk: Buffer): void {
+    this.#lastHeard = Date.now();
+    const lsn = chunk.readBigUInt64BE(1);
+    const serverTimeUs = chunk.readBigInt64BE(9) + epochMicros;
+    this.#guard(() => this.#options.onKeepalive(lsn, serverTimeUs));
+    if (chunk[17] === 1) this.#sendStatus(false);
+  }
+
   #guard(run: () => void): void {
     if (this.#closed) return;
     try {
@@ -172,13 +184,20 @@ export class ReplicationStream {
     }
   }
 
-  /** The library has no public way to pause: its connection's socket is reached by name. */
-  #socket(): NodeJS.Socket & { destroy(): void } {
-    const service = this.#service as unknown as {
-      _connection: { stream: NodeJS.Socket & { destroy(): void } } | null;
-    };
-    return service._connection?.stream as NodeJS.Socket & { destroy(): void };
+  #socket(): Connection['stream'] | undefined {
+    return this.#connection()?.stream;
   }
+
+  /** The library has no public way to pause or to see a keepalive as it came: its connection is reached by name. */
+  #connection(): Connection | null {
+    return (this.#service as unknown as { _connection: Connection | null })._connection;
+  }
+}
+
+/** pg's connection, as far as it is used here. */
+interface Connection {
+  stream: NodeJS.Socket & { destroy(): void };
+  on(event: 'copyData', listener: (message: { chunk: Buffer }) => void): void;
 }
 
 /** 55006: slot in use. 42704: no such slot. 55000: invalidated ("can no longer get changes"). */

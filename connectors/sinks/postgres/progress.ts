@@ -152,7 +152,8 @@ export function decideMerge(window: MergeWindow, stored: StoredProgress | null):
   if (stored && window.sequence <= sequence && window.to <= stored.position) {
     if (stored.receipt) return { ...stored.receipt, alreadyHeld: true };
   }
-  if (window.sequence === sequence + 1 && (!stored || stored.position === window.from)) return null;
+  // Windows without records are not handed to a sink: the next one may start later than the last one ended.
+  if (window.sequence === sequence + 1 && (!stored || stored.position <= window.from)) return null;
   const holds = stored ? `Window ${sequence} up to ${stored.position}` : 'nothing';
   throw new TidemarkError(
     'TM404',
