@@ -15,10 +15,10 @@ interface ShapeAttribute {
   tenant: string | null;
 }
 
-/** Characters that Avro does not allow in a name become `_`; a leading digit gets one in front. */
+/** Characters that Avro does not allow in a name become `_`; a leading digit gets one in front, nothing becomes one. */
 export function avroName(name: string): string {
   const safe = name.replace(/[^A-Za-z0-9_]/g, '_');
-  return /^[0-9]/.test(safe) ? `_${safe}` : safe;
+  return /^([0-9]|$)/.test(safe) ? `_${safe}` : safe;
 }
 
 function avroNamespace(topic: string): string {
@@ -83,15 +83,12 @@ export function valueSchema(shape: TableShape, topic: string): string {
 export function keySchema(shape: TableShape, topic: string): string | null {
   if (shape.keyColumns.length === 0) return null;
   const namespace = avroNamespace(topic);
-  const codecs = columnCodecs(shape);
+  const columns = shape.keyColumns.map((i) => ({ ...shape.columns[i]!, nullable: false }));
   return JSON.stringify({
     type: 'record',
     name: 'Key',
     namespace,
-    fields: shape.keyColumns.map((i) => ({
-      name: avroName(shape.columns[i]!.name),
-      type: codecs[i]!.schema,
-    })),
+    fields: columnFields({ ...shape, columns }),
     'connect.name': `${namespace}.Key`,
   });
 }

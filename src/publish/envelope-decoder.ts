@@ -73,6 +73,7 @@ export function compileEnvelopeDecoder(schemaJson: string): EnvelopeDecoder {
       if (op !== 'c' && op !== 'u' && op !== 'd' && op !== 't' && op !== 'r') {
         throw new TidemarkError('TM206', 'an envelope has an unknown op');
       }
+      if (reader.position > value.length) throw new TidemarkError('TM206', 'an envelope was cut short');
       return { op, before, after, commitTimeUs };
     },
   };
@@ -100,7 +101,11 @@ export function applyHeaders(
 ): PartialRow {
   if (unchanged === null && exact === null) return row;
   const result: PartialRow = [...row];
-  const indexOf = (name: string) => shape.columns.findIndex((column) => column.name === name);
+  const indexOf = (name: string) => {
+    const index = shape.columns.findIndex((column) => column.name === name);
+    if (index < 0) throw new TidemarkError('TM206', `a header names column ${name}, which the schema lacks`);
+    return index;
+  };
   if (exact !== null) {
     for (const [name, text] of Object.entries(JSON.parse(exact) as Record<string, string>))
       result[indexOf(name)] = text;

@@ -4,6 +4,7 @@ import avsc from 'avsc';
 import type { Position } from '../connector/position.ts';
 import { asPosition } from '../connector/position.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { ByteReader } from './byte-writer.ts';
 
 export interface ParkedTable {
   position: Position;
@@ -60,9 +61,10 @@ export function encodeProgress(progress: Progress, schemaId: number): Buffer {
 
 /** @throws TidemarkError TM206 when the bytes are not a Progress of a known format. */
 export function decodeProgress(bytes: Buffer): Progress {
-  if (bytes[0] !== 0)
+  if (bytes.length < 6 || bytes[0] !== 0)
     throw new TidemarkError('TM206', 'a record in the progress topic is not in the registry wire format');
-  const { format, ...progress } = progressType.fromBuffer(bytes.subarray(5)) as Progress & { format: number };
+  // The first field, read by itself: another format may have other fields.
+  const format = new ByteReader(bytes, 5).long();
   if (format !== progressFormat) {
     throw new TidemarkError(
       'TM206',
@@ -72,6 +74,14 @@ export function decodeProgress(bytes: Buffer): Progress {
       },
     );
   }
-  asPosition(progress.position);
-  return { ...progress, endOffsets: { ...progress.endOffsets }, parked: { ...progress.parked } };
+  try {
+    const { format: _, ...progress } = progressType.fromBuffer(bytes.subarray(5)) as Progress & {
+      format: number;
+    };
+    asPosition(progress.position);
+    for (const { position } of Object.values(progress.parked)) asPosition(position);
+    return { ...progress, endOffsets: { ...progress.endOffsets }, parked: { ...progress.parked } };
+  } catch (error) {
+    throw new TidemarkError('TM206', 'a record in the progress topic is not a Progress', { cause: error });
+  }
 }

@@ -33,6 +33,7 @@ export class Tuple {
 
   /** @returns the offset after the tuple */
   read(bytes: Buffer, at: number): number {
+    if (at + 2 > bytes.length) throw truncated();
     this.bytes = bytes;
     const count = bytes.readUInt16BE(at);
     at += 2;
@@ -44,24 +45,23 @@ export class Tuple {
     this.count = count;
     const { kinds, starts, ends } = this;
     for (let i = 0; i < count; i++) {
-      const kind = bytes[at++]!;
-      kinds[i] = kind;
+      const kind = bytes[at++];
       if (kind === valueKind.null || kind === valueKind.unchanged) {
+        kinds[i] = kind;
         starts[i] = at;
         ends[i] = at;
         continue;
       }
-      if (kind !== valueKind.binary && kind !== valueKind.text) {
-        throw new TidemarkError('TM206', `pgoutput sent a value of unknown kind ${kind}`);
-      }
+      if (kind !== valueKind.binary && kind !== valueKind.text) throw unknown('value', kind);
+      if (at + 4 > bytes.length) throw truncated();
       const length = bytes.readInt32BE(at);
       at += 4;
+      kinds[i] = kind;
       starts[i] = at;
+      if (length < 0 || length > bytes.length - at) throw truncated();
       at += length;
       ends[i] = at;
     }
-    if (at > bytes.length)
-      throw new TidemarkError('TM206', 'pgoutput sent a tuple that is longer than its message');
     return at;
   }
 }
@@ -97,15 +97,15 @@ const after = new Tuple();
 const none: readonly number[] = [];
 const single: number[] = [0];
 
-/** Relations whose rows a message changes. The list is reused by the next call. */
+/** Relations whose rows a message changes. The list is reused by the next call. @throws TidemarkError TM206 */
 export function changedRelations(bytes: Buffer): readonly number[] {
   const type = bytes[0];
   if (type === 0x49 || type === 0x55 || type === 0x44) {
+    expectLength(bytes, 5);
     single[0] = bytes.readUInt32BE(1);
     return single;
   }
-  if (type !== 0x54) return none;
-  return Array.from({ length: bytes.readUInt32BE(1) }, (_, i) => bytes.readUInt32BE(6 + i * 4));
+  return type === 0x54 ? truncatedRelations(bytes) : none;
 }
 
 /** @throws TidemarkError TM206 for anything this version does not know: it is never guessed */
@@ -114,14 +114,16 @@ export function decodeMessage(bytes: Buffer, handler: PgoutputHandler): void {
   switch (type) {
     case 0x49: {
       // I: insert
+      expectLength(bytes, 6);
       const oid = bytes.readUInt32BE(1);
       expectKind(bytes[5], 0x4e, 'insert');
-      after.read(bytes, 6);
+      expectEnd(bytes, after.read(bytes, 6));
       handler.insert(oid, after, bytes);
       return;
     }
     case 0x55: {
       // U: update
+      expectLength(bytes, 6);
       const oid = bytes.readUInt32BE(1);
       const kind = bytes[5];
       let at = 5;
@@ -131,19 +133,22 @@ export function decodeMessage(bytes: Buffer, handler: PgoutputHandler): void {
         hasBefore = true;
       }
       expectKind(bytes[at], 0x4e, 'update');
-      after.read(bytes, at + 1);
+      expectEnd(bytes, after.read(bytes, at + 1));
       handler.update(oid, hasBefore ? before : null, kind === 0x4f, after, bytes);
       return;
     }
     case 0x44: {
       // D: delete
+      expectLength(bytes, 6);
       const kind = bytes[5];
       if (kind !== 0x4b && kind !== 0x4f) throw unknown('delete', kind);
-      before.read(bytes, 6);
+      expectEnd(bytes, before.read(bytes, 6));
       handler.delete(bytes.readUInt32BE(1), before, kind === 0x4f, bytes);
       return;
     }
-    case 0x42: // B: begin
+    case 0x42: // B: begin (commit LSN, time, xid)
+      expectLength(bytes, 21);
+      expectEnd(bytes, 21);
       handler.begin({
         commitLsn: bytes.readBigUInt64BE(1),
         commitTimeUs: bytes.readBigInt64BE(9) + epochMicros,
@@ -151,29 +156,25 @@ export function decodeMessage(bytes: Buffer, handler: PgoutputHandler): void {
       });
       return;
     case 0x43: // C: commit (flags, commit LSN, end LSN, time)
+      expectLength(bytes, 26);
+      expectEnd(bytes, 26);
       handler.commit(bytes.readBigUInt64BE(2), bytes.readBigUInt64BE(10));
       return;
     case 0x52: // R: relation
       handler.relation(decodeRelation(bytes), bytes);
       return;
-    case 0x54: {
-      // T: truncate (count, options, oids)
-      const count = bytes.readUInt32BE(1);
-      handler.truncate(
-        Array.from({ length: count }, (_, i) => bytes.readUInt32BE(6 + i * 4)),
-        bytes,
-      );
+    case 0x54: // T: truncate
+      handler.truncate(truncatedRelations(bytes), bytes);
       return;
-    }
     case 0x4d: {
       // M: logical message (flags, LSN, prefix, length, content)
-      const end = bytes.indexOf(0, 10);
+      expectLength(bytes, 10);
+      const end = endOfText(bytes, 10);
+      expectLength(bytes, end + 5);
       const length = bytes.readUInt32BE(end + 1);
-      handler.message(
-        (bytes[1]! & 1) === 1,
-        bytes.toString('utf8', 10, end),
-        bytes.subarray(end + 5, end + 5 + length),
-      );
+      expectLength(bytes, end + 5 + length);
+      expectEnd(bytes, end + 5 + length);
+      handler.message((bytes[1]! & 1) === 1, bytes.toString('utf8', 10, end), bytes.subarray(end + 5));
       return;
     }
     case 0x59: // Y: type; the relation's column types are looked up in the catalogue
@@ -184,16 +185,28 @@ export function decodeMessage(bytes: Buffer, handler: PgoutputHandler): void {
   }
 }
 
+/** T: count, options, relations */
+function truncatedRelations(bytes: Buffer): number[] {
+  expectLength(bytes, 6);
+  const count = bytes.readUInt32BE(1);
+  expectLength(bytes, 6 + count * 4);
+  expectEnd(bytes, 6 + count * 4);
+  return Array.from({ length: count }, (_, i) => bytes.readUInt32BE(6 + i * 4));
+}
+
 function decodeRelation(bytes: Buffer): Relation {
+  expectLength(bytes, 5);
   const oid = bytes.readUInt32BE(1);
-  const schemaEnd = bytes.indexOf(0, 5);
-  const nameEnd = bytes.indexOf(0, schemaEnd + 1);
+  const schemaEnd = endOfText(bytes, 5);
+  const nameEnd = endOfText(bytes, schemaEnd + 1);
+  expectLength(bytes, nameEnd + 4);
   const identity = bytes[nameEnd + 1]!;
   const count = bytes.readUInt16BE(nameEnd + 2);
   const columns: RelationColumn[] = [];
   let at = nameEnd + 4;
   for (let i = 0; i < count; i++) {
-    const end = bytes.indexOf(0, at + 1);
+    const end = endOfText(bytes, at + 1);
+    expectLength(bytes, end + 9);
     columns.push({
       identity: (bytes[at]! & 1) === 1,
       name: bytes.toString('utf8', at + 1, end),
@@ -202,6 +215,7 @@ function decodeRelation(bytes: Buffer): Relation {
     });
     at = end + 9;
   }
+  expectEnd(bytes, at);
   const replicaIdentity = ({ 100: 'default', 110: 'nothing', 102: 'full', 105: 'index' } as const)[
     identity as 100
   ];
@@ -214,6 +228,27 @@ function decodeRelation(bytes: Buffer): Relation {
     replicaIdentity,
     columns,
   };
+}
+
+/** @returns where the text's zero byte is */
+function endOfText(bytes: Buffer, at: number): number {
+  const end = bytes.indexOf(0, at);
+  if (end < 0) throw truncated();
+  return end;
+}
+
+function expectLength(bytes: Buffer, length: number): void {
+  if (bytes.length < length) throw truncated();
+}
+
+/** More bytes than the message has fields: a protocol that this version does not know. */
+function expectEnd(bytes: Buffer, at: number): void {
+  if (at !== bytes.length)
+    throw new TidemarkError('TM206', `pgoutput sent a message with ${bytes.length - at} bytes too many`);
+}
+
+function truncated(): TidemarkError {
+  return new TidemarkError('TM206', 'pgoutput sent a message that is shorter than its fields say');
 }
 
 function expectKind(kind: number | undefined, wanted: number, message: string): void {

@@ -2,6 +2,7 @@
  * One-dimensional arrays with lower bound 1 become Avro arrays of nullable items; any other array is null with its
  * text in the exactness header.
  */
+import { TidemarkError } from '../../platform/errors.ts';
 import type { AvroSchema, Codec } from './codec.ts';
 
 /** @param element codec of the elements; @param schema what stands for the element in the array's schema. */
@@ -68,6 +69,8 @@ export function arrayOf(element: Codec, schema: AvroSchema = element.schema): Co
           reader.long();
           count = -count;
         }
+        if (count > reader.bytes.length - reader.position)
+          throw new TidemarkError('TM206', 'an array in a record is longer than the record');
         for (let i = 0; i < count; i++) {
           items.push(reader.long() === 0 ? 'NULL' : quoteItem(element.decode(reader)));
         }

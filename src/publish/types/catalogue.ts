@@ -51,7 +51,7 @@ function scalarCodec(type: string): Codec | null {
   const modified = /^numeric\((\d+),(-?\d+)\)$/.exec(type);
   // A negative scale has no Avro decimal; it travels with its own scale.
   if (modified && Number(modified[2]) >= 0) return decimal(Number(modified[1]), Number(modified[2]));
-  const bare = type.replace(/\([^)]*\)/, '');
+  const bare = type.replace(/\([^)]*\)/, '').replace(/^interval .*/, 'interval');
   return Object.hasOwn(codecs, bare) ? codecs[bare]! : null;
 }
 

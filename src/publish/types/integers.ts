@@ -94,7 +94,8 @@ export function writeInt64(bytes: Buffer, start: number, out: ByteWriter): void 
 function readInt64Text(reader: ByteReader): string {
   const at = reader.position;
   const value = reader.long();
-  if (Number.isSafeInteger(value)) return String(value);
+  // Below −2^52 the odd zig-zag number is past 2^53, and rounding it makes it even: another sign.
+  if (Math.abs(value) < 2 ** 52) return String(value);
   reader.position = at;
   return String(reader.bigLong());
 }
@@ -104,15 +105,45 @@ export function float8Text(value: number): string {
   return postgresFloat(value, shortestDigits(value), 15);
 }
 
-/** As float8Text, for a value of 24 bits of precision. */
+/** As float8Text, for a value of 24 bits of precision: the fewest digits strictly between the neighbours' midpoints. */
 export function float4Text(value: number): string {
   if (!Number.isFinite(value) || value === 0) return postgresFloat(value, { digits: '0', exponent: 0 }, 6);
-  for (let precision = 1; precision <= 9; precision++) {
-    const text = value.toExponential(precision - 1);
-    if (Math.fround(Number(text)) === value) return postgresFloat(value, parseExponential(text), 6);
+  const magnitude = Math.abs(value);
+  singleBits.setFloat32(0, magnitude);
+  const bits = singleBits.getUint32(0);
+  singleBits.setUint32(0, bits - 1);
+  const below = singleBits.getFloat32(0);
+  singleBits.setUint32(0, bits + 1);
+  const above = singleBits.getFloat32(0);
+  const low = (below + magnitude) / 2;
+  const high = Number.isFinite(above) ? (magnitude + above) / 2 : magnitude + (magnitude - low);
+  for (let precision = 1; ; precision++) {
+    const { digits, exponent } = parseExponential(magnitude.toExponential(precision - 1), false);
+    const near = Number(digits);
+    // JavaScript rounds a half up, Postgres to even. At a power of two the gap below is half the gap above: there
+    // the next digits up may fit where the nearest do not.
+    const half =
+      near % 2 === 1 &&
+      magnitude
+        .toExponential(25)
+        .slice(precision + 1)
+        .startsWith(halfUp(precision));
+    for (const found of half ? [near - 1, near] : [near, near + 1]) {
+      const read = Number(`${found}e${exponent - precision + 1}`);
+      if (read > low && read < high) {
+        return postgresFloat(value, { digits: String(found).replace(/0+$/, ''), exponent }, 6);
+      }
+    }
   }
-  return postgresFloat(value, shortestDigits(value), 6);
 }
+
+/** What follows the first digits of a 26-digit number that lies halfway. */
+function halfUp(precision: number): string {
+  return `5${'0'.repeat(25 - precision)}e`;
+}
+
+const singleBits = new DataView(new ArrayBuffer(4));
+const doubleBits = new DataView(new ArrayBuffer(8));
 
 interface Digits {
   digits: string;
@@ -122,15 +153,33 @@ interface Digits {
 
 function shortestDigits(value: number): Digits {
   if (!Number.isFinite(value) || value === 0) return { digits: '0', exponent: 0 };
-  return parseExponential(value.toExponential());
+  const magnitude = Math.abs(value);
+  const shortest = parseExponential(magnitude.toExponential());
+  // JavaScript takes digits that lie exactly between two doubles (1e23), Postgres looks for more. So few digits can
+  // lie there only above 2^53, and below 1e40: the midpoint has 54 bits and must hold all the fives of 10^n.
+  if (magnitude < 2 ** 53 || magnitude > 1e40 || !isMidpoint(magnitude, shortest)) return shortest;
+  for (let precision = shortest.digits.length + 1; precision <= 17; precision++) {
+    const longer = parseExponential(magnitude.toExponential(precision - 1));
+    const reads = Number(`${longer.digits}e${longer.exponent - longer.digits.length + 1}`);
+    if (reads === magnitude && !isMidpoint(magnitude, longer)) return longer;
+  }
+  return shortest;
 }
 
-function parseExponential(text: string): Digits {
-  const [mantissa, exponent] = text.replace('-', text.startsWith('-') ? '' : '-').split('e') as [
-    string,
-    string,
-  ];
-  return { digits: mantissa.replace('.', '').replace(/0+$/, '') || '0', exponent: Number(exponent) };
+/** Whether the digits lie exactly between a whole double and its neighbour. */
+function isMidpoint(magnitude: number, { digits, exponent }: Digits): boolean {
+  const shown = BigInt(digits) * 10n ** BigInt(exponent + 1 - digits.length);
+  const exact = BigInt(magnitude);
+  doubleBits.setFloat64(0, magnitude);
+  doubleBits.setBigUint64(0, doubleBits.getBigUint64(0) + (shown > exact ? 1n : -1n));
+  return shown * 2n === exact + BigInt(doubleBits.getFloat64(0));
+}
+
+/** @param trim whether zeros at the end go */
+function parseExponential(text: string, trim = true): Digits {
+  const [mantissa, exponent] = text.split('e') as [string, string];
+  const digits = mantissa.replace('.', '');
+  return { digits: (trim && digits.replace(/0+$/, '')) || digits, exponent: Number(exponent) };
 }
 
 /** Postgres prints plain digits for exponents from -4 up to (not including) `limit`, else scientific. */

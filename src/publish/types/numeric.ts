@@ -92,7 +92,8 @@ export function decimal(precision: number, scale: number): Codec {
     },
     encode(bytes, start, _end, out) {
       const number = unscaled(bytes, start);
-      if (!number) return false;
+      // The decoder knows the column's scale alone: digits of another scale would be another number.
+      if (!number || number.scale !== scale) return false;
       writeUnscaled(out, number.value);
       return true;
     },

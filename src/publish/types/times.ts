@@ -29,7 +29,7 @@ export const date: Codec = {
   decode: (reader) => dateText(reader.long()),
 };
 
-/** Infinite timestamps have Debezium's stand-ins; the exactness header tells them from the real instants. */
+/** Infinite timestamps are null, with their text in the exactness header. */
 export const timestamp: Codec = {
   schema: { type: 'long', 'connect.version': 1, 'connect.name': 'io.debezium.time.MicroTimestamp' },
   encode(bytes, start, _end, out) {
@@ -39,7 +39,8 @@ export const timestamp: Codec = {
       return true;
     }
     const micros = bytes.readBigInt64BE(start);
-    if (micros === maxInt64 || micros === minInt64) return false;
+    // Postgres counts from 2000: its last 30 years, and infinity, are past what 64 bits hold when counted from 1970.
+    if (micros > maxInt64 - epochMicros || micros === minInt64) return false;
     out.bigLong(micros + epochMicros);
     return true;
   },
@@ -92,8 +93,15 @@ export const interval: Codec = {
     writeInt64(bytes, start, out);
     return true;
   },
-  text: (bytes, start) =>
-    intervalText(bytes.readInt32BE(start + 12), bytes.readInt32BE(start + 8), bytes.readBigInt64BE(start)),
+  text(bytes, start) {
+    const micros = bytes.readBigInt64BE(start);
+    const days = bytes.readInt32BE(start + 8);
+    const months = bytes.readInt32BE(start + 12);
+    // Postgres 17 and later.
+    if (months === maxInt32 && days === maxInt32 && micros === maxInt64) return 'infinity';
+    if (months === minInt32 && days === minInt32 && micros === minInt64) return '-infinity';
+    return intervalText(months, days, micros);
+  },
   decode: (reader) => intervalText(0, 0, reader.bigLong()),
 };
 
