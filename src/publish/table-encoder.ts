@@ -52,6 +52,8 @@ export class TableEncoder {
   readonly #sourceName: Buffer;
   #source: Buffer = Buffer.alloc(0);
   #sourceSerial = -1;
+  #processedAt: Buffer = Buffer.alloc(0);
+  #processedAtMs = -1;
 
   constructor(options: {
     shape: TableShape;
@@ -156,13 +158,22 @@ export class TableEncoder {
     out.byte(0); // transaction: null
     out.byte(2); // op: one character
     out.byte(opBytes[op]);
-    out.byte(2);
-    out.long(nowMs);
-    out.byte(2);
-    out.long(nowMs * 1000);
-    out.byte(2);
-    out.bigLong(BigInt(nowMs) * 1000000n);
+    if (nowMs !== this.#processedAtMs) this.#encodeProcessedAt(nowMs);
+    out.raw(this.#processedAt);
     return out.take();
+  }
+
+  /** The outer ts_ms, ts_us and ts_ns: one instant per batch. */
+  #encodeProcessedAt(nowMs: number): void {
+    this.#processedAt = constant((out) => {
+      out.byte(2);
+      out.long(nowMs);
+      out.byte(2);
+      out.long(nowMs * 1000);
+      out.byte(2);
+      out.bigLong(BigInt(nowMs) * 1000000n);
+    });
+    this.#processedAtMs = nowMs;
   }
 
   /** @param remark whether this row's inexact and unchanged values go to the headers */
@@ -217,7 +228,8 @@ export class TableEncoder {
     out.truncate(savepoint);
     out.byte(0);
     if (!remark) return;
-    this.remarks.exact ??= {};
+    // Without a prototype, a column may be called __proto__.
+    this.remarks.exact ??= Object.create(null) as Record<string, string>;
     this.remarks.exact[this.#name(column)] = codec.text(bytes, start, end);
   }
 

@@ -31,22 +31,35 @@ export interface PartitionEnd {
  */
 const portionMessages = 1000;
 
+/** And of this many bytes, unless one message is larger: a portion is a record batch, which topics limit in size. */
+const portionBytes = 1 << 20;
+
 function* portions(batches: TopicBatch[]): Generator<TopicBatch[]> {
   let part: TopicBatch[] = [];
-  let room = portionMessages;
+  let messagesLeft = portionMessages;
+  let bytesLeft = portionBytes;
   for (const { topic, messages } of batches) {
-    for (let from = 0; from < messages.length; ) {
-      const slice = messages.slice(from, from + room);
-      part.push({ topic, messages: slice });
-      from += slice.length;
-      room -= slice.length;
-      if (room > 0) continue;
-      yield part;
-      part = [];
-      room = portionMessages;
+    let from = 0;
+    for (let at = 0; at < messages.length; at++) {
+      const size = sizeOf(messages[at]!);
+      if ((messagesLeft === 0 || size > bytesLeft) && (part.length > 0 || at > from)) {
+        if (at > from) part.push({ topic, messages: messages.slice(from, at) });
+        yield part;
+        part = [];
+        from = at;
+        messagesLeft = portionMessages;
+        bytesLeft = portionBytes;
+      }
+      messagesLeft--;
+      bytesLeft -= size;
     }
+    part.push({ topic, messages: messages.slice(from) });
   }
   if (part.length > 0) yield part;
+}
+
+function sizeOf({ key, value }: Message): number {
+  return (key?.length ?? 0) + (value?.length ?? 0) + 100;
 }
 
 /** kafkajs numbers codecs as Kafka does; zstd (4) is registered in platform/kafka.ts. */

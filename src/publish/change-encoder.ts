@@ -1,0 +1,358 @@
+/**
+ * encodeChange: decoded messages become records with Positions in the batch that is being filled. Tables are prepared
+ * (shape, topic, schemas) at their first change; a table that cannot be represented is parked, and the rest goes on.
+ */
+import type { IHeaders } from 'kafkajs';
+import {
+  formatPosition,
+  ordinalText,
+  type Position,
+  parsePosition,
+  positionPrefix,
+} from '../connector/position.ts';
+import { tableName } from '../connector/shape.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { Logger } from '../platform/log.ts';
+import type { KafkaConfig } from '../platform/resolved-config.ts';
+import {
+  changedRelations,
+  decodeMessage,
+  type PgoutputHandler,
+  type Relation,
+  type TransactionStart,
+  type Tuple,
+} from '../replicate/pgoutput.ts';
+import type { Batch } from './batch.ts';
+import { partitionOf, TenantPartitions } from './partition.ts';
+import type { ParkedTable, Progress } from './progress.ts';
+import { header, recordFormat, type TopicNames } from './record-format.ts';
+import type { TableEncoder, TransactionContext } from './table-encoder.ts';
+
+export interface ChangeEncoderOptions {
+  kafka: KafkaConfig;
+  topics: TopicNames;
+  /** Everything up to here is in Kafka already. */
+  resume: Progress;
+  log: Logger;
+  /** Called at each commit, after the batch was marked. */
+  onCommit(): void;
+}
+
+/** A table as the stream describes it. It is prepared at its first change: a partition's Relation comes without any. */
+type KnownTable =
+  | { kind: 'described'; relation: Relation; raw: Buffer }
+  | { kind: 'published'; encoder: TableEncoder; raw: Buffer }
+  | { kind: 'parked'; name: string; raw: Buffer };
+
+/** The tuples of one record. */
+interface RowImages {
+  before: Tuple | null;
+  after: Tuple | null;
+  /** Supplies key columns that the row does not carry. */
+  fallback: Tuple | null;
+  /** Supplies unchanged TOAST values: a whole old row. */
+  fill: Tuple | null;
+}
+
+interface KeyLink {
+  name: string;
+  key: Buffer;
+}
+
+const formatHeader = Buffer.from(recordFormat);
+
+export class ChangeEncoder implements PgoutputHandler {
+  /** Where records go; the publisher puts a new one here when it takes this one. */
+  batch: Batch;
+  /** Of the last Change, or the end of the last Transaction without any. */
+  position: Position;
+  /** First WAL byte that is not in a whole Transaction yet. */
+  ackLsn: bigint;
+  /** Running maximum, microseconds since 1970 UTC. */
+  commitTimeUs: bigint;
+  readonly epoch: number;
+  readonly parked: Record<string, ParkedTable>;
+  changes = 0;
+  transactions = 0;
+  readonly #options: ChangeEncoderOptions;
+  readonly #tables = new Map<number, KnownTable>();
+  readonly #tenants: TenantPartitions;
+  readonly #resume: { lsn: bigint; ordinal: number };
+  #transaction: TransactionContext | null = null;
+  #prefix = '';
+  #ordinal = 0;
+  /** Changes of this Transaction up to this ordinal are in Kafka already. */
+  #skipThrough = 0;
+  #lastCommitLsn: bigint;
+  #serial = 0;
+
+  constructor(options: ChangeEncoderOptions, batch: Batch) {
+    this.#options = options;
+    const { epoch, lsn, ordinal } = parsePosition(options.resume.position);
+    this.batch = batch;
+    this.epoch = epoch;
+    this.position = options.resume.position;
+    this.ackLsn = options.resume.ackLsn;
+    this.commitTimeUs = options.resume.commitTimeUs;
+    this.parked = { ...options.resume.parked };
+    this.#resume = { lsn, ordinal };
+    this.#lastCommitLsn = lsn;
+    this.#tenants = new TenantPartitions(options.kafka.partitions);
+  }
+
+  get inTransaction(): boolean {
+    return this.#transaction !== null;
+  }
+
+  /**
+   * Encodes one pgoutput message.
+   * @returns the relation that must be prepared first, in which case nothing was done; else null
+   */
+  encode(message: Buffer): Relation | null {
+    for (const oid of changedRelations(message)) {
+      const table = this.#tables.get(oid);
+      if (table?.kind !== 'described') continue;
+      const name = tableName(table.relation);
+      if (!this.parked[name]) return table.relation;
+      this.#parkTable(name, oid, table.raw);
+    }
+    decodeMessage(message, this);
+    return null;
+  }
+
+  /** The relation's changes can be encoded from now on. */
+  publish(relation: Relation, encoder: TableEncoder): void {
+    const { raw } = this.#tables.get(relation.oid)!;
+    this.#tables.set(relation.oid, { kind: 'published', encoder, raw });
+  }
+
+  /** The relation's changes go to the parked topic from now on. */
+  park(relation: Relation, error: TidemarkError): void {
+    const name = tableName(relation);
+    this.#startParking(name, error);
+    this.#parkTable(name, relation.oid, this.#tables.get(relation.oid)!.raw);
+  }
+
+  begin(start: TransactionStart): void {
+    this.#serial++;
+    this.#transaction = { ...start, previousCommitLsn: this.#lastCommitLsn, serial: this.#serial };
+    this.#prefix = positionPrefix(this.epoch, start.commitLsn);
+    this.#ordinal = 0;
+    const { lsn, ordinal } = this.#resume;
+    this.#skipThrough =
+      start.commitLsn < lsn ? Number.MAX_SAFE_INTEGER : start.commitLsn === lsn ? ordinal : 0;
+  }
+
+  commit(commitLsn: bigint, endLsn: bigint): void {
+    const { commitTimeUs } = this.#open();
+    this.#transaction = null;
+    this.#lastCommitLsn = commitLsn;
+    if (commitTimeUs > this.commitTimeUs) this.commitTimeUs = commitTimeUs;
+    if (endLsn > this.ackLsn) this.ackLsn = endLsn;
+    const position = formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.#ordinal });
+    if (position > this.position) this.position = position;
+    this.transactions++;
+    this.batch.markBoundary(this.position, this.ackLsn, this.commitTimeUs);
+    this.#options.onCommit();
+  }
+
+  relation(relation: Relation, raw: Buffer): void {
+    if (this.#tables.get(relation.oid)?.raw.equals(raw)) return;
+    this.#tables.set(relation.oid, { kind: 'described', relation, raw: Buffer.from(raw) });
+  }
+
+  insert(oid: number, after: Tuple, raw: Buffer): void {
+    this.#change(oid, raw, (encoder) =>
+      this.#write(encoder, 'c', { before: null, after, fallback: null, fill: null }),
+    );
+  }
+
+  update(oid: number, before: Tuple | null, beforeIsFull: boolean, after: Tuple, raw: Buffer): void {
+    const fill = beforeIsFull ? before : null;
+    this.#change(oid, raw, (encoder) => {
+      const moved = before && this.#moved(encoder, before, after);
+      if (moved) {
+        // A row that changes its key or its tenant leaves its partition: delete there, create here.
+        const { oldKey, newKey } = moved;
+        const newLink = newKey ? { name: header.newKey, key: newKey } : null;
+        const oldLink = oldKey ? { name: header.oldKey, key: oldKey } : null;
+        this.#write(encoder, 'd', { before, after: null, fallback: null, fill: null }, newLink);
+        this.#write(encoder, 'c', { before: null, after, fallback: before, fill }, oldLink);
+      } else this.#write(encoder, 'u', { before: fill, after, fallback: before, fill });
+    });
+  }
+
+  delete(oid: number, before: Tuple, _beforeIsFull: boolean, raw: Buffer): void {
+    this.#change(oid, raw, (encoder) =>
+      this.#write(encoder, 'd', { before, after: null, fallback: null, fill: null }),
+    );
+  }
+
+  truncate(oids: number[], raw: Buffer): void {
+    for (const oid of oids) {
+      this.#change(oid, raw, (encoder) => {
+        if (!this.#nextPosition()) return;
+        const value = encoder.encodeEnvelope(
+          't',
+          null,
+          null,
+          null,
+          this.#open(),
+          this.batch.openedAtMs,
+          this.batch.writer,
+        );
+        const { headers, bytes } = this.#headers(null);
+        for (let partition = 0; partition < this.#options.kafka.partitions; partition++) {
+          this.batch.add(encoder.topic, partition, null, value, headers, bytes);
+        }
+      });
+    }
+  }
+
+  message(): void {
+    // Logical messages are not rows of a tracked table; snapshots will read the marks they carry.
+  }
+
+  /** Both keys where the row's key or tenant differ, else null. */
+  #moved(
+    encoder: TableEncoder,
+    before: Tuple,
+    after: Tuple,
+  ): { oldKey: Buffer | null; newKey: Buffer | null } | null {
+    const { writer } = this.batch;
+    const tenantMoved = encoder.tenant(before, null) !== encoder.tenant(after, before);
+    if (encoder.keyless) return tenantMoved ? { oldKey: null, newKey: null } : null;
+    const oldKey = encoder.encodeKey(before, null, writer);
+    const newKey = encoder.encodeKey(after, before, writer);
+    return tenantMoved || !oldKey.equals(newKey) ? { oldKey, newKey } : null;
+  }
+
+  #write(encoder: TableEncoder, op: 'c' | 'u' | 'd', row: RowImages, link: KeyLink | null = null): void {
+    if (!this.#nextPosition()) return;
+    const { writer } = this.batch;
+    const image = (row.after ?? row.before)!;
+    const key = encoder.keyless ? null : encoder.encodeKey(image, row.fallback, writer);
+    const value = encoder.encodeEnvelope(
+      op,
+      row.before,
+      row.after,
+      row.fill,
+      this.#open(),
+      this.batch.openedAtMs,
+      writer,
+    );
+    const { rowMaxBytes } = this.#options.kafka;
+    if (value.length > rowMaxBytes) {
+      const name = tableName(encoder.shape);
+      throw new TidemarkError(
+        'TM308',
+        `a row of ${name} has ${value.length} bytes, row.max.bytes is ${rowMaxBytes}`,
+      );
+    }
+    const { headers, bytes } = this.#headers(link);
+    let headerBytes = bytes;
+    const { unchanged, exact } = encoder.remarks;
+    if (unchanged.length > 0) {
+      const text = JSON.stringify(unchanged);
+      headers[header.unchanged] = text;
+      headerBytes += text.length + 20;
+    }
+    if (exact) {
+      const text = JSON.stringify(exact);
+      headers[header.exact] = text;
+      headerBytes += text.length + 20;
+    }
+    const partition = this.#partition(encoder, image, row.fallback, key);
+    this.batch.add(encoder.topic, partition, key, value, headers, headerBytes);
+    if (op === 'd' && key)
+      this.batch.add(encoder.topic, partition, key, null, this.#headers(null).headers, bytes);
+  }
+
+  /** Parks the table where its change cannot be represented; nothing of that change stays in the batch. */
+  #change(oid: number, raw: Buffer, write: (encoder: TableEncoder) => void): void {
+    const table = this.#tables.get(oid);
+    if (!table)
+      throw new TidemarkError('TM206', `pgoutput sent a change of relation ${oid} without describing it`);
+    if (table.kind === 'parked') {
+      this.#parkChange(table.name, raw);
+      return;
+    }
+    if (table.kind === 'described')
+      throw new TidemarkError('TM901', 'a table was not prepared before its change');
+    const ordinal = this.#ordinal;
+    const savepoint = this.batch.savepoint(table.encoder.topic);
+    try {
+      write(table.encoder);
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || error.code !== 'TM208') throw error;
+      this.batch.rollback(table.encoder.topic, savepoint);
+      this.#ordinal = ordinal;
+      const name = tableName(table.encoder.shape);
+      this.#startParking(name, error);
+      this.#parkTable(name, oid, table.raw);
+      this.#parkChange(name, raw);
+    }
+  }
+
+  #startParking(name: string, error: TidemarkError): void {
+    const position = (
+      this.#transaction ? this.#prefix + ordinalText(this.#ordinal + 1) : this.position
+    ) as Position;
+    this.parked[name] = { position, code: error.code, reason: error.message };
+    this.#options.log.error(
+      `table ${name} is parked: its changes go to ${this.#options.topics.parked}, everything else goes on`,
+      {
+        code: error.code,
+        reason: error.message,
+        remedy: error.remedy,
+        position,
+      },
+    );
+  }
+
+  #parkTable(name: string, oid: number, relation: Buffer): void {
+    this.#tables.set(oid, { kind: 'parked', name, raw: relation });
+    // A Relation is not a Change: it has no Position of its own.
+    this.#park(name, relation, { [header.format]: formatHeader });
+  }
+
+  #parkChange(name: string, raw: Buffer): void {
+    if (this.#nextPosition()) this.#park(name, Buffer.from(raw), this.#headers(null).headers);
+  }
+
+  /** A raw pgoutput message under its table's name: what a resume re-encodes. */
+  #park(name: string, raw: Buffer, headers: IHeaders): void {
+    this.batch.add(this.#options.topics.parked, 0, Buffer.from(name), raw, headers, 80);
+  }
+
+  /** @returns false where Kafka has this Change already */
+  #nextPosition(): boolean {
+    this.#ordinal++;
+    if (this.#ordinal <= this.#skipThrough) return false;
+    this.position = (this.#prefix + ordinalText(this.#ordinal)) as Position;
+    this.batch.changes++;
+    this.changes++;
+    return true;
+  }
+
+  #headers(link: KeyLink | null): { headers: IHeaders; bytes: number } {
+    const headers: IHeaders = {
+      [header.position]: Buffer.from(this.position, 'latin1'),
+      [header.format]: formatHeader,
+    };
+    if (!link) return { headers, bytes: 80 };
+    headers[link.name] = link.key;
+    return { headers, bytes: 100 + link.key.length };
+  }
+
+  #partition(encoder: TableEncoder, row: Tuple, fallback: Tuple | null, key: Buffer | null): number {
+    const tenant = encoder.tenant(row, fallback);
+    if (tenant !== null) return this.#tenants.of(tenant);
+    return key ? partitionOf(key, this.#options.kafka.partitions) : 0;
+  }
+
+  #open(): TransactionContext {
+    if (!this.#transaction) throw new TidemarkError('TM206', 'pgoutput sent a change outside a transaction');
+    return this.#transaction;
+  }
+}
