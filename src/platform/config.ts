@@ -97,6 +97,7 @@ async function resolveConfig(
       retentionMs: kafka['topic.retention'],
       rowMaxBytes: kafka['row.max.bytes'],
       compression: kafka.compression,
+      producer: kafka.producer,
       batchMaxBytes: kafka['batch.max.bytes'],
       transactionTimeoutMs: kafka['transaction.timeout'],
       sessionTimeoutMs: kafka['session.timeout'],

@@ -45,20 +45,15 @@ function saslOptions({ sasl }: KafkaConfig): Pick<KafkaJsConfig, 'sasl'> {
 }
 
 /**
- * kafkajs calls every lost connection an error, and every retry a warning, while its callers retry and report what
- * matters. So its errors are our warnings, the rest is for debugging, and of an entry only the message and names pass: never a record.
+ * All for debugging: kafkajs calls every lost connection an error and every retry a warning, dozens a minute while a
+ * broker is away, and its callers report what matters once. Of an entry only the message and names pass: never a
+ * record.
  */
-function writeEntry(log: Logger, { level, namespace, log: entry }: LogEntry): void {
+function writeEntry(log: Logger, { namespace, log: entry }: LogEntry): void {
   const fields: Record<string, unknown> = { kafkajs: namespace };
   for (const name of ['groupId', 'broker', 'topic', 'partition', 'retryCount', 'retryTime', 'clientId'])
     if (entry[name] !== undefined) fields[name] = entry[name];
-  // Answers that are retried at once, and advice about settings chosen on purpose, are nobody's business.
-  const routine =
-    /^(Response |Limiting retries for the idempotent producer|.*concurrent operation on the same transaction)/.test(
-      entry.message,
-    );
-  if (level <= kafkajs.logLevel.WARN && !routine) log.warn(entry.message, fields);
-  else log.debug(entry.message, fields);
+  log.debug(entry.message, fields);
 }
 
 /** The innermost kafkajs error, which names what happened; the outer ones count retries. */

@@ -56,6 +56,7 @@ export interface KafkaConfig {
   retentionMs: number;
   rowMaxBytes: number;
   compression: 'none' | 'gzip' | 'zstd';
+  producer: 'record-batches' | 'kafkajs';
   /** Encoded bytes that one Kafka transaction may hold before it is closed. */
   batchMaxBytes: number;
   transactionTimeoutMs: number;

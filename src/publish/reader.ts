@@ -25,15 +25,17 @@ import {
   readSlot,
   type SourceIdentity,
 } from '../replicate/source.ts';
+import { KafkajsProducer } from './kafkajs-producer.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { Publisher, type PublisherStats } from './publisher.ts';
+import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
 import { SourceLedger } from './source-ledger.ts';
 import { prepareTable } from './table-preparation.ts';
 import { ensureTopics } from './topics.ts';
-import { TransactionalProducer } from './transactional-producer.ts';
+import type { TransactionalProducer } from './transactional-producer.ts';
 
 export interface ReaderOptions {
   config: ResolvedConfig;
@@ -136,7 +138,11 @@ async function readUntilFailure(
   const client = await connectSource(source, 'tidemark/catalogue');
   const kafka = createKafka(kafkaConfig, log);
   const admin = kafka.admin();
-  const producer = new TransactionalProducer(kafka, kafkaConfig, `tidemark.${source.id}`);
+  const transactionalId = `tidemark.${source.id}`;
+  const producer: TransactionalProducer =
+    kafkaConfig.producer === 'kafkajs'
+      ? new KafkajsProducer(kafka, kafkaConfig, transactionalId)
+      : new RecordBatchProducer(kafkaConfig, transactionalId);
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
   let heartbeat: NodeJS.Timeout | undefined;

@@ -92,6 +92,7 @@ describe('what a sound file becomes', () => {
         retentionMs: 604_800_000,
         rowMaxBytes: 67_108_864,
         compression: 'none',
+        producer: 'record-batches',
         batchMaxBytes: 4_194_304,
         transactionTimeoutMs: 60_000,
         sessionTimeoutMs: 10_000,

@@ -174,6 +174,14 @@ const ownKafkaFields = {
     oneOf: ['none', 'gzip', 'zstd'],
     description: 'Compression of record batches.',
   },
+  producer: {
+    type: 'string',
+    unit: 'name',
+    default: 'record-batches',
+    oneOf: ['record-batches', 'kafkajs'],
+    description:
+      'Client that writes the records: our own record batches, or kafkajs (several times the CPU) to fall back to.',
+  },
   'batch.max.bytes': {
     type: 'bytes',
     unit: 'bytes',
