@@ -9,6 +9,7 @@ import { type Stack, startStack } from '../../compose/local-stack.ts';
 import type { SinkKind } from '../../src/connector/sink.ts';
 import { type Delivery, startDelivery } from '../../src/deliver/delivery.ts';
 import type { DeliveredWindow } from '../../src/deliver/unit-worker.ts';
+import { migrateControl } from '../../src/platform/control.ts';
 import { createKafka } from '../../src/platform/kafka.ts';
 import { createLogger, type LogLevel } from '../../src/platform/log.ts';
 import { endpointFromUrl } from '../../src/platform/postgres-endpoint.ts';
@@ -59,6 +60,7 @@ export async function startHarness(): Promise<Harness> {
   const registry = new RegistryClient(registryConfig, log);
   const pool = new pg.Pool({ connectionString: TIDEMARK_SOURCE_URL!, max: 2 });
   pool.on('error', () => {});
+  await migrateControl(pool);
   return {
     stack,
     kafka,

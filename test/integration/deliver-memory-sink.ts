@@ -81,7 +81,8 @@ function open(store: MemoryStore, failpoint: (name: string) => Promise<void>): M
       const held = store.contents.held[window.unit];
       if (held && BigInt(held.fencingToken) > window.fencingToken)
         throw new TidemarkError('TM403', 'fenced by a newer worker');
-      const next = store.countOnly ? store.contents : structuredClone(store.contents);
+      // Other Units merge at the same time: what is theirs must not be put back.
+      const next: Contents = { held: {}, rows: {}, copies: {}, windows: [] };
       const alreadyHeld = held !== undefined && held.sequence >= window.sequence;
       next.windows.push({
         unit: window.unit,
@@ -104,10 +105,17 @@ function open(store: MemoryStore, failpoint: (name: string) => Promise<void>): M
       }
       await store.duringMerge(window);
       await failpoint('mid-merge');
+      // As a database would, in the same transaction as the commit.
+      store.load();
       const now = store.contents.held[window.unit];
       if (now && BigInt(now.fencingToken) > window.fencingToken && !store.countOnly)
         throw new TidemarkError('TM403', 'fenced by a newer worker');
-      store.commit(next);
+      store.commit({
+        held: { ...store.contents.held, ...next.held },
+        rows: { ...store.contents.rows, ...next.rows },
+        copies: { ...store.contents.copies, ...next.copies },
+        windows: [...store.contents.windows, ...next.windows],
+      });
       return {
         position: window.to,
         rows,
@@ -132,9 +140,8 @@ async function mergeTable(
 ): Promise<void> {
   const name = tableName(table.shape);
   if (table.shape.keyColumns.length === 0) {
-    if (table.truncated) next.copies[name] = {};
-    next.copies[name] ??= {};
-    const copies = next.copies[name];
+    const copies = table.truncated ? {} : { ...store.contents.copies[name] };
+    next.copies[name] = copies;
     for await (const batch of table.counts()) {
       for (const { values, count } of batch) {
         const image = JSON.stringify(values);
@@ -146,11 +153,17 @@ async function mergeTable(
     }
     return;
   }
-  const before = next.rows[name] ?? {};
+  const before = store.contents.rows[name] ?? {};
   const base = table.truncated ? {} : before;
-  const after: Record<string, Row> = store.countOnly ? base : { ...base };
   const width = table.shape.columns.length;
-  for (const row of Object.values(after)) while (row.length < width) row.push(null);
+  const after: Record<string, Row> = store.countOnly
+    ? base
+    : Object.fromEntries(
+        Object.entries(base).map(([key, row]) => [
+          key,
+          [...row, ...new Array<null>(Math.max(0, width - row.length)).fill(null)],
+        ]),
+      );
   const seen = new Set<string>();
   for await (const batch of table.states()) {
     if (store.countOnly) {

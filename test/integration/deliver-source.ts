@@ -175,11 +175,15 @@ export class FakeSource {
     );
   }
 
-  /** As retention does. */
-  async deleteRecords(name: string, before: number[]): Promise<void> {
+  /** As retention does, with everything that is there. */
+  async expire(name: string): Promise<void> {
+    const { topic } = this.tables.get(name)!.records;
+    const offsets = await this.#admin.fetchTopicOffsets(topic);
     await this.#admin.deleteTopicRecords({
-      topic: this.tables.get(name)!.records.topic,
-      partitions: before.map((offset, partition) => ({ partition, offset: String(offset) })),
+      topic,
+      partitions: offsets
+        .filter(({ high }) => high !== '0')
+        .map(({ partition, high }) => ({ partition, offset: high })),
     });
   }
 
