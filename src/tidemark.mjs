@@ -7,10 +7,21 @@ if (major < 24) {
   );
   process.exit(2);
 }
+
+// Nearly all garbage here is young. A small nursery makes a process that mostly copies bytes about 100 MiB smaller, at
+// a few per cent of its speed; V8 takes the setting only at its start, so the process replaces itself once (same pid).
 // kafkajs 2.2 computes a negative delay now and then; Node makes it 1 ms and warns. Nobody can act on that.
-process.removeAllListeners('warning');
-process.on('warning', (warning) => {
-  if (warning.name !== 'TimeoutNegativeWarning') console.error(`${warning.name}: ${warning.message}`);
-});
+const flags = ['--max-semi-space-size=4', '--disable-warning=TimeoutNegativeWarning'];
+const tuned = flags.every((flag) => process.execArgv.includes(flag));
+if (!tuned && typeof process.execve === 'function' && process.platform !== 'win32') {
+  const kept = process.execArgv.filter((flag) => !flags.includes(flag));
+  process.removeAllListeners('warning');
+  process.execve(
+    process.execPath,
+    [process.execPath, ...flags, ...kept, ...process.argv.slice(1)],
+    process.env,
+  );
+}
+
 const { main } = await import('./main.ts');
 await main(process.argv.slice(2));

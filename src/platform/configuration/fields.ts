@@ -185,7 +185,7 @@ const ownKafkaFields = {
   'batch.max.bytes': {
     type: 'bytes',
     unit: 'bytes',
-    default: '4MiB',
+    default: '2MiB',
     min: 1024,
     max: 2 ** 30,
     description: 'Encoded bytes that one Kafka transaction holds before it is closed.',
