@@ -187,15 +187,20 @@ async function awaitDelivered(run: Run, tables: readonly CatalogueTable[], posit
       signal,
       onProgress,
     });
-  await reached([]);
-  // Not earlier: until then a Change below the Position may still be published, with a newer schema.
-  const shapes = await readShapes(run, tables);
-  await reached(units(tables.filter((table) => shapes.has(tableName(table)))));
-  const parked = await abortable(
-    run.parkedTables?.(position) ?? parkedTablesAt(config, position, { timeoutMs, signal, log }),
-    signal,
-  );
-  return { shapes, parked };
+  // Asked for meanwhile: joining a consumer group takes Kafka seconds.
+  const over = new AbortController();
+  const limits = { timeoutMs, signal: AbortSignal.any([signal, over.signal]), log };
+  const reading = run.parkedTables?.(position) ?? parkedTablesAt(config, position, limits);
+  reading.catch(() => {});
+  try {
+    await reached([]);
+    // Not earlier: until then a Change below the Position may still be published, with a newer schema.
+    const shapes = await readShapes(run, tables);
+    await reached(units(tables.filter((table) => shapes.has(tableName(table)))));
+    return { shapes, parked: await abortable(reading, signal) };
+  } finally {
+    over.abort();
+  }
 }
 
 /** Shapes by `schema.name`; a table that was never published has none. @throws TidemarkError TM304, TM206 */

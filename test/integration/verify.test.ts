@@ -478,8 +478,7 @@ describe('while writes go on', () => {
     expect(await leftovers()).toEqual(none);
     const marks = async () => (await world.control.query('select mark from tidemark.units')).rows[0].mark;
     const before = await marks();
-    await sleep(100);
-    expect((await marks()) > before).toBe(true);
+    await expect.poll(async () => (await marks()) > before, { timeout: 10_000 }).toBe(true);
   }, 60_000);
 
   test.each([
