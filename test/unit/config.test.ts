@@ -93,7 +93,7 @@ describe('what a sound file becomes', () => {
         rowMaxBytes: 67_108_864,
         compression: 'none',
         producer: 'record-batches',
-        batchMaxBytes: 4_194_304,
+        batchMaxBytes: 2_097_152,
         transactionTimeoutMs: 60_000,
         sessionTimeoutMs: 10_000,
       },
