@@ -1,0 +1,101 @@
+/** Progress is the reader's checkpoint: it comes back exactly, and what is not a known Progress is TM206. */
+import { describe, expect, it } from 'vitest';
+import { formatPosition, type Position } from '../../src/connector/position.ts';
+import { TidemarkError } from '../../src/platform/errors.ts';
+import { decodeProgress, encodeProgress, type Progress } from '../../src/publish/progress.ts';
+import type { Prng } from '../../src/sample/prng.ts';
+import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
+
+const long = (prng: Prng) =>
+  prng.pick([0n, 2n ** 53n + 1n, 2n ** 63n - 1n, BigInt.asUintN(63, prng.bytes(8).readBigUInt64BE())]);
+
+function anyPosition(prng: Prng): Position {
+  return formatPosition({
+    epoch: prng.uint32(),
+    lsn: prng.bytes(8).readBigUInt64BE(),
+    ordinal: prng.uint32(),
+  });
+}
+
+function anyProgress(prng: Prng): Progress {
+  const names = ['t.public.a', 't.ä.🌊', '__proto__', 'constructor', ''];
+  return {
+    kind: prng.pick(['origin', 'batch', 'heartbeat', 'fence'] as const),
+    sourceId: prng.uuid(),
+    position: anyPosition(prng),
+    boundary: prng.chance(0.5),
+    ackLsn: long(prng),
+    commitTimeUs: long(prng),
+    writtenAtUs: long(prng),
+    systemIdentifier: String(long(prng)),
+    timeline: prng.integer(1, 2 ** 31 - 1),
+    writer: prng.uuid(),
+    endOffsets: Object.fromEntries(
+      prng
+        .some(['t.public.a', 't.ä.🌊', 'constructor'], 3)
+        .map((topic) => [topic, Array.from({ length: prng.integer(0, 40) }, () => long(prng))]),
+    ),
+    parked: Object.fromEntries(
+      prng
+        .some(
+          names.filter((name) => name !== '__proto__'),
+          2,
+        )
+        .map((table) => [table, { position: anyPosition(prng), code: 'TM208', reason: `"${table}"` }]),
+    ),
+  };
+}
+
+function refusal(bytes: Buffer): TidemarkError | null {
+  try {
+    decodeProgress(bytes);
+    return null;
+  } catch (error) {
+    expect(error).toBeInstanceOf(TidemarkError);
+    return error as TidemarkError;
+  }
+}
+
+describe('Progress', () => {
+  it('comes back exactly, offsets and LSNs past 2^53 included', () =>
+    replayable((prng) => {
+      for (let i = 0; i < cases(500, 10_000); i++) {
+        const progress = anyProgress(prng);
+        const schemaId = prng.uint32();
+        const bytes = encodeProgress(progress, schemaId);
+        expect(bytes[0]).toBe(0);
+        expect(bytes.readUInt32BE(1)).toBe(schemaId);
+        const back = decodeProgress(bytes);
+        for (const table of Object.keys(back.parked)) back.parked[table] = { ...back.parked[table]! };
+        expect({ ...back }).toEqual(progress);
+      }
+    }));
+
+  it('another format is refused by its number, whatever follows it', () =>
+    replayable((prng) => {
+      const bytes = encodeProgress(anyProgress(prng), 1);
+      for (const format of [0, 2, 7]) {
+        const other = Buffer.from(bytes.subarray(0, prng.chance(0.5) ? 8 : bytes.length));
+        other[5] = format * 2;
+        expect(refusal(other)).toMatchObject({
+          code: 'TM206',
+          message: expect.stringContaining(`format ${format}`),
+        });
+      }
+    }));
+
+  it('cut short, lengthened, or without the wire format: TM206', () =>
+    replayable((prng) => {
+      const bytes = encodeProgress(anyProgress(prng), 1);
+      for (let length = 0; length < bytes.length; length++)
+        expect(refusal(bytes.subarray(0, length))?.code, `cut at ${length}`).toBe('TM206');
+      expect(refusal(Buffer.concat([bytes, Buffer.from([0])]))?.code).toBe('TM206');
+      expect(refusal(Buffer.concat([Buffer.from([1]), bytes.subarray(1)]))?.code).toBe('TM206');
+    }));
+
+  it('a Position of another form is refused', () =>
+    replayable((prng) => {
+      const progress = { ...anyProgress(prng), position: 'somewhere' as Position };
+      expect(refusal(encodeProgress(progress, 1))?.code).toBe('TM206');
+    }));
+});
