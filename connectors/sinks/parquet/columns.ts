@@ -76,7 +76,7 @@ export function fitsNatively(storage: Storage, value: string, encoder: EncoderNa
     case 'double':
       return !js || value !== 'NaN';
     case 'decimal':
-      return js || fitsDecimal(storage, value);
+      return fitsDecimal(storage, value);
     case 'date':
       return value.length === 10 && value.charCodeAt(4) === 45 && (!js || value >= '1970');
     case 'timestamp':
@@ -115,7 +115,14 @@ export const metadataColumns = [
 ] as const;
 
 // Besides the metadata, the view's own names, and a name that JavaScript objects cannot hold as a plain key.
-const reserved = [...metadataColumns.map(([name]) => name as string), '_key', '_old_key', '_at', '__proto__'];
+const reserved = [
+  ...metadataColumns.map(([name]) => name as string),
+  '_key',
+  '_old_key',
+  '_at',
+  '_part',
+  '__proto__',
+];
 
 /** The name of a Postgres column in the data files. */
 export interface FieldName {
@@ -136,10 +143,15 @@ export interface StoredColumn extends FieldName {
 export function assignFields(columns: readonly ColumnShape[], earlier: readonly FieldName[]): FieldName[] {
   const fields = new Map(earlier.map(({ name, field }) => [name, field]));
   const taken = new Set([...reserved, ...fields.values()].map((name) => name.toLowerCase()));
+  // A made-up name must not take the own name of a column that comes later in the list.
+  const own = new Set(columns.map(({ name }) => name.toLowerCase()));
   for (const { name } of columns) {
     if (fields.has(name)) continue;
     let field = name;
-    for (let number = 2; taken.has(field.toLowerCase()); number += 1) field = `${name}~${number}`;
+    for (let number = 2; taken.has(field.toLowerCase()); number += 1) {
+      field = `${name}~${number}`;
+      if (own.has(field.toLowerCase())) field = name;
+    }
     taken.add(field.toLowerCase());
     fields.set(name, field);
   }

@@ -1,7 +1,7 @@
 /**
  * The encoder without DuckDB: one parquetjs writer per open partition. What it cannot hold is text (decimals,
- * uuids) or goes to `_exact` (columns.ts says what). It keeps a row group of JavaScript values per writer, so when
- * all of them together pass a share of the memory budget, the fullest file is finished and a new one begun.
+ * uuids) or goes to `_exact` (columns.ts says what). It keeps a row group of JavaScript values per writer, at some
+ * 600 bytes a cell, so when all of them together pass a sixteenth of the memory budget, row groups are ended early.
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,14 +20,18 @@ import {
 const maxRowGroupRows = 5_000;
 /** Each has a file open. */
 const maxWriters = 200;
-/** A buffered character costs about this many bytes (value, its buffer, levels, distinct-value sets). */
-const bytesPerCharacter = 8;
+/** Measured: what a buffered cell costs beside its text (its buffer, two levels, an entry in a set of values). */
+const bytesPerCell = 600;
+const bytesPerCharacter = 3;
+const metadataCells = 9;
 
 interface OpenFile {
   writer: ParquetWriter;
   file: EncodedFile;
-  /** Characters in the open row group and in the whole file. */
+  /** Estimated bytes of memory in the open row group. */
   buffered: number;
+  rowsInGroup: number;
+  /** Characters in the whole file. */
   total: number;
 }
 
@@ -71,21 +75,31 @@ export class ParquetjsEncoder implements Encoder {
     const identity = partitionOf(row);
     let open = this.#open.get(identity);
     if (open === undefined) {
-      if (this.#open.size >= maxWriters) await this.#finishFullest();
+      if (this.#open.size >= maxWriters) await this.#finishFullest(identity);
       open = await this.#start(row);
       this.#open.set(identity, open);
     }
+    const cost = bytesPerCell * (row.cells.length + metadataCells) + bytesPerCharacter * row.size;
+    const budget = this.#settings.memoryBytes / 16;
+    // A writer ends its row group when it comes by with more than its share; one that grew large and then stays away
+    // has its file finished.
+    const full = this.#buffered + cost > budget;
+    const flush = full && open.buffered + cost >= this.#buffered / this.#open.size;
+    if (this.#buffered > 1.5 * budget) await this.#finishFullest(identity);
+    if (flush) open.writer.setRowGroupSize(1);
     await open.writer.appendRow(recordOf(row, this.#settings.columns));
+    if (flush) open.writer.setRowGroupSize(this.#rowGroupRows);
     open.file.rows += 1;
     open.total += row.size;
-    open.buffered += row.size;
-    this.#buffered += row.size;
-    if (open.file.rows % this.#rowGroupRows === 0) {
+    open.rowsInGroup += 1;
+    open.buffered += cost;
+    this.#buffered += cost;
+    if (flush || open.rowsInGroup === this.#rowGroupRows) {
       this.#buffered -= open.buffered;
       open.buffered = 0;
+      open.rowsInGroup = 0;
     }
     if (open.total >= maxFileBytes) await this.#finishFile(identity);
-    if (this.#buffered * bytesPerCharacter > this.#settings.memoryBytes) await this.#finishFullest();
   }
 
   async #start({ tenant, date }: ChangeRow): Promise<OpenFile> {
@@ -96,14 +110,20 @@ export class ParquetjsEncoder implements Encoder {
       // Version 1 pages: some readers do not know the second.
       useDataPageV2: false,
     });
-    return { writer, file: { localPath, rows: 0, bytes: 0, tenant, date }, buffered: 0, total: 0 };
+    return {
+      writer,
+      file: { localPath, rows: 0, bytes: 0, tenant, date },
+      buffered: 0,
+      rowsInGroup: 0,
+      total: 0,
+    };
   }
 
-  async #finishFullest(): Promise<void> {
+  async #finishFullest(except: string): Promise<void> {
     let fullest: string | null = null;
     let most = -1;
     for (const [identity, { buffered }] of this.#open) {
-      if (buffered > most) [fullest, most] = [identity, buffered];
+      if (identity !== except && buffered > most) [fullest, most] = [identity, buffered];
     }
     if (fullest !== null) await this.#finishFile(fullest);
   }

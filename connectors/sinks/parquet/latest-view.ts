@@ -17,6 +17,8 @@ export interface ViewTable {
   columns: readonly StoredColumn[];
   /** Indexes into columns, in key order; empty for a table without a key. */
   keyColumns: readonly number[];
+  /** Whether all files have the same columns and types (Manifest.uniform). */
+  uniform: boolean;
 }
 
 /**
@@ -85,7 +87,7 @@ function keyText(parts: readonly string[]): string {
 }
 
 /** The statement that makes `tidemark_changes`. */
-function changesView({ columns, keyColumns }: ViewTable, output: ViewOutput): string {
+function changesView({ columns, keyColumns, uniform }: ViewTable, output: ViewOutput): string {
   const keys = keyColumns.map((index) => columns[index]!);
   const lines = metadataColumns.map(([name]) => `  ${quoteName(name)}`);
   if (keys.length > 0) {
@@ -112,7 +114,7 @@ function changesView({ columns, keyColumns }: ViewTable, output: ViewOutput): st
 SELECT
 ${lines.join(',\n')}
 FROM (
-  FROM read_parquet(getvariable('tidemark_files'), union_by_name => true, hive_partitioning => false)
+  FROM read_parquet(getvariable('tidemark_files'), union_by_name => ${!uniform}, hive_partitioning => false)
   UNION ALL BY NAME
   SELECT ${empty.join(', ')} WHERE false
 )
@@ -149,17 +151,20 @@ present AS NOT MATERIALIZED (
 ),
 -- What follows is about the few rows whose newest change left columns unchanged.
 gaps AS MATERIALIZED (SELECT "_key", "_at" FROM present WHERE len("_unchanged") > 0),
-creates AS NOT MATERIALIZED (SELECT "_key", "_at", "_old_key" FROM live WHERE "_op" = 'c'),
+-- Key changes that left columns unchanged: there the search goes on under the old key.
+moves AS MATERIALIZED (SELECT "_key", "_at", "_old_key" FROM live WHERE "_op" = 'c' AND len("_unchanged") > 0),
 trail(row_key, key, upto, since, old_key) AS (
-  SELECT g."_key", g."_key", g."_at", coalesce(max(c."_at"), ''), arg_max({'k': c."_old_key"}, c."_at").k
-  FROM gaps g LEFT JOIN creates c ON c."_key" = g."_key" AND c."_at" <= g."_at"
+  SELECT g."_key", g."_key", g."_at", coalesce(max(m."_at"), ''), arg_max(m."_old_key", m."_at")
+  FROM gaps g LEFT JOIN moves m ON m."_key" = g."_key" AND m."_at" <= g."_at"
   GROUP BY g."_key", g."_at"
   UNION ALL
-  SELECT t.row_key, t.old_key, t.since, coalesce(max(c."_at"), ''), arg_max({'k': c."_old_key"}, c."_at").k
-  FROM trail t LEFT JOIN creates c ON c."_key" = t.old_key AND c."_at" < t.since
+  SELECT t.row_key, t.old_key, t.since, coalesce(max(m."_at"), ''), arg_max(m."_old_key", m."_at")
+  FROM trail t LEFT JOIN moves m ON m."_key" = t.old_key AND m."_at" < t.since
   WHERE t.old_key IS NOT NULL
   GROUP BY t.row_key, t.old_key, t.since
 ),
+-- The newest value known wins. A trail may run past the insert that began the row, into an earlier row of the same
+-- key, but that insert had every value and is newer.
 filled AS MATERIALIZED (
   SELECT t.row_key${filled.join('')}
   FROM trail t JOIN live l ON l."_key" = t.key AND l."_at" <= t.upto AND l."_at" >= t.since

@@ -54,13 +54,13 @@ export const parquetOptionFields: Record<string, OptionField> = {
   'parquet.memory.bytes': {
     type: 'bytes',
     description:
-      'Memory of the encoder per destination, in bytes; at least four times the largest row. A Window that needs more is cut into more files.',
-    default: 128 * 1024 * 1024,
+      "Cap of DuckDB's memory per destination, in bytes; at least eight times the largest row. Ordinary rows need far less: writing stages a thirty-second of it at a time, reading back may use half of it before it goes to disk.",
+    default: 512 * 1024 * 1024,
   },
   'parquet.row.group.rows': {
     type: 'integer',
     description: 'Rows per row group (parquetjs: at most 5,000).',
-    default: 50_000,
+    default: 20_000,
   },
 };
 
@@ -107,9 +107,9 @@ export function parquetOptionsFrom(values: OptionValues): ParquetOptions {
   if (encoder === 'parquetjs' && compression === 'zstd') {
     refuse('parquet.compression', 'parquetjs cannot write zstd; use snappy, gzip or none');
   }
-  const memoryBytes = Number(values['parquet.memory.bytes'] ?? 128 * 1024 * 1024);
+  const memoryBytes = Number(values['parquet.memory.bytes'] ?? 512 * 1024 * 1024);
   if (!(memoryBytes >= 32 * 1024 * 1024)) refuse('parquet.memory.bytes', 'needs at least 32 MiB');
-  const rowGroupRows = Number(values['parquet.row.group.rows'] ?? 50_000);
+  const rowGroupRows = Number(values['parquet.row.group.rows'] ?? 20_000);
   if (!(rowGroupRows >= 1)) refuse('parquet.row.group.rows', 'needs at least 1');
   return { target: targetFrom(values, text), encoder, compression, memoryBytes, rowGroupRows };
 }

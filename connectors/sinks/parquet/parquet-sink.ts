@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { Position } from '../../../src/connector/position.ts';
 import { type TableShape, tableName } from '../../../src/connector/shape.ts';
@@ -20,7 +21,7 @@ import { ParquetjsEncoder } from './encode-parquetjs.ts';
 import type { EncodedFile, Encoder, EncoderSettings } from './encoder.ts';
 import { latestSqlScript } from './latest-view.ts';
 import { type AttemptName, dataPath, latestSqlKey, tableFolder, tenantSegment } from './layout.ts';
-import { commitManifest, heldOf, type Manifest, newManifest, receiptOf } from './manifest.ts';
+import { commitManifest, heldOf, type Manifest, newManifest, receiptOf, staysUniform } from './manifest.ts';
 import type { ObjectStore } from './object-store.ts';
 import type { ParquetOptions } from './options.ts';
 import { dropAttempt, recordAttempt, sweepOrphans } from './orphans.ts';
@@ -84,7 +85,7 @@ export class ParquetSink implements AppendSink {
   readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
     return readLatestRows(this.#store, tableName(shape), shape, at, {
       folder: join(this.#context.scratchDirectory, `read-${randomBytes(6).toString('hex')}`),
-      memoryBytes: this.#options.memoryBytes,
+      memoryBytes: this.#options.memoryBytes / 2,
     });
   }
 
@@ -144,6 +145,8 @@ export class ParquetSink implements AppendSink {
         for (let start = 0; start < batch.length; start += 1024) {
           await encoder.write(batch.slice(start, start + 1024).map((event) => rows.from(event)));
         }
+        // Native buffers are freed in turns of the event loop, which promises alone never reach.
+        await setImmediate();
       }
       const files = await encoder.finish();
       return { files, shape, fields, rows: rows.counts, contentHash: rows.contentHash };
@@ -182,6 +185,7 @@ export class ParquetSink implements AppendSink {
       nonce: attempt.nonce,
       encoder: this.#options.encoder,
       shape: encoded.shape,
+      uniform: staysUniform(state.latest, this.#options.encoder, encoded.shape),
       fields: encoded.fields,
       rows: encoded.rows,
       bytes: encoded.files.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -257,7 +261,11 @@ export class ParquetSink implements AppendSink {
     if (!shape) return;
     const columns = storedColumns(shape.columns, state.latest!.fields);
     const base = `${this.#store.readableUrl}/${tableFolder(state.unit)}/`;
-    const sql = latestSqlScript(base, state.unit, { columns, keyColumns: shape.keyColumns });
+    const sql = latestSqlScript(base, state.unit, {
+      columns,
+      keyColumns: shape.keyColumns,
+      uniform: state.latest!.uniform,
+    });
     if (sql === state.latestSql) return;
     try {
       await this.#store.put(latestSqlKey(state.unit), Buffer.from(sql));

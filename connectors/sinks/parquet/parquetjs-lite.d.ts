@@ -17,6 +17,8 @@ declare module 'parquetjs-lite' {
       options: { rowGroupSize: number; pageSize?: number; useDataPageV2?: boolean },
     ): Promise<ParquetWriter>;
     appendRow(row: Record<string, unknown>): Promise<void>;
+    /** Rows after which the next appendRow writes the row group. */
+    setRowGroupSize(rows: number): void;
     close(): Promise<void>;
   }
   const parquet: { ParquetSchema: typeof ParquetSchema; ParquetWriter: typeof ParquetWriter };

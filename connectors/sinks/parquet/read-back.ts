@@ -40,9 +40,13 @@ export async function* readLatestRows(
     const { paths, newest } = await filesUpTo(store, unit, at, settings.folder);
     if (paths.length === 0 || newest === null) return;
     const fields = assignFields(shape.columns, newest.fields);
-    const table = { columns: storedColumns(shape.columns, fields), keyColumns: shape.keyColumns };
+    const table = {
+      columns: storedColumns(shape.columns, fields),
+      keyColumns: shape.keyColumns,
+      uniform: newest.uniform,
+    };
     const instance = await DuckDBInstance.create(':memory:', {
-      threads: '2',
+      threads: '1',
       memory_limit: `${settings.memoryBytes}B`,
       temp_directory: join(settings.folder, 'spill'),
       preserve_insertion_order: 'false',
@@ -108,7 +112,7 @@ async function filesUpTo(
       if (name === null || name.fence !== null) continue;
       const manifest = await readManifest(store, unit, name.sequence);
       newest = manifest;
-      // Windows follow one another without a gap: all later ones begin later still.
+      // Every later Window begins later still.
       if (manifest.from >= at) break walk;
       wanted.push(...manifest.files.map(({ path }) => `${tableFolder(unit)}/${path}`));
     }

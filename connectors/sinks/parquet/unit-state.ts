@@ -59,7 +59,7 @@ export class UnitState {
       await this.take(window, manifest);
       return manifest;
     }
-    if (window.sequence > held + 1 || (this.latest !== null && window.from !== this.latest.to)) {
+    if (window.sequence > held + 1 || (this.latest !== null && window.from < this.latest.to)) {
       throw new TidemarkError(
         'TM404',
         `${this.unit}: Window ${window.sequence} does not follow what the destination holds (Window ${held})`,
