@@ -41,7 +41,10 @@ const commands: Record<string, (context: CommandContext, values: Values, rest: s
   };
 
 export async function main(argv: string[]): Promise<void> {
+  // A command may wait for nothing but child processes, which do not keep this one alive.
+  const alive = setInterval(() => {}, 60_000);
   process.exitCode = await dispatch(argv);
+  clearInterval(alive);
   // Sockets that a dead server left half open must not keep a finished command alive.
   setTimeout(() => process.exit(), 2000).unref();
 }
