@@ -1,7 +1,6 @@
 /** The demo as a user starts it: equal destinations, and nothing left running. */
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -11,7 +10,9 @@ const root = new URL('../..', import.meta.url).pathname;
 let folder = '';
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'tidemark-demo-'));
+  // Not in the system's temp folder: the user Postgres runs as must be able to enter it.
+  folder = join(root, '.tidemark', 'test-stacks', `demo-${process.pid}`);
+  await mkdir(folder, { recursive: true });
 });
 
 afterAll(async () => {
