@@ -107,10 +107,22 @@ export function applyHeaders(
     return index;
   };
   if (exact !== null) {
-    for (const [name, text] of Object.entries(JSON.parse(exact) as Record<string, string>))
-      result[indexOf(name)] = text;
+    for (const [name, text] of exactTexts(exact)) result[indexOf(name)] = text;
   }
   if (unchanged !== null)
     for (const name of JSON.parse(unchanged) as string[]) result[indexOf(name)] = undefined;
   return result;
+}
+
+/**
+ * The exactness header's columns and texts. V8 13 and 14 may take an escaped key for a similar one that it met before
+ * (nodejs/node#63785), so with escapes the strings are parsed one by one.
+ */
+function exactTexts(header: string): [string, string][] {
+  if (!header.includes('\\')) return Object.entries(JSON.parse(header) as Record<string, string>);
+  const strings = header.match(/"[^"\\]*(?:\\.[^"\\]*)*"/g) ?? [];
+  return Array.from({ length: strings.length / 2 }, (_, i) => [
+    JSON.parse(strings[i * 2]!) as string,
+    JSON.parse(strings[i * 2 + 1]!) as string,
+  ]);
 }

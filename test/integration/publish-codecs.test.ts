@@ -1,19 +1,13 @@
 /** Values survive (invariant 9): every codec against a real Postgres, its own text, avsc, and a slow twin. */
 import type { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { EnumType } from '../../src/connector/shape.ts';
 import { ByteReader, ByteWriter } from '../../src/publish/byte-writer.ts';
 import { codecFor } from '../../src/publish/types/catalogue.ts';
 import { avroOf, avscType, inexact } from '../fixtures/pgoutput/avro-twin.ts';
 import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
+import { storedValues } from '../fixtures/pgoutput/stored.ts';
 import { typeCases, typesSetup } from '../fixtures/pgoutput/values.ts';
-import {
-  binaryRows,
-  startServers,
-  startTimeoutMs,
-  type TestServers,
-  textRows,
-} from '../fixtures/postgres.ts';
+import { startServers, startTimeoutMs, type TestServers } from '../fixtures/postgres.ts';
 
 const randomValues = cases(150, 2000);
 
@@ -31,39 +25,11 @@ afterAll(async () => {
   await servers?.stop();
 }, 60_000);
 
-interface Value {
-  binary: Buffer;
-  text: string;
-}
-
-/** The type's name and enum as the reader finds them, and the values in both forms. */
-async function stored(type: string, literals: string[]) {
-  await client.query(`drop table if exists public.v; create table public.v (id int, v ${type})`);
-  await client.query(
-    `insert into public.v select i, v::${type} from unnest($1::text[]) with ordinality as u(v, i)`,
-    [literals],
-  );
-  const { rows } = await client.query(
-    `select format_type(a.atttypid, a.atttypmod) as name,
-            (select json_build_object('schema', n.nspname, 'name', e.typname, 'labels',
-                    (select json_agg(l.enumlabel order by l.enumsortorder) from pg_catalog.pg_enum l where l.enumtypid = e.oid))
-               from pg_catalog.pg_type e join pg_catalog.pg_namespace n on n.oid = e.typnamespace
-              where e.typtype = 'e' and e.oid in (t.oid, t.typelem)) as enum
-       from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
-      where a.attrelid = 'public.v'::regclass and a.attname = 'v'`,
-  );
-  const texts = await textRows(client, 'select v from public.v order by id');
-  const binaries = await binaryRows(client, 'select v from public.v order by id');
-  const values = texts.map(([text], i): Value => ({ text: text!, binary: binaries[i]![0]! }));
-  expect(values).toHaveLength(literals.length);
-  return { name: rows[0].name as string, enum: rows[0].enum as EnumType | null, values };
-}
-
 describe('values survive', () => {
   it.each(typeCases)('$type', async ({ type, edges, random }) => {
     await replayable(async (prng) => {
       const literals = [...edges, ...Array.from({ length: randomValues }, () => random(prng))];
-      const { name, enum: labels, values } = await stored(type, literals);
+      const { name, enum: labels, values } = await storedValues(client, type, literals);
       const codec = codecFor({ type: name, ...(labels ? { enum: labels } : {}) });
       expect(codec, name).not.toBeNull();
       const avro = avscType(codec!.schema);
