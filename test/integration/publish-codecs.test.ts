@@ -1,6 +1,6 @@
 /** Values survive (invariant 9): every codec against a real Postgres, its own text, avsc, and a slow twin. */
 import type { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ByteReader, ByteWriter } from '../../src/publish/byte-writer.ts';
 import { codecFor } from '../../src/publish/types/catalogue.ts';
 import { avroOf, avscType, inexact } from '../fixtures/pgoutput/avro-twin.ts';
@@ -24,6 +24,8 @@ afterAll(async () => {
   await client?.end();
   await servers?.stop();
 }, 60_000);
+
+vi.setConfig({ testTimeout: 60_000 });
 
 describe('values survive', () => {
   it.each(typeCases)('$type', async ({ type, edges, random }) => {

@@ -1,5 +1,5 @@
 /** A consumer rebuilds the shape from the registry alone; Avro's names never lose or merge a column. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
 import {
   avroName,
@@ -65,6 +65,8 @@ const table = (...columns: ColumnShape[]): TableShape => ({
   keyColumns: columns.flatMap(({ key }, i) => (key ? [i] : [])),
   tenantColumn: null,
 });
+
+vi.setConfig({ testTimeout: 60_000 });
 
 describe('schemas', () => {
   it('carry the shape, whatever its columns are called, and are Avro to avsc', () =>

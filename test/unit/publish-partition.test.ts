@@ -1,6 +1,6 @@
 /** A key stays in its partition, and it is the one that Kafka's Java client chooses. */
 import kafkajs from 'kafkajs';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { murmur2, partitionOf, TenantPartitions } from '../../src/publish/partition.ts';
 import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
 
@@ -13,6 +13,8 @@ const javaClient: [string, number][] = [
   ['lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8', -58897971],
   ['abc', 479470107],
 ];
+
+vi.setConfig({ testTimeout: 60_000 });
 
 describe('partition', () => {
   it.each(javaClient)("murmur2 of %s is the Java client's", (text, hash) => {

@@ -1,5 +1,5 @@
 /** Progress is the reader's checkpoint: it comes back exactly, and what is not a known Progress is TM206. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { formatPosition, type Position } from '../../src/connector/position.ts';
 import { TidemarkError } from '../../src/platform/errors.ts';
 import { decodeProgress, encodeProgress, type Progress } from '../../src/publish/progress.ts';
@@ -55,6 +55,8 @@ function refusal(bytes: Buffer): TidemarkError | null {
     return error as TidemarkError;
   }
 }
+
+vi.setConfig({ testTimeout: 60_000 });
 
 describe('Progress', () => {
   it('comes back exactly, offsets and LSNs past 2^53 included', () =>
