@@ -93,6 +93,8 @@ export class RegistryClient {
       } catch (error) {
         const status = (error as { status?: number }).status;
         if (status === undefined || status >= 500) throw error;
+        // The library answers 400 in its own name where the registry did not answer at all: ask once more.
+        await this.ping();
         throw new TidemarkError('TM305', `the registry refused subject ${subject} (status ${status})`, {
           cause: error,
         });
