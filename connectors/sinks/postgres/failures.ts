@@ -61,6 +61,12 @@ const classes: FailureClass[] = [
       'Look for a long transaction on the destination’s tables; raise lock.timeout if readers need that long.',
   },
   { state: '55006', code: 'TM401', meaning: 'an object is in use' },
+  {
+    state: '55000',
+    code: 'TM401',
+    meaning: 'the database accepts no connections, or an object is not ready',
+    remedy: 'ALTER DATABASE … ALLOW_CONNECTIONS true; delivery goes on by itself.',
+  },
   { state: '58', code: 'TM401', meaning: 'its operating system reported an error' },
   { state: '28', code: 'TM402', meaning: 'it refused the credentials' },
   {
