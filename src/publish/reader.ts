@@ -158,6 +158,8 @@ async function readUntilFailure(
     await connectAdmin(admin);
     const created = await ensureTopics(admin, kafkaConfig, tables);
     if (created.length > 0) log.info('topics created', { topics: created });
+    // To its library, a registry that does not answer has refused (status 400, TM305): ask first.
+    await registry.ping();
     const progressSchemaId = await registry.register(`${topics.progress}-value`, progressSchema);
 
     await producer.fence();
