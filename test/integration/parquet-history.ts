@@ -13,7 +13,7 @@ const pools: Record<string, readonly Cell[]> = {
     '',
     'short',
     'quote \' and " and \\',
-    'line\nbreak\r\n\ttab',
+    'line\nbreak\r\n\ttab\u2028\u2029\u0001',
     '\u{1F600}',
     'long '.repeat(3000),
   ],

@@ -71,6 +71,8 @@ describe('types', () => {
     ['numeric(4,1)', 'NaN', false],
     ['numeric(4,0)', 'Infinity', false],
     ['numeric(4,0)', '-Infinity', false],
+    ['double precision', '-0', false],
+    ['double precision', 'NaN', true],
     ['date', '0001-01-01', true],
     ['date', '0001-01-01 BC', false],
     ['date', '10000-01-01', false],

@@ -74,7 +74,8 @@ export function fitsNatively(storage: Storage, value: string, encoder: EncoderNa
       return !js || value.length <= 15;
     case 'real':
     case 'double':
-      return !js || value !== 'NaN';
+      // DuckDB's Parquet dictionary takes -0 and 0 for one value and writes whichever came first.
+      return value !== '-0' && (!js || value !== 'NaN');
     case 'decimal':
       return fitsDecimal(storage, value);
     case 'date':

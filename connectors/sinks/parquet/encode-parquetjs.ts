@@ -1,11 +1,15 @@
 /**
- * The encoder without DuckDB: one parquetjs writer per open partition. What it cannot hold is text (decimals,
- * uuids) or goes to `_exact` (columns.ts says what). It keeps a row group of JavaScript values per writer, at some
- * 600 bytes a cell, so when all of them together pass a sixteenth of the memory budget, row groups are ended early.
+ * The encoder without DuckDB. What parquetjs cannot hold is text (decimals, uuids) or goes to `_exact` (columns.ts says
+ * what). Rows are first spooled to one file of JSON lines per data file; at the end one parquetjs writer after the other
+ * makes them Parquet. (A writer per partition side by side was tried: the metadata of their row groups alone took
+ * 700 MiB at 200 tenants.)
  */
-import { stat } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { appendFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import parquet, { type ParquetField, type ParquetSchema, type ParquetWriter } from 'parquetjs-lite';
+import { createInterface } from 'node:readline';
+import { setImmediate } from 'node:timers/promises';
+import parquet, { type ParquetField, type ParquetSchema } from 'parquetjs-lite';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { ChangeRow } from './change-row.ts';
 import type { Storage, StoredColumn } from './columns.ts';
@@ -18,30 +22,32 @@ import {
 } from './encoder.ts';
 
 const maxRowGroupRows = 5_000;
-/** Each has a file open. */
-const maxWriters = 200;
 /** Measured: what a buffered cell costs beside its text (its buffer, two levels, an entry in a set of values). */
 const bytesPerCell = 600;
 const bytesPerCharacter = 3;
-const metadataCells = 9;
+/** Characters of spooled lines held in memory over all files. */
+const spoolCharacters = 8 * 1024 * 1024;
 
-interface OpenFile {
-  writer: ParquetWriter;
+/** What becomes one file: the rows of a partition, up to maxFileBytes of text. */
+interface Part {
   file: EncodedFile;
-  /** Estimated bytes of memory in the open row group. */
-  buffered: number;
-  rowsInGroup: number;
-  /** Characters in the whole file. */
-  total: number;
+  spool: string;
+  /** Characters of text. */
+  size: number;
+  lines: string[];
 }
+
+/** A ChangeRow on its way over the disk: JSON has no bigint. */
+type SpooledRow = Omit<ChangeRow, 'commitTimeUs' | 'tenant' | 'date'> & { commitTimeUs: string };
 
 export class ParquetjsEncoder implements Encoder {
   readonly #settings: EncoderSettings;
   readonly #schema: ParquetSchema;
   readonly #rowGroupRows: number;
-  readonly #open = new Map<string, OpenFile>();
-  readonly #files: EncodedFile[] = [];
-  #buffered = 0;
+  readonly #parts: Part[] = [];
+  /** The part that takes a partition's next row. */
+  readonly #current = new Map<string, Part>();
+  #held = 0;
 
   constructor(settings: EncoderSettings) {
     this.#settings = settings;
@@ -51,7 +57,10 @@ export class ParquetjsEncoder implements Encoder {
 
   async write(rows: readonly ChangeRow[]): Promise<void> {
     try {
-      for (const row of rows) await this.#put(row);
+      for (const row of rows) {
+        this.#put(row);
+        if (this.#held > spoolCharacters) await this.#spool();
+      }
     } catch (error) {
       throw failure(error);
     }
@@ -59,82 +68,75 @@ export class ParquetjsEncoder implements Encoder {
 
   async finish(): Promise<EncodedFile[]> {
     try {
-      for (const identity of [...this.#open.keys()]) await this.#finishFile(identity);
+      await this.#spool();
+      for (const part of this.#parts) await this.#encode(part);
     } catch (error) {
       throw failure(error);
     }
-    return this.#files;
+    return this.#parts.map(({ file }) => file);
   }
 
-  async close(): Promise<void> {
-    for (const { writer } of this.#open.values()) await writer.close().catch(() => {});
-    this.#open.clear();
-  }
+  async close(): Promise<void> {}
 
-  async #put(row: ChangeRow): Promise<void> {
+  #put(row: ChangeRow): void {
     const identity = partitionOf(row);
-    let open = this.#open.get(identity);
-    if (open === undefined) {
-      if (this.#open.size >= maxWriters) await this.#finishFullest(identity);
-      open = await this.#start(row);
-      this.#open.set(identity, open);
+    let part = this.#current.get(identity);
+    if (part === undefined || part.size >= maxFileBytes) {
+      const path = join(this.#settings.folder, String(this.#parts.length));
+      const { tenant, date } = row;
+      const file = { localPath: `${path}.parquet`, rows: 0, bytes: 0, tenant, date };
+      part = { file, spool: `${path}.jsonl`, size: 0, lines: [] };
+      this.#parts.push(part);
+      this.#current.set(identity, part);
     }
-    const cost = bytesPerCell * (row.cells.length + metadataCells) + bytesPerCharacter * row.size;
-    const budget = this.#settings.memoryBytes / 16;
-    // A writer ends its row group when it comes by with more than its share; one that grew large and then stays away
-    // has its file finished.
-    const full = this.#buffered + cost > budget;
-    const flush = full && open.buffered + cost >= this.#buffered / this.#open.size;
-    if (this.#buffered > 1.5 * budget) await this.#finishFullest(identity);
-    if (flush) open.writer.setRowGroupSize(1);
-    await open.writer.appendRow(recordOf(row, this.#settings.columns));
-    if (flush) open.writer.setRowGroupSize(this.#rowGroupRows);
-    open.file.rows += 1;
-    open.total += row.size;
-    open.rowsInGroup += 1;
-    open.buffered += cost;
-    this.#buffered += cost;
-    if (flush || open.rowsInGroup === this.#rowGroupRows) {
-      this.#buffered -= open.buffered;
-      open.buffered = 0;
-      open.rowsInGroup = 0;
-    }
-    if (open.total >= maxFileBytes) await this.#finishFile(identity);
+    const { tenant: _tenant, date: _date, ...rest } = row;
+    const spooled: SpooledRow = { ...rest, commitTimeUs: String(row.commitTimeUs) };
+    // readline also ends a line at these two, which JSON leaves as they are.
+    const json = JSON.stringify(spooled).replace(/[\u2028\u2029]/g, (char) =>
+      char === '\u2028' ? '\\u2028' : '\\u2029',
+    );
+    const line = `${json}\n`;
+    part.lines.push(line);
+    part.size += row.size;
+    part.file.rows += 1;
+    this.#held += line.length;
   }
 
-  async #start({ tenant, date }: ChangeRow): Promise<OpenFile> {
-    const number = this.#files.length + this.#open.size;
-    const localPath = join(this.#settings.folder, `${number}-${this.#open.size}.parquet`);
-    const writer = await parquet.ParquetWriter.openFile(this.#schema, localPath, {
+  async #spool(): Promise<void> {
+    for (const part of this.#parts) {
+      if (part.lines.length === 0) continue;
+      await appendFile(part.spool, part.lines.join(''));
+      part.lines = [];
+    }
+    this.#held = 0;
+  }
+
+  async #encode({ file, spool }: Part): Promise<void> {
+    const { columns, memoryBytes } = this.#settings;
+    const writer = await parquet.ParquetWriter.openFile(this.#schema, file.localPath, {
       rowGroupSize: this.#rowGroupRows,
       // Version 1 pages: some readers do not know the second.
       useDataPageV2: false,
     });
-    return {
-      writer,
-      file: { localPath, rows: 0, bytes: 0, tenant, date },
-      buffered: 0,
-      rowsInGroup: 0,
-      total: 0,
-    };
-  }
-
-  async #finishFullest(except: string): Promise<void> {
-    let fullest: string | null = null;
-    let most = -1;
-    for (const [identity, { buffered }] of this.#open) {
-      if (identity !== except && buffered > most) [fullest, most] = [identity, buffered];
+    let rows = 0;
+    let buffered = 0;
+    for await (const line of createInterface({ input: createReadStream(spool), crlfDelay: Infinity })) {
+      const row = JSON.parse(line) as SpooledRow;
+      rows += 1;
+      buffered += bytesPerCell * (columns.length + 9) + bytesPerCharacter * row.size;
+      // A row group of large rows ends before its number of rows is reached.
+      const full = rows === this.#rowGroupRows || buffered > memoryBytes / 8;
+      if (full) writer.setRowGroupSize(1);
+      await writer.appendRow(recordOf(row, columns));
+      if (!full) continue;
+      writer.setRowGroupSize(this.#rowGroupRows);
+      rows = 0;
+      buffered = 0;
+      await setImmediate();
     }
-    if (fullest !== null) await this.#finishFile(fullest);
-  }
-
-  async #finishFile(identity: string): Promise<void> {
-    const { writer, file, buffered } = this.#open.get(identity)!;
-    this.#open.delete(identity);
-    this.#buffered -= buffered;
     await writer.close();
+    await rm(spool);
     file.bytes = (await stat(file.localPath)).size;
-    this.#files.push(file);
   }
 }
 
@@ -185,11 +187,11 @@ function schemaOf({ columns, compression }: EncoderSettings): ParquetSchema {
   return new parquet.ParquetSchema(fields);
 }
 
-function recordOf(row: ChangeRow, columns: readonly StoredColumn[]): Record<string, unknown> {
+function recordOf(row: SpooledRow, columns: readonly StoredColumn[]): Record<string, unknown> {
   const record = Object.create(null) as Record<string, unknown>;
   record._op = row.op;
   record._position = row.position;
-  record._commit_time = row.commitTimeUs;
+  record._commit_time = BigInt(row.commitTimeUs);
   if (row.unchanged) record._unchanged = row.unchanged;
   if (row.previousKey) record._previous_key = row.previousKey;
   if (row.before !== null) record._before = row.before;

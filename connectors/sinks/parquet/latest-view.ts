@@ -22,7 +22,7 @@ export interface ViewTable {
 }
 
 /**
- * `native`: typed columns (NULL where the value is in `_exact`) plus `_position` and `_commit_time`.
+ * `native`: typed columns (NULL where the value is in `_exact`, but for floats) plus `_position` and `_commit_time`.
  * `text`: Postgres' own text of each column, `_exact` included; real and double precision stay numbers.
  */
 export type ViewOutput = 'native' | 'text';
@@ -60,7 +60,7 @@ function exactOf(column: StoredColumn): string {
   return `CAST(CAST("_exact" AS JSON) AS MAP(VARCHAR, VARCHAR))[${quoteText(column.field)}]`;
 }
 
-/** As typed; a NaN that parquetjs had to leave to `_exact` comes back, since the type can hold it. */
+/** As typed; -0 and what else was left to `_exact` comes back, since the type can hold it. */
 function typedFloat(column: StoredColumn): string {
   const value = typed(column);
   const exact = `TRY_CAST(${exactOf(column)} AS ${column.storage.duckdbType})`;
