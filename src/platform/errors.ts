@@ -117,9 +117,10 @@ export const errorCatalogue = {
       'The destination cannot be brought up to date from Kafka: rebuild it, and raise the topic retention.',
   },
   TM308: {
-    retry: 'data',
+    retry: 'operator',
     meaning: 'A row is larger than row.max.bytes.',
-    remedy: "Raise kafka.row.max.bytes (and the topics' max.message.bytes), then resume the parked table.",
+    remedy:
+      "Raise kafka.row.max.bytes and the topics' max.message.bytes (`tidemark check` prints the command), then start again; the slot keeps the row.",
   },
   // 4xx: delivery
   TM401: {

@@ -21,6 +21,7 @@ import {
   type Relation,
   type TransactionStart,
   type Tuple,
+  valueKind,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
@@ -41,8 +42,8 @@ export interface ChangeEncoderOptions {
 /** A table as the stream describes it. It is prepared at its first change: a partition's Relation comes without any. */
 type KnownTable =
   | { kind: 'described'; relation: Relation; raw: Buffer }
-  | { kind: 'published'; encoder: TableEncoder; raw: Buffer }
-  | { kind: 'parked'; name: string; raw: Buffer };
+  | { kind: 'published'; relation: Relation; encoder: TableEncoder; raw: Buffer }
+  | { kind: 'parked'; name: string; columns: string[]; raw: Buffer };
 
 /** The tuples of one record. */
 interface RowImages {
@@ -83,6 +84,8 @@ export class ChangeEncoder implements PgoutputHandler {
   #ordinal = 0;
   /** Changes of this Transaction up to this ordinal are in Kafka already. */
   #skipThrough = 0;
+  /** By table, what it was while it was published; a changed Relation replaces the encoder. */
+  readonly #moves = new Map<string, string[]>();
   #lastCommitLsn: bigint;
   #serial = 0;
 
@@ -114,7 +117,7 @@ export class ChangeEncoder implements PgoutputHandler {
       if (table?.kind !== 'described') continue;
       const name = tableName(table.relation);
       if (!this.parked[name]) return table.relation;
-      this.#parkTable(name, oid, table.raw);
+      this.#parkTable(name, table.relation, table.raw);
     }
     decodeMessage(message, this);
     return null;
@@ -123,14 +126,15 @@ export class ChangeEncoder implements PgoutputHandler {
   /** The relation's changes can be encoded from now on. */
   publish(relation: Relation, encoder: TableEncoder): void {
     const { raw } = this.#tables.get(relation.oid)!;
-    this.#tables.set(relation.oid, { kind: 'published', encoder, raw });
+    this.#tables.set(relation.oid, { kind: 'published', relation, encoder, raw });
+    this.#moves.set(tableName(relation), movesOf(encoder));
   }
 
   /** The relation's changes go to the parked topic from now on. */
   park(relation: Relation, error: TidemarkError): void {
     const name = tableName(relation);
     this.#startParking(name, error);
-    this.#parkTable(name, relation.oid, this.#tables.get(relation.oid)!.raw);
+    this.#parkTable(name, relation, this.#tables.get(relation.oid)!.raw);
   }
 
   begin(start: TransactionStart): void {
@@ -168,6 +172,8 @@ export class ChangeEncoder implements PgoutputHandler {
   }
 
   update(oid: number, before: Tuple | null, beforeIsFull: boolean, after: Tuple, raw: Buffer): void {
+    const known = this.#tables.get(oid);
+    if (known?.kind === 'parked' && before && this.#movedBeforeParking(known, before, after)) this.#ordinal++;
     const fill = beforeIsFull ? before : null;
     this.#change(oid, raw, (encoder) => {
       const moved = before && this.#moved(encoder, before, after);
@@ -220,10 +226,11 @@ export class ChangeEncoder implements PgoutputHandler {
     after: Tuple,
   ): { oldKey: Buffer | null; newKey: Buffer | null } | null {
     const { writer } = this.batch;
-    const tenantMoved = encoder.tenant(before, null) !== encoder.tenant(after, before);
-    if (encoder.keyless) return tenantMoved ? { oldKey: null, newKey: null } : null;
+    // Without a key the old row is all there is to find it by: a delete of that image and a create of the new one.
+    if (encoder.keyless) return { oldKey: null, newKey: null };
     const oldKey = encoder.encodeKey(before, null, writer);
     const newKey = encoder.encodeKey(after, before, writer);
+    const tenantMoved = encoder.tenant(before, null) !== encoder.tenant(after, before);
     return tenantMoved || !oldKey.equals(newKey) ? { oldKey, newKey } : null;
   }
 
@@ -241,14 +248,6 @@ export class ChangeEncoder implements PgoutputHandler {
       this.batch.openedAtMs,
       writer,
     );
-    const { rowMaxBytes } = this.#options.kafka;
-    if (value.length > rowMaxBytes) {
-      const name = tableName(encoder.shape);
-      throw new TidemarkError(
-        'TM308',
-        `a row of ${name} has ${value.length} bytes, row.max.bytes is ${rowMaxBytes}`,
-      );
-    }
     const { headers, bytes } = this.#headers(link);
     let headerBytes = bytes;
     const { unchanged, exact } = encoder.remarks;
@@ -262,6 +261,7 @@ export class ChangeEncoder implements PgoutputHandler {
       headers[header.exact] = text;
       headerBytes += text.length + 20;
     }
+    this.#requireFit(tableName(encoder.shape), value.length + (key?.length ?? 0) + headerBytes);
     const partition = this.#partition(encoder, image, row.fallback, key);
     this.batch.add(encoder.topic, partition, key, value, headers, headerBytes);
     if (op === 'd' && key)
@@ -289,7 +289,7 @@ export class ChangeEncoder implements PgoutputHandler {
       this.#ordinal = ordinal;
       const name = tableName(table.encoder.shape);
       this.#startParking(name, error);
-      this.#parkTable(name, oid, table.raw);
+      this.#parkTable(name, table.relation, table.raw);
       this.#parkChange(name, raw);
     }
   }
@@ -298,7 +298,12 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = (
       this.#transaction ? this.#prefix + ordinalText(this.#ordinal + 1) : this.position
     ) as Position;
-    this.parked[name] = { position, code: error.code, reason: error.message };
+    this.parked[name] = {
+      position,
+      code: error.code,
+      reason: error.message,
+      moves: this.#moves.get(name) ?? null,
+    };
     this.#options.log.error(
       `table ${name} is parked: its changes go to ${this.#options.topics.parked}, everything else goes on`,
       {
@@ -310,14 +315,38 @@ export class ChangeEncoder implements PgoutputHandler {
     );
   }
 
-  #parkTable(name: string, oid: number, relation: Buffer): void {
-    this.#tables.set(oid, { kind: 'parked', name, raw: relation });
+  /**
+   * In a Transaction that is read again, a table that was parked inside it is parked from its start: what was two
+   * Changes then must count as two now, or the Changes after it would get other Positions.
+   */
+  #movedBeforeParking(table: KnownTable & { kind: 'parked' }, before: Tuple, after: Tuple): boolean {
+    const { position, moves } = this.parked[table.name]!;
+    if (moves === null || this.#prefix + ordinalText(this.#ordinal + 1) >= position) return false;
+    if (moves.length === 0) return true;
+    return table.columns.some((name, at) => {
+      if (!moves.includes(name) || after.kinds[at] === valueKind.unchanged) return false;
+      const oldBytes = before.bytes.subarray(before.starts[at], before.ends[at]);
+      return !oldBytes.equals(after.bytes.subarray(after.starts[at], after.ends[at]));
+    });
+  }
+
+  #parkTable(name: string, relation: Relation, raw: Buffer): void {
+    const columns = relation.columns.map((column) => column.name);
+    this.#tables.set(relation.oid, { kind: 'parked', name, columns, raw });
     // A Relation is not a Change: it has no Position of its own.
-    this.#park(name, relation, { [header.format]: formatHeader });
+    this.#park(name, raw, { [header.format]: formatHeader });
   }
 
   #parkChange(name: string, raw: Buffer): void {
-    if (this.#nextPosition()) this.#park(name, Buffer.from(raw), this.#headers(null).headers);
+    if (!this.#nextPosition()) return;
+    this.#requireFit(name, raw.length);
+    this.#park(name, Buffer.from(raw), this.#headers(null).headers);
+  }
+
+  #requireFit(name: string, bytes: number): void {
+    const { rowMaxBytes } = this.#options.kafka;
+    if (bytes <= rowMaxBytes) return;
+    throw new TidemarkError('TM308', `a row of ${name} has ${bytes} bytes, row.max.bytes is ${rowMaxBytes}`);
   }
 
   /** A raw pgoutput message under its table's name: what a resume re-encodes. */
@@ -355,4 +384,12 @@ export class ChangeEncoder implements PgoutputHandler {
     if (!this.#transaction) throw new TidemarkError('TM206', 'pgoutput sent a change outside a transaction');
     return this.#transaction;
   }
+}
+
+/** The columns whose change makes an update a delete and a create; none for a table without a key: there it always is. */
+function movesOf({ shape, keyless }: TableEncoder): string[] {
+  if (keyless) return [];
+  const columns = new Set(shape.keyColumns);
+  if (shape.tenantColumn !== null) columns.add(shape.tenantColumn);
+  return [...columns].map((column) => shape.columns[column]!.name);
 }

@@ -10,6 +10,8 @@ export interface ParkedTable {
   position: Position;
   code: string;
   reason: string;
+  /** Columns whose change made an update two Changes before; empty: every update did; null: the table never was published. */
+  moves: string[] | null;
 }
 
 export interface Progress {

@@ -144,7 +144,8 @@ export class Publisher {
       .prepareTable(relation)
       .then(
         ({ encoder, endOffsets }) => {
-          if (endOffsets) this.#endOffsets[encoder.topic] = endOffsets;
+          // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
+          if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
           this.#encoder.publish(relation, encoder);
         },
         (error: unknown) => {
@@ -187,7 +188,8 @@ export class Publisher {
       const [whole, rest] = batch.splitAtBoundary(nowMs);
       encoder.batch = rest;
       this.#endedInside = false;
-      this.#flushing = this.#publish(whole, { ...this.#progress('batch', true), ...batch.boundary });
+      const progress = { ...this.#progress('batch', true), ...batch.boundary };
+      this.#flushing = this.#publish(whole, { ...progress, parked: parkedBefore(progress) });
     } else if (this.#full) {
       encoder.batch = new Batch(nowMs);
       this.#endedInside = true;
@@ -252,4 +254,9 @@ export class Publisher {
       if (!this.#waiting && !this.#full) source.resume();
     }
   }
+}
+
+/** Tables that were parked later than this Progress reaches are parked again, at the same place, after a restart. */
+function parkedBefore({ parked, position }: Progress): Progress['parked'] {
+  return Object.fromEntries(Object.entries(parked).filter(([, table]) => table.position <= position));
 }

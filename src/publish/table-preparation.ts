@@ -41,6 +41,15 @@ export async function prepareTable(
   await ensureTopics(admin, config.kafka, [relation]);
 
   const registered = await registry.latest(`${topic}-value`);
+  if (registered) {
+    const owner = tableName(shapeOfSchema(registered.schema));
+    if (owner !== tableName(relation)) {
+      throw new TidemarkError(
+        'TM208',
+        `topic ${topic} belongs to table ${owner}: both names become the same topic`,
+      );
+    }
+  }
   if (registered && !sameSchema(registered.schema, value)) {
     throw new TidemarkError(
       'TM208',

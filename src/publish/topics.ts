@@ -85,6 +85,7 @@ export async function compareTopics(
   const existing = new Set(await admin.listTopics());
   const plans = plannedTopics(config, tables);
   const present = plans.filter(({ topic }) => existing.has(topic));
+  const shared = plans.filter(({ topic }, i) => plans.findIndex((plan) => plan.topic === topic) !== i);
   const findings: CheckFinding[] = plans
     .filter(({ topic }) => !existing.has(topic))
     .map(({ topic }) => ({
@@ -92,6 +93,13 @@ export async function compareTopics(
       what: `topic ${topic} does not exist yet; run creates it`,
       remedy: null,
     }));
+  for (const { topic } of shared) {
+    findings.push({
+      level: 'error',
+      what: `two tables would share topic ${topic}: their names differ only in characters that topics do not have`,
+      remedy: 'Track only one of them, or rename one.',
+    });
+  }
   if (present.length === 0) return findings;
   const { topics } = await admin.fetchTopicMetadata({ topics: present.map(({ topic }) => topic) });
   const { resources } = await admin.describeConfigs({

@@ -69,6 +69,7 @@ export class ReplicationStream {
   #lastHeard = Date.now();
   #fail: (error: unknown) => void = () => {};
   #closed = false;
+  #failed = false;
   /** Rejects when the stream ends for any reason but close(). */
   readonly ended: Promise<never>;
 
@@ -174,11 +175,13 @@ export class ReplicationStream {
     if (chunk[17] === 1) this.#sendStatus(false);
   }
 
+  /** After a failure the rest of what the socket already holds is dropped: it comes again from the slot. */
   #guard(run: () => void): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#failed) return;
     try {
       run();
     } catch (error) {
+      this.#failed = true;
       this.#fail(error);
       this.pause();
     }
