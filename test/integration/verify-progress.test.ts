@@ -55,7 +55,12 @@ afterAll(async () => {
 
 const at = (lsn: number): Position => formatPosition({ epoch: 1, lsn: BigInt(lsn), ordinal: 0 });
 const options = () => ({ timeoutMs: 20_000, signal: new AbortController().signal, log });
-const parkedAt = (lsn: number) => ({ position: at(lsn), code: 'TM208', reason: 'its shape changed' });
+const parkedAt = (lsn: number) => ({
+  position: at(lsn),
+  code: 'TM208',
+  reason: 'its shape changed',
+  moves: null,
+});
 
 async function write(
   lsn: number,

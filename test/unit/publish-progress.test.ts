@@ -41,7 +41,15 @@ function anyProgress(prng: Prng): Progress {
           names.filter((name) => name !== '__proto__'),
           2,
         )
-        .map((table) => [table, { position: anyPosition(prng), code: 'TM208', reason: `"${table}"` }]),
+        .map((table) => [
+          table,
+          {
+            position: anyPosition(prng),
+            code: 'TM208',
+            reason: `"${table}"`,
+            moves: table.length % 3 === 0 ? null : table.length % 3 === 1 ? [] : [table],
+          },
+        ]),
     ),
   };
 }
