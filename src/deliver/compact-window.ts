@@ -2,7 +2,7 @@
 import type { AppendTable, MergeTable, RowEvent } from '../connector/sink.ts';
 import { fillUnchanged, rowCounts } from './row-counts.ts';
 import type { RowReader, RowSchemas } from './row-schemas.ts';
-import { rowStates } from './row-states.ts';
+import { batchBytes, rowStates } from './row-states.ts';
 import type { Range, TopicContent, UnitStore } from './unit-store.ts';
 
 /** @param content what the store holds of the range, from `UnitStore.content` */
@@ -52,8 +52,15 @@ async function* rowEvents(
   let truncatedAt: string | null = null;
   for await (const changes of store.read(range, topic, 'position')) {
     await reader.prepare(changes);
-    const events: RowEvent[] = [];
+    let events: RowEvent[] = [];
+    let bytes = 0;
     for (const change of changes) {
+      bytes += change.bytes;
+      if (bytes > batchBytes) {
+        if (events.length > 0) yield events;
+        events = [];
+        bytes = change.bytes;
+      }
       const { op, commitTimeUs, before, after } = reader.read(change);
       const { position } = change;
       if (op === 't') {

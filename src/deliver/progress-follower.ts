@@ -44,7 +44,8 @@ export class ProgressFollower {
   #highAtStart = 0;
   #parked: Readonly<Record<string, ParkedTable>> = {};
   #failure: TidemarkError | null = null;
-  #beginning: Promise<void> | null = null;
+  #beginning = false;
+  #beginAgain = false;
   #stopped = false;
 
   constructor(options: ProgressFollowerOptions) {
@@ -173,10 +174,18 @@ export class ProgressFollower {
     return false;
   }
 
+  /** (Re)starts reading. Asked for while it is under way it is done again: the group may have moved in between. */
   #begin(): void {
-    this.#beginning ??= this.#findStart().finally(() => {
-      this.#beginning = null;
-    });
+    this.#beginAgain = true;
+    if (this.#beginning) return;
+    this.#beginning = true;
+    void (async () => {
+      while (this.#beginAgain && !this.#stopped) {
+        this.#beginAgain = false;
+        await this.#findStart();
+      }
+      this.#beginning = false;
+    })();
   }
 
   /** Waits for Kafka as long as it takes. */

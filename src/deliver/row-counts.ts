@@ -1,73 +1,104 @@
 /** Net effect of a Window on a table without a key: how many copies more or fewer of each full row there are. */
-import { DuckDBDataChunk, INTEGER, VARCHAR } from '@duckdb/node-api';
+import { BOOLEAN, DuckDBDataChunk, type DuckDBValue, INTEGER, VARCHAR } from '@duckdb/node-api';
+import { hashCells } from '../connector/row-hash.ts';
 import type { Cell, PartialRow, Row, RowCount } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import type { RowReader } from './row-schemas.ts';
-import { type Range, streamRows, type UnitStore } from './unit-store.ts';
+import type { RowReader, ShapedChange } from './row-schemas.ts';
+import { batchBytes } from './row-states.ts';
+import { type Range, streamRows, UnitStore } from './unit-store.ts';
 import { storeError } from './window-store.ts';
 
 const chunkRows = 2048;
+const imageTypes = [VARCHAR, INTEGER, VARCHAR, BOOLEAN];
 
-/** Images are counted in DuckDB, which spills: a Window may hold any number of different rows. */
+/**
+ * Row images are counted by their 128-bit hash, in DuckDB, which spills; a row of which copies remain is read again
+ * from one of the Changes that had it. So memory holds neither rows nor the number of different ones.
+ */
 export async function* rowCounts(
   store: UnitStore,
   range: Range,
   topic: number,
   reader: RowReader,
 ): AsyncIterable<RowCount[]> {
+  const source = store.rowsSql(range, topic);
+  if (!source) return;
   const connection = await store.connect();
   try {
-    await connection.run('create temp table images (image varchar, delta integer)');
+    await connection.run(
+      'create temp table images (hash varchar, delta integer, position varchar, old boolean)',
+    );
     const appender = await connection.createAppender('images', null, 'temp');
-    const chunk = DuckDBDataChunk.create([VARCHAR, INTEGER], chunkRows);
-    let images: string[] = [];
-    let deltas: number[] = [];
+    const chunk = DuckDBDataChunk.create(imageTypes, chunkRows);
+    let columns: DuckDBValue[][] = imageTypes.map(() => []);
     const flush = () => {
       try {
         chunk.reset();
-        chunk.rowCount = images.length;
-        chunk.setColumns([images, deltas]);
+        chunk.rowCount = columns[0]!.length;
+        chunk.setColumns(columns);
         appender.appendDataChunk(chunk);
       } catch (error) {
         throw storeError(error);
       }
-      images = [];
-      deltas = [];
+      columns = imageTypes.map(() => []);
     };
-    const count = (row: PartialRow, delta: number) => {
-      images.push(JSON.stringify(row));
-      if (deltas.push(delta) === chunkRows) flush();
+    const count = (row: PartialRow, delta: number, position: string, old: boolean) => {
+      [hashCells(row).toString(16), delta, position, old].forEach((value, i) => {
+        columns[i]!.push(value);
+      });
+      if (columns[0]!.length === chunkRows) flush();
     };
     for await (const changes of store.read(range, topic, 'position')) {
       await reader.prepare(changes);
       for (const change of changes) {
         if (change.truncate) continue;
-        const { op, before, after } = reader.read(change);
-        if (op === 'u' || op === 'd') count(oldRow(before, reader), -1);
-        if (op !== 'd') count(fillUnchanged(after!, before, reader), 1);
+        const shaped = reader.read(change);
+        const { op } = shaped;
+        if (op === 'u' || op === 'd') count(oldRow(shaped.before, reader), -1, change.position, true);
+        if (op !== 'd') count(newRow(shaped, reader), 1, change.position, false);
       }
     }
-    if (images.length > 0) flush();
+    if (columns[0]!.length > 0) flush();
     appender.closeSync();
-    yield* streamRows(
+    const counted = streamRows(
       connection,
-      `select image, sum(delta)::integer from images group by image having sum(delta) <> 0`,
-      (values, row): RowCount => ({
-        values: JSON.parse(values[0]![row] as string) as Row,
-        count: values[1]![row] as number,
+      `with net as (
+         select sum(delta)::integer as count, min(position || case when old then '-' else '+' end) as seen
+         from images group by hash having sum(delta) <> 0)
+       select ${UnitStore.columnsOf('r')}, net.count, right(net.seen, 1) = '-'
+       from net join ${source} r on r.position = left(net.seen, -1)`,
+      (values, row) => ({
+        change: store.storedChange(values, row),
+        count: values[11]![row] as number,
+        old: values[12]![row] as boolean,
       }),
     );
+    for await (const batch of counted) {
+      let counts: RowCount[] = [];
+      let bytes = 0;
+      for (const { change, count, old } of batch) {
+        const shaped = reader.read(change);
+        counts.push({ values: old ? oldRow(shaped.before, reader) : newRow(shaped, reader), count });
+        bytes += change.bytes;
+        if (bytes <= batchBytes) continue;
+        yield counts;
+        counts = [];
+        bytes = 0;
+      }
+      if (counts.length > 0) yield counts;
+    }
   } finally {
     connection.closeSync();
   }
 }
 
+function newRow({ before, after }: ShapedChange, reader: RowReader): Row {
+  return fillUnchanged(after!, before, reader);
+}
+
 /** The whole row after an update, where the old one is whole (replica identity full). */
 export function fillUnchanged(after: PartialRow, before: Row | null, reader: RowReader): Row {
-  return after.map((cell, i): Cell => {
-    if (cell !== undefined) return cell;
-    return oldRow(before, reader)[i]!;
-  });
+  return after.map((cell, i): Cell => (cell === undefined ? oldRow(before, reader)[i]! : cell));
 }
 
 function oldRow(before: Row | null, { shape }: RowReader): Row {

@@ -6,7 +6,7 @@
  */
 import type { DuckDBConnection, DuckDBValue } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
-import { blob, readChange, type StoredChange, streamRows } from './unit-store.ts';
+import { blob, type StoredChange, streamRows, UnitStore } from './unit-store.ts';
 
 /** A Change of a former key, or (change null) only the name of the key that the destination must supply. */
 export interface LineageStep {
@@ -21,21 +21,25 @@ export interface LineageStep {
 }
 
 /** A Change after which a key's state does not depend on its earlier Changes, except through a former key. */
-const isAnchor = '(r.unchanged is null or r.old_key is not null)';
+const isAnchor = '(not r.partial or r.old_key is not null)';
 
 /**
  * Steps ordered by target key, target Position, and then from the oldest key to the newest, in Position order.
  * @param connection of the caller's own; temporary tables are left on it
  * @param rows FROM item with the table's rows of the Window
  */
-export async function* rowLineage(connection: DuckDBConnection, rows: string): AsyncIterable<LineageStep[]> {
+export async function* rowLineage(
+  store: UnitStore,
+  connection: DuckDBConnection,
+  rows: string,
+): AsyncIterable<LineageStep[]> {
   await connection.run(`
     create or replace temp table lineage (target_key blob, target_position varchar, depth integer,
       source_key blob, source_end varchar, start varchar, next_key blob, next_end varchar)`);
   await connection.run(`
     create or replace temp table level as
       select key as target_key, position as target_position, old_key as source_key, old_key_end as source_end
-      from ${rows} where old_key is not null and unchanged is not null`);
+      from ${rows} where old_key is not null and partial`);
   for (let depth = 1; ; depth++) {
     // The last anchor before the row left this key; where that is again such a create, its own old key comes next.
     await connection.run(`
@@ -46,7 +50,7 @@ export async function* rowLineage(connection: DuckDBConnection, rows: string): A
         group by l.target_key, l.target_position, l.source_key, l.source_end)
       select a.target_key, a.target_position, ${depth}, a.source_key, a.source_end, a.start, n.old_key, n.old_key_end
       from anchored a left join ${rows} n
-        on n.key = a.source_key and n.position = a.start and n.unchanged is not null`);
+        on n.key = a.source_key and n.position = a.start and n.partial`);
     await connection.run(`
       create or replace temp table level as
         select target_key, target_position, next_key as source_key, next_end as source_end
@@ -56,21 +60,20 @@ export async function* rowLineage(connection: DuckDBConnection, rows: string): A
   }
   yield* streamRows(
     connection,
-    `select r.topic, r.position, r.schema_id, r.truncate, r.key, r.value, r.old_key, r.old_key_end, r.unchanged,
-       r.exact, l.target_key, l.target_position, l.source_key, l.start is null
+    `select ${UnitStore.columnsOf('r')}, l.target_key, l.target_position, l.source_key, l.start is null
      from lineage l left join ${rows} r
        on r.key = l.source_key and r.position < l.source_end and r.position >= coalesce(l.start, '')
      order by l.target_key, l.target_position, l.depth desc, r.position`,
-    readStep,
+    (values, row) => readStep(store, values, row),
   );
 }
 
-function readStep(values: DuckDBValue[][], row: number): LineageStep {
+function readStep(store: UnitStore, values: DuckDBValue[][], row: number): LineageStep {
   return {
-    targetKey: blob(values[10]![row]!)!,
-    targetPosition: values[11]![row] as Position,
-    sourceKey: blob(values[12]![row]!)!,
-    fromDestination: values[13]![row] as boolean,
-    change: values[1]![row] === null ? null : readChange(values, row),
+    targetKey: blob(values[11]![row]!)!,
+    targetPosition: values[12]![row] as Position,
+    sourceKey: blob(values[13]![row]!)!,
+    fromDestination: values[14]![row] as boolean,
+    change: values[1]![row] === null ? null : store.storedChange(values, row),
   };
 }

@@ -93,11 +93,12 @@ export class RowReader {
 
   read(change: StoredChange): ShapedChange {
     const { decoder } = this.#schemaOf(change);
-    const { op, before, after, commitTimeUs } = decoder.decode(change.value);
+    const { value, unchanged, exact } = change.load();
+    const { op, before, after, commitTimeUs } = decoder.decode(value);
     // The headers speak of the row that the Change is about: of a delete that is the old one.
     const exactBefore =
-      before && op === 'd' ? (applyHeaders(before, decoder.shape, null, change.exact) as Row) : before;
-    const partial = after && applyHeaders(after, decoder.shape, change.unchanged, change.exact);
+      before && op === 'd' ? (applyHeaders(before, decoder.shape, null, exact) as Row) : before;
+    const partial = after && applyHeaders(after, decoder.shape, unchanged, exact);
     return {
       op,
       commitTimeUs,
@@ -107,11 +108,11 @@ export class RowReader {
   }
 
   /** @param key without registry header, of a record with the Change's schema */
-  readKey(key: Buffer, change: StoredChange): Cell[] {
+  readKey(key: Buffer, change: Pick<StoredChange, 'schemaId'>): Cell[] {
     return this.#schemaOf(change).keyDecoder(Buffer.concat([keyHeader, key]));
   }
 
-  #schemaOf({ schemaId }: StoredChange): RowSchema {
+  #schemaOf({ schemaId }: Pick<StoredChange, 'schemaId'>): RowSchema {
     const schema = this.#schema(schemaId);
     if (!schema) throw new TidemarkError('TM901', `schema ${schemaId} was not prepared`);
     return schema;

@@ -8,6 +8,9 @@ import { type LineageStep, rowLineage } from './row-lineage.ts';
 import type { RowReader } from './row-schemas.ts';
 import type { Range, StoredChange, UnitStore } from './unit-store.ts';
 
+/** Values that a batch holds at most, beside its last row. */
+export const batchBytes = 4 << 20;
+
 /** A row as far as it is known; `fillKey` names the destination's row that supplies what is not. */
 interface KnownRow {
   values: PartialRow;
@@ -30,14 +33,21 @@ export async function* rowStates(
     let state: KeyState | null = null;
     for await (const changes of store.read(range, topic, 'key')) {
       await reader.prepare(changes);
-      const states: RowState[] = [];
+      let states: RowState[] = [];
+      let bytes = 0;
       for (const change of changes) {
         if (change.key === null) throw keyless(reader);
         if (state && !state.last.key!.equals(change.key)) {
           states.push(finish(state, reader));
+          bytes += state.last.bytes;
           state = null;
+          if (bytes > batchBytes) {
+            yield states;
+            states = [];
+            bytes = 0;
+          }
         }
-        if (change.unchanged === null) state = { last: change, known: null };
+        if (!change.partial) state = { last: change, known: null };
         else if (change.oldKey !== null) {
           const base = await lineage!.before(change);
           state = { last: change, known: overlay(reader.read(change).after!, base) };
@@ -124,7 +134,7 @@ class Lineage {
 
   static async open(store: UnitStore, range: Range, topic: number, reader: RowReader): Promise<Lineage> {
     const connection = await store.connect();
-    const steps = rowLineage(connection, store.rowsSql(range, topic)!);
+    const steps = rowLineage(store, connection, store.rowsSql(range, topic)!);
     return new Lineage(reader, steps[Symbol.asyncIterator](), () => connection.closeSync());
   }
 
@@ -144,7 +154,7 @@ class Lineage {
     const reader = this.#reader;
     const base = row ?? (fromDestination ? untouched(reader, sourceKey) : null);
     if (!change) return base ?? untouched(reader, sourceKey);
-    if (change.unchanged === null) return knownRow({ last: change, known: null }, reader);
+    if (!change.partial) return knownRow({ last: change, known: null }, reader);
     if (!base) throw new TidemarkError('TM901', `the key change at ${change.position} has no former key`);
     return overlay(reader.read(change).after!, base);
   }

@@ -7,7 +7,7 @@ import { header, recordFormat } from '../publish/record-format.ts';
 import type { Mark } from './cut-window.ts';
 import type { Assignment, GroupReader } from './group-reader.ts';
 import { lostToRetention, type Offsets } from './offsets.ts';
-import type { StoredChange, UnitStore } from './unit-store.ts';
+import type { IncomingChange, UnitStore } from './unit-store.ts';
 
 export interface Watermarks {
   low: number;
@@ -133,7 +133,7 @@ export class UnitIngest {
     try {
       const number = this.#topics.indexOf(topic);
       const subscribedLate = mark.offsets[topic] === undefined;
-      const changes: StoredChange[] = [];
+      const changes: IncomingChange[] = [];
       for (const message of messages) {
         const change = readRecord(message, number, topic);
         if (!change) continue;
@@ -199,7 +199,7 @@ export class UnitIngest {
 }
 
 /** A record as the store keeps it; null for a null record. @throws TidemarkError TM206 when it is not ours */
-function readRecord(message: KafkaMessage, topicNumber: number, topic: string): StoredChange | null {
+function readRecord(message: KafkaMessage, topicNumber: number, topic: string): IncomingChange | null {
   const { key, value, headers = {} } = message;
   if (value === null) return null;
   const format = text(headers, header.format);

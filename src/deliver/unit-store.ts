@@ -1,9 +1,9 @@
 /**
- * A Unit's part of the window store: Changes in segments, one DuckDB table each. A segment is dropped whole when the
- * mark has passed all of it, which frees its memory and disk at once; rows at or below the mark inside a younger
- * segment are skipped by Position when reading.
+ * A Unit's part of the window store: what has to be sorted and joined in a DuckDB table, the values in files. Rows
+ * at or below the mark are skipped by Position when reading; the table is written anew when most of it is behind.
  */
 import {
+  BIGINT,
   BLOB,
   BOOLEAN,
   type DuckDBAppender,
@@ -14,11 +14,11 @@ import {
   INTEGER,
   VARCHAR,
 } from '@duckdb/node-api';
-import { beforeEverything, type Position } from '../connector/position.ts';
+import type { Position } from '../connector/position.ts';
+import { type Place, ValueFiles } from './value-files.ts';
 import { storeError } from './window-store.ts';
 
-/** A record of a change topic that is not a null record. */
-export interface StoredChange {
+interface ChangeHead {
   /** Index of the topic, as the Unit numbers its topics. */
   topic: number;
   position: Position;
@@ -27,15 +27,31 @@ export interface StoredChange {
   truncate: boolean;
   /** Record key without its registry header; null for keyless tables and truncates. */
   key: Buffer | null;
-  /** The whole record value. */
-  value: Buffer;
   /** The key the row had before, without registry header: set on the create half of a key change. */
   oldKey: Buffer | null;
-  /** Position of the delete half, where oldKey is set. */
-  oldKeyEnd: Position | null;
+}
+
+export interface ChangeBody {
+  /** The whole record value. */
+  value: Buffer;
   /** Headers as they came. */
   unchanged: string | null;
   exact: string | null;
+}
+
+/** A record of a change topic that is not a null record. */
+export interface IncomingChange extends ChangeHead, ChangeBody {
+  /** Position of the delete half, where oldKey is set. */
+  oldKeyEnd: Position | null;
+}
+
+export interface StoredChange extends ChangeHead {
+  /** Some columns are unchanged: the body alone does not say what the row is. */
+  partial: boolean;
+  /** Size of the body. */
+  bytes: number;
+  /** Reads the body from its file. */
+  load(): ChangeBody;
 }
 
 /** A range of Positions: exclusive, inclusive. */
@@ -56,33 +72,52 @@ export interface TopicContent {
   borrows: boolean;
 }
 
-interface Segment {
-  table: string;
-  bytes: number;
-  rows: number;
-  last: Position;
-  first: Position;
-}
-
-interface StoreAccess {
+export interface StoreAccess {
   connect(): Promise<DuckDBConnection>;
+  /** Where value files go. */
+  directory: string;
   /** @throws TidemarkError TM406 */
   checkRoom(bytes: number): void;
 }
 
-/** Bytes of a row beside key, value and headers: Position, ids, DuckDB's own. */
-const rowOverheadBytes = 96;
-const segmentBytes = 32 << 20;
+/** DuckDB's part of a row, beside the keys. */
+const rowOverheadBytes = 120;
 const chunkRows = 2048;
-const columnTypes = [INTEGER, VARCHAR, INTEGER, BOOLEAN, BLOB, BLOB, BLOB, VARCHAR, VARCHAR, VARCHAR];
+/** A table is written anew when at least this many rows, and more than half of it, are behind the mark. */
+const rewriteRows = 50_000;
+
+const columns =
+  'topic, position, schema_id, truncate, partial, key, old_key, file, place, value_bytes, header_bytes';
+const columnTypes = [
+  INTEGER,
+  VARCHAR,
+  INTEGER,
+  BOOLEAN,
+  BOOLEAN,
+  BLOB,
+  BLOB,
+  INTEGER,
+  BIGINT,
+  INTEGER,
+  INTEGER,
+  VARCHAR,
+];
+const tableColumns = `topic integer, position varchar, schema_id integer, truncate boolean, partial boolean, key blob,
+  old_key blob, file integer, place bigint, value_bytes integer, header_bytes integer, old_key_end varchar`;
 
 export class UnitStore {
   readonly #name: string;
   readonly #access: StoreAccess;
-  #segments: Segment[] = [];
+  readonly #files: ValueFiles;
   #writer: DuckDBConnection | null = null;
   #appender: DuckDBAppender | null = null;
+  #table: string | null = null;
   #serial = 0;
+  /** Appends still in the table, oldest first: greatest Position and rows. */
+  #appends: { last: Position; rows: number }[] = [];
+  #keyBytes = 0;
+  /** Rows in the table, those behind the mark included. */
+  #rows = 0;
   #last: Promise<unknown> = Promise.resolve();
   /** One chunk for all appends: each would keep a mebibyte outside the heap until a collection comes by. */
   readonly #chunk = DuckDBDataChunk.create(columnTypes, chunkRows);
@@ -90,91 +125,127 @@ export class UnitStore {
   constructor(name: string, access: StoreAccess) {
     this.#name = name;
     this.#access = access;
+    this.#files = new ValueFiles(access.directory, name);
   }
 
+  /** Of values, keys and rows. */
   get bytes(): number {
-    return this.#segments.reduce((sum, { bytes }) => sum + bytes, 0);
+    return this.#files.bytes + this.#keyBytes + this.#rows * rowOverheadBytes;
   }
 
-  get rows(): number {
-    return this.#segments.reduce((sum, { rows }) => sum + rows, 0);
+  /** All Changes or none. @throws TidemarkError TM406 when the store or its disk is full */
+  async append(changes: readonly IncomingChange[]): Promise<void> {
+    if (changes.length > 0) await this.#alone(() => this.#append(changes));
   }
 
-  /** All rows or none. @throws TidemarkError TM406 when the store or its disk is full */
-  async append(changes: readonly StoredChange[]): Promise<void> {
-    if (changes.length === 0) return;
+  async #append(changes: readonly IncomingChange[]): Promise<void> {
+    const bodies: Buffer[] = [];
+    const headerBytes: number[] = [];
+    let keyBytes = 0;
     let bytes = 0;
-    let first = changes[0]!.position;
-    let last = first;
-    for (const change of changes) {
-      bytes += sizeOf(change);
-      if (change.position < first) first = change.position;
-      if (change.position > last) last = change.position;
+    let last = changes[0]!.position;
+    for (const { key, oldKey, value, unchanged, exact, position } of changes) {
+      bodies.push(value);
+      const headers =
+        unchanged === null && exact === null ? null : Buffer.from(JSON.stringify([unchanged, exact]));
+      if (headers) bodies.push(headers);
+      headerBytes.push(headers?.length ?? 0);
+      keyBytes += (key?.length ?? 0) + (oldKey?.length ?? 0);
+      bytes += value.length + (headers?.length ?? 0);
+      if (position > last) last = position;
     }
-    await this.#alone(() => this.#append(changes, bytes, first, last));
-  }
-
-  async #append(
-    changes: readonly StoredChange[],
-    bytes: number,
-    first: Position,
-    last: Position,
-  ): Promise<void> {
-    this.#access.checkRoom(bytes);
+    this.#access.checkRoom(bytes + keyBytes + changes.length * rowOverheadBytes);
     try {
-      const segment = await this.#openSegment();
+      const place = await this.#files.append(bodies, last);
+      await this.#openTable();
       // The appender flushes by itself at some 200,000 rows; more than that needs a transaction to be all or none.
       const large = changes.length > 100_000;
       if (large) await this.#writer!.run('begin transaction');
-      for (let start = 0; start < changes.length; start += chunkRows) this.#appendChunk(changes, start);
+      for (let start = 0; start < changes.length; start += chunkRows)
+        this.#appendChunk(changes, headerBytes, place, start);
       this.#appender!.flushSync();
       if (large) await this.#writer!.run('commit');
-      segment.bytes += bytes;
-      segment.rows += changes.length;
-      if (segment.rows === changes.length || first < segment.first) segment.first = first;
-      if (last > segment.last) segment.last = last;
     } catch (error) {
       this.#abandonAppender();
       await this.#writer?.run('rollback').catch(() => {});
       throw storeError(error);
     }
+    this.#rows += changes.length;
+    this.#keyBytes += keyBytes;
+    this.#appends.push({ last, rows: changes.length });
   }
 
   /** Counts per topic; empty when the range holds nothing. */
   async content(range: Range): Promise<TopicContent[]> {
     const source = this.#source(range);
     if (!source) return [];
-    const rows = await this.#all(`
-      select topic, count(*)::integer, max(position) filter (where truncate), arg_max(schema_id, position),
-        coalesce(bool_or(old_key is not null and unchanged is not null), false)
-      from (${source}) group by topic order by topic`);
-    return rows.map(([topic, changes, truncatedAt, schemaId, borrows]) => ({
-      topic: topic as number,
-      changes: changes as number,
-      truncatedAt: truncatedAt as Position | null,
-      schemaId: schemaId as number,
-      borrows: borrows as boolean,
-    }));
+    const connection = await this.#access.connect();
+    try {
+      const result = await connection.run(`
+        select topic, count(*)::integer, max(position) filter (where truncate), arg_max(schema_id, position),
+          coalesce(bool_or(old_key is not null and partial), false)
+        from ${source} group by topic order by topic`);
+      return (await result.getRows()).map(([topic, changes, truncatedAt, schemaId, borrows]) => ({
+        topic: topic as number,
+        changes: changes as number,
+        truncatedAt: truncatedAt as Position | null,
+        schemaId: schemaId as number,
+        borrows: borrows as boolean,
+      }));
+    } catch (error) {
+      throw storeError(error);
+    } finally {
+      connection.closeSync();
+    }
   }
 
   /**
-   * Rows of one topic in chunks of at most 2,048, ordered by key and Position or by Position alone. Truncates stand
-   * once per partition; ordered by key they are left out.
+   * Changes of one topic in chunks of at most 2,048, ordered by key and Position or by Position alone. Truncates
+   * stand once per partition; ordered by key they are left out.
    */
   async *read(range: Range, topic: number, order: 'key' | 'position'): AsyncIterable<StoredChange[]> {
     const source = this.#source(range);
     if (!source) return;
-    const filter = order === 'key' ? 'and not truncate' : '';
-    yield* this.#stream(
-      `select ${columns} from (${source}) where topic = ${topic} ${filter}
-       order by ${order === 'key' ? 'key, position' : 'position'}`,
-    );
+    const connection = await this.#access.connect();
+    try {
+      yield* streamRows(
+        connection,
+        `select ${columns} from ${source} where topic = ${topic} ${order === 'key' ? 'and not truncate' : ''}
+         order by ${order === 'key' ? 'key, position' : 'position'}`,
+        (values, row) => this.storedChange(values, row),
+      );
+    } finally {
+      connection.closeSync();
+    }
   }
 
   /** A FROM item with one topic's rows (no truncates), for queries of other modules; null when there are none. */
   rowsSql(range: Range, topic: number): string | null {
     const source = this.#source(range);
-    return source && `(select * from (${source}) where topic = ${topic} and not truncate)`;
+    return source && `(select * from ${source} where topic = ${topic} and not truncate)`;
+  }
+
+  /** Columns that `storedChange` needs first in a row, in this order, of an alias. */
+  static columnsOf(alias: string): string {
+    return columns.replaceAll(/\w+/g, (name) => `${alias}.${name}`);
+  }
+
+  /** A row of a query whose first columns are `columnsOf`. */
+  storedChange(values: DuckDBValue[][], row: number): StoredChange {
+    const place = { file: values[7]![row] as number, offset: Number(values[8]![row]) };
+    const valueBytes = values[9]![row] as number;
+    const headerBytes = values[10]![row] as number;
+    return {
+      topic: values[0]![row] as number,
+      position: values[1]![row] as Position,
+      schemaId: values[2]![row] as number,
+      truncate: values[3]![row] as boolean,
+      partial: values[4]![row] as boolean,
+      key: blob(values[5]![row]!),
+      oldKey: blob(values[6]![row]!),
+      bytes: valueBytes + headerBytes,
+      load: () => this.#load(place, valueBytes, headerBytes),
+    };
   }
 
   /** A connection of the caller's own, for temporary tables; the caller closes it. */
@@ -190,13 +261,60 @@ export class UnitStore {
   /** Frees everything; the Unit can be used again. */
   clear(): Promise<void> {
     return this.#alone(async () => {
-      this.#abandonAppender();
-      const gone = this.#segments;
-      this.#segments = [];
-      for (const { table } of gone) await this.#run(`drop table ${table}`);
+      await this.#dropTable();
       this.#writer?.closeSync();
       this.#writer = null;
     });
+  }
+
+  async #release(mark: Position): Promise<void> {
+    if (!this.#table) return;
+    try {
+      const kept = this.#appends.filter(({ last }) => last > mark);
+      if (kept.length === 0) return await this.#dropTable();
+      this.#files.release(mark);
+      const keptRows = kept.reduce((sum, { rows }) => sum + rows, 0);
+      const gone = this.#rows - keptRows;
+      if (gone < rewriteRows || gone < keptRows) return;
+      this.#abandonAppender();
+      const next = `${this.#name}_${this.#serial++}`;
+      await this.#writer!.run(
+        `create table ${next} as select * from ${this.#table} where position > '${mark}'`,
+      );
+      await this.#writer!.run(`drop table ${this.#table}`);
+      this.#table = next;
+      this.#keyBytes = Math.ceil((this.#keyBytes * keptRows) / this.#rows);
+      this.#rows = keptRows;
+      this.#appends = kept;
+    } catch (error) {
+      throw storeError(error);
+    }
+  }
+
+  async #dropTable(): Promise<void> {
+    this.#abandonAppender();
+    const table = this.#table;
+    this.#table = null;
+    this.#appends = [];
+    this.#rows = 0;
+    this.#keyBytes = 0;
+    this.#files.clear();
+    if (table) await this.#writer?.run(`drop table ${table}`);
+  }
+
+  #load(place: Place, valueBytes: number, headerBytes: number): ChangeBody {
+    let bytes: Buffer;
+    try {
+      bytes = this.#files.read(place, valueBytes + headerBytes);
+    } catch (error) {
+      throw storeError(error);
+    }
+    if (headerBytes === 0) return { value: bytes, unchanged: null, exact: null };
+    const [unchanged, exact] = JSON.parse(bytes.toString('utf8', valueBytes)) as [
+      string | null,
+      string | null,
+    ];
+    return { value: bytes.subarray(0, valueBytes), unchanged, exact };
   }
 
   /** Appends and drops share a connection, and so a transaction: one at a time. */
@@ -206,45 +324,41 @@ export class UnitStore {
     return done;
   }
 
-  async #release(mark: Position): Promise<void> {
-    const gone = this.#segments.filter(({ last }) => last <= mark);
-    if (gone.length === 0) return;
-    if (gone.includes(this.#segments.at(-1)!)) this.#abandonAppender();
-    this.#segments = this.#segments.filter((segment) => !gone.includes(segment));
-    for (const { table } of gone) await this.#run(`drop table ${table}`);
-  }
-
-  async #openSegment(): Promise<Segment> {
-    const current = this.#segments.at(-1);
-    if (current && this.#appender && current.bytes < segmentBytes) return current;
-    this.#abandonAppender();
-    const table = `${this.#name}_${this.#serial++}`;
+  async #openTable(): Promise<void> {
+    if (this.#appender) return;
     this.#writer ??= await this.#access.connect();
-    await this.#writer.run(
-      `create table ${table} (topic integer, position varchar, schema_id integer, truncate boolean, key blob,
-         value blob, old_key blob, old_key_end varchar, unchanged varchar, exact varchar)`,
-    );
-    const segment = { table, bytes: 0, rows: 0, first: beforeEverything, last: beforeEverything };
-    this.#segments.push(segment);
-    this.#appender = await this.#writer.createAppender(table);
-    return segment;
+    if (!this.#table) {
+      const table = `${this.#name}_${this.#serial++}`;
+      await this.#writer.run(`create table ${table} (${tableColumns})`);
+      this.#table = table;
+    }
+    this.#appender = await this.#writer.createAppender(this.#table);
   }
 
-  #appendChunk(changes: readonly StoredChange[], start: number): void {
+  #appendChunk(
+    changes: readonly IncomingChange[],
+    headerBytes: readonly number[],
+    place: Place,
+    start: number,
+  ): void {
     const rows = Math.min(chunkRows, changes.length - start);
     const values: DuckDBValue[][] = columnTypes.map(() => new Array(rows));
     for (let i = 0; i < rows; i++) {
       const change = changes[start + i]!;
+      const headers = headerBytes[start + i]!;
       values[0]![i] = change.topic;
       values[1]![i] = change.position;
       values[2]![i] = change.schemaId;
       values[3]![i] = change.truncate;
-      values[4]![i] = change.key && new DuckDBBlobValue(change.key);
-      values[5]![i] = new DuckDBBlobValue(change.value);
+      values[4]![i] = change.unchanged !== null;
+      values[5]![i] = change.key && new DuckDBBlobValue(change.key);
       values[6]![i] = change.oldKey && new DuckDBBlobValue(change.oldKey);
-      values[7]![i] = change.oldKeyEnd;
-      values[8]![i] = change.unchanged;
-      values[9]![i] = change.exact;
+      values[7]![i] = place.file;
+      values[8]![i] = BigInt(place.offset);
+      values[9]![i] = change.value.length;
+      values[10]![i] = headers;
+      values[11]![i] = change.oldKeyEnd;
+      place.offset += change.value.length + headers;
     }
     this.#chunk.reset();
     this.#chunk.rowCount = rows;
@@ -265,41 +379,9 @@ export class UnitStore {
     }
   }
 
+  /** Positions are of fixed form (hexadecimal digits and slashes), so they can stand in the text. */
   #source({ from, to }: Range): string | null {
-    const tables = this.#segments.filter(({ first, last }) => last > from && first <= to);
-    if (tables.length === 0) return null;
-    // Positions are of fixed form (hexadecimal digits and slashes), so they can stand in the text.
-    return tables
-      .map(({ table }) => `select * from ${table} where position > '${from}' and position <= '${to}'`)
-      .join(' union all ');
-  }
-
-  async #all(sql: string): Promise<DuckDBValue[][]> {
-    const connection = await this.#access.connect();
-    try {
-      return await (await connection.run(sql)).getRows();
-    } catch (error) {
-      throw storeError(error);
-    } finally {
-      connection.closeSync();
-    }
-  }
-
-  async #run(sql: string): Promise<void> {
-    try {
-      await this.#writer?.run(sql);
-    } catch (error) {
-      throw storeError(error);
-    }
-  }
-
-  async *#stream(sql: string): AsyncIterable<StoredChange[]> {
-    const connection = await this.#access.connect();
-    try {
-      yield* streamRows(connection, sql, readChange);
-    } finally {
-      connection.closeSync();
-    }
+    return this.#table && `(select * from ${this.#table} where position > '${from}' and position <= '${to}')`;
   }
 }
 
@@ -309,6 +391,7 @@ export async function* streamRows<T>(
   sql: string,
   read: (columns: DuckDBValue[][], row: number) => T,
 ): AsyncIterable<T[]> {
+  let failed = true;
   try {
     const result = await connection.stream(sql);
     for (;;) {
@@ -319,29 +402,13 @@ export async function* streamRows<T>(
       for (let i = 0; i < rows.length; i++) rows[i] = read(values, i);
       // Its strings live outside the heap, where no collection sees how large they are.
       chunk.reset();
+      failed = false;
       yield rows;
+      failed = true;
     }
   } catch (error) {
-    throw storeError(error);
+    throw failed ? storeError(error) : error;
   }
-}
-
-const columns = 'topic, position, schema_id, truncate, key, value, old_key, old_key_end, unchanged, exact';
-
-/** A row of a query that selects these columns first, in this order. */
-export function readChange(values: DuckDBValue[][], row: number): StoredChange {
-  return {
-    topic: values[0]![row] as number,
-    position: values[1]![row] as Position,
-    schemaId: values[2]![row] as number,
-    truncate: values[3]![row] as boolean,
-    key: blob(values[4]![row]!),
-    value: blob(values[5]![row]!)!,
-    oldKey: blob(values[6]![row]!),
-    oldKeyEnd: values[7]![row] as Position | null,
-    unchanged: values[8]![row] as string | null,
-    exact: values[9]![row] as string | null,
-  };
 }
 
 /** A BLOB cell's bytes. */
@@ -349,15 +416,4 @@ export function blob(value: DuckDBValue): Buffer | null {
   if (value === null) return null;
   const { bytes } = value as DuckDBBlobValue;
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-function sizeOf({ key, value, oldKey, unchanged, exact }: StoredChange): number {
-  return (
-    rowOverheadBytes +
-    value.length +
-    (key?.length ?? 0) +
-    (oldKey?.length ?? 0) +
-    (unchanged?.length ?? 0) +
-    (exact?.length ?? 0)
-  );
 }

@@ -78,11 +78,13 @@ export class UnitWorker {
   #stale = false;
   /** The group gave us the Unit; false while it rebalances. */
   #assigned = true;
-  /** It was given to us again: it may have been somebody else's meanwhile. */
-  #rejoined = false;
+  /** Counts the times the group gave it to us: it may have been somebody else's in between. */
+  #generation = 1;
+  /** The generations in which the ledger was asked whose it is, and in which reading began. */
+  #confirmedIn = 0;
+  #begunIn = 0;
   /** The destination's own Position was compared with the ledger. */
   #heldChecked = false;
-  #begun = false;
   #stopped = false;
   /** Nothing may be written for the Unit any more. */
   #gone = false;
@@ -113,8 +115,7 @@ export class UnitWorker {
   resume(assignment: Assignment): void {
     this.#options.ingest.assign(assignment);
     this.#assigned = true;
-    this.#begun = false;
-    this.#rejoined = true;
+    this.#generation++;
     this.#wake.ring();
   }
 
@@ -189,16 +190,18 @@ export class UnitWorker {
   /** The Unit with everything it needs to cut a Window; null: look again. */
   async #current(): Promise<OwnedUnit | null> {
     const { ledger, destination, unit: name, owner, follower } = this.#options;
-    if (this.#unit && (this.#stale || this.#rejoined)) {
+    const generation = this.#generation;
+    const rejoined = this.#confirmedIn !== generation;
+    if (this.#unit && (this.#stale || rejoined)) {
       try {
         this.#unit = await ledger.refreshUnit(this.#unit);
       } catch (error) {
-        if (!(this.#rejoined && error instanceof TidemarkError && error.code === 'TM403')) throw error;
+        if (!(rejoined && error instanceof TidemarkError && error.code === 'TM403')) throw error;
         await this.#forget();
       }
     }
     if (!this.#unit) this.#unit = await ledger.acquireUnit(destination, name, owner);
-    this.#rejoined = false;
+    this.#confirmedIn = generation;
     if (!this.#heldChecked) await this.#checkHeld(this.#unit);
     this.#heldChecked = true;
     this.#stale = false;
@@ -215,9 +218,9 @@ export class UnitWorker {
       this.#unit = await ledger.advanceEmpty(this.#unit, { position, commitTimeUs, offsets });
       follower.track(this.#key, this.#unit!.mark);
     }
-    if (!this.#begun) {
+    if (this.#begunIn !== generation) {
       await this.#options.ingest.begin(this.#unit!.mark!);
-      this.#begun = true;
+      this.#begunIn = generation;
     }
     this.#options.ingest.throwIfFailed();
     return this.#unit;
@@ -227,7 +230,7 @@ export class UnitWorker {
   async #forget(): Promise<void> {
     this.#unit = null;
     this.#heldChecked = false;
-    this.#begun = false;
+    this.#begunIn = 0;
     this.#options.ingest.reset();
     await this.#options.store.clear();
   }
@@ -294,7 +297,7 @@ export class UnitWorker {
     const { ingest } = this.#options;
     ingest.setTarget(ends);
     while (!ingest.reached(ends)) {
-      if (this.#stopped || !this.#assigned || this.#rejoined) return false;
+      if (this.#stopped || !this.#assigned || this.#begunIn !== this.#generation) return false;
       ingest.throwIfFailed();
       await this.#wake.wait(idleWaitMs);
     }
@@ -394,7 +397,7 @@ export class UnitWorker {
   async #failed(error: TidemarkError, delayMs: number): Promise<void> {
     const { ledger, log, unit } = this.#options;
     this.#lastError = error;
-    this.#begun = false;
+    this.#begunIn = 0;
     log.warn('a Unit is not delivered', { unit, ...errorFields(error), retryInMs: delayMs });
     if (!this.#unit || error.code === 'TM403') return;
     const { code, message, remedy } = error;

@@ -1,10 +1,12 @@
 /**
- * The window store: Changes that were read from Kafka and not delivered yet, in DuckDB, in memory up to a limit and
- * in temporary files beyond it. One per destination. It is a cache of Kafka: wiped at start, rebuilt from the mark.
+ * The window store: Changes that were read from Kafka and not delivered yet. What is sorted and joined (keys,
+ * Positions) is in DuckDB, in memory up to a limit and in temporary files beyond it; the values are in plain files
+ * (value-files.ts). One per destination. It is a cache of Kafka: wiped at start, rebuilt from the mark.
  *
  * DuckDB runs in memory with a temp_directory, not on a database file: its tables spill in the same way, and appends
  * measured 370 to 420 k rows/s against 75 to 105 k (1,000,000 rows of 470 bytes), for want of a write-ahead log. One
- * thread: a sort with two needs twice the memory, and the reader of the rows is one thread anyway.
+ * thread: a sort with two needs twice the memory, and the reader of the rows is one thread anyway. One table per
+ * Unit: a sort over a union of tables keeps a run of its own for each, and then runs out of memory.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -19,7 +21,7 @@ export interface WindowStoreOptions {
   /** Of this destination alone; wiped. */
   directory: string;
   memoryBytes: number;
-  /** Cap on what is stored, counted as key, value and headers with a fixed cost per row. */
+  /** Cap on what is stored: values, keys and a fixed cost per row. */
   maxBytes: number;
 }
 
@@ -65,6 +67,7 @@ export class WindowStore {
     if (!unit) {
       unit = new UnitStore(`unit_${this.#serial++}`, {
         connect: () => this.#instance.connect(),
+        directory: this.#options.directory,
         checkRoom: (bytes) => this.#checkRoom(bytes),
       });
       this.#units.set(name, unit);

@@ -8,14 +8,14 @@ import type { ResolvedConfig } from '../../src/platform/resolved-config.ts';
 import { deliver } from './deliver-harness.ts';
 import { MemoryStore, memorySink } from './deliver-memory-sink.ts';
 
-interface ChildOptions {
+interface Order {
   config: ResolvedConfig;
   /** Where the destination keeps its contents; null: rows are only counted. */
   storeFile: string | null;
   unit: SinkKind['unit'];
 }
 
-const { config, storeFile, unit } = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as ChildOptions;
+const { config, storeFile, unit } = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as Order;
 const store = new MemoryStore(storeFile);
 store.countOnly = storeFile === null;
 const write = (fields: Record<string, unknown>) => process.stdout.write(`${JSON.stringify(fields)}\n`);

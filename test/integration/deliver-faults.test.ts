@@ -2,17 +2,23 @@
  * Invariants under faults, over a real Kafka, registry and control database: nothing lost, nothing applied twice,
  * windows decided once, start offsets never guessed.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { TidemarkError } from '../../src/connector/failure.ts';
 import type { SinkKind } from '../../src/connector/sink.ts';
 import type { Delivery } from '../../src/deliver/delivery.ts';
 import { releaseHold, requestHold, setTarget } from '../../src/deliver/holds.ts';
 import type { ResolvedConfig } from '../../src/platform/resolved-config.ts';
-import { deliver, type Harness, marksAt, startHarness, until } from './deliver-harness.ts';
+import {
+  type ChildOptions,
+  type DeliveryProcess,
+  deliver,
+  type Harness,
+  marksAt,
+  spawnDelivery,
+  startHarness,
+  until,
+} from './deliver-harness.ts';
 import { MemoryStore, memorySink } from './deliver-memory-sink.ts';
 import { shape } from './deliver-records.ts';
 import type { FakeSource, TableChange } from './deliver-source.ts';
@@ -86,33 +92,13 @@ async function deliveries(source: FakeSource) {
   }[];
 }
 
-/** A delivery process of its own. */
-function spawnChild(
-  config: ResolvedConfig,
-  options: { storeFile: string | null; unit?: SinkKind['unit']; failpoints?: string },
-): {
-  child: ChildProcess;
-  lines: Record<string, unknown>[];
-  exited: Promise<NodeJS.Signals | number | null>;
-} {
-  const file = join(harness.directory, `child-${Math.random().toString(36).slice(2)}.json`);
-  writeFileSync(file, JSON.stringify({ config, unit: 'destination', ...options }));
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'deliver-child.ts'), file], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, TIDEMARK_FAILPOINTS: options.failpoints ?? '' },
-  });
-  const lines: Record<string, unknown>[] = [];
-  createInterface({ input: child.stdout! }).on('line', (line) =>
-    lines.push(JSON.parse(line) as Record<string, unknown>),
-  );
-  const exited = new Promise<NodeJS.Signals | number | null>((resolve) => {
-    child.on('exit', (code, signal) => resolve(signal ?? code));
-  });
+function spawnChild(config: ResolvedConfig, options: ChildOptions): DeliveryProcess {
+  const started = spawnDelivery(harness, config, options);
   cleanups.push(async () => {
-    child.kill('SIGKILL');
-    await exited;
+    started.child.kill('SIGKILL');
+    await started.exited;
   });
-  return { child, lines, exited };
+  return started;
 }
 
 describe('nothing is lost, nothing is applied twice', () => {
@@ -313,10 +299,7 @@ describe('windows', () => {
     const store = new MemoryStore();
     const config = harness.config(source, [{ cadenceMs: 3_600_000 }]);
     const delivery = await start(config, memorySink(store, 'table'));
-    await until('units', () => marksAt(delivery, source.position, 2), 10000).catch((e) => {
-      console.log(JSON.stringify(delivery.snapshot(), (_, v) => (typeof v === 'bigint' ? String(v) : v), 1));
-      throw e;
-    });
+    await until('units', () => marksAt(delivery, source.position, 2));
     await source.commit([...many(5), create(1, 'tag', 'tags')]);
     const name = { sourceId: source.sourceId, destination: 'warehouse', holder: 'verify' };
     await requestHold(harness.pool, name, 60_000);

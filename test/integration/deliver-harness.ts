@@ -1,7 +1,10 @@
 /** One stack for a test file, and a delivery of one or more destinations over it. */
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka } from 'kafkajs';
 import pg from 'pg';
@@ -51,6 +54,7 @@ export async function startHarness(): Promise<Harness> {
     retentionMs: -1,
     rowMaxBytes: 64 << 20,
     compression: 'none',
+    producer: 'kafkajs',
     batchMaxBytes: 16 << 20,
     transactionTimeoutMs: 60_000,
     sessionTimeoutMs: 6000,
@@ -140,4 +144,42 @@ export async function until<T>(what: string, probe: () => T | Promise<T>, timeou
 export function marksAt(delivery: Delivery, position: string, units = 1): boolean {
   const all = delivery.snapshot().destinations.flatMap((each) => each.units);
   return all.length >= units && all.every(({ mark }) => mark !== null && mark >= position);
+}
+
+export interface ChildOptions {
+  /** Where the destination keeps its contents; null: rows are only counted. */
+  storeFile: string | null;
+  unit?: SinkKind['unit'];
+  /** TIDEMARK_FAILPOINTS. */
+  failpoints?: string;
+}
+
+export interface DeliveryProcess {
+  child: ChildProcess;
+  /** What it wrote so far. */
+  lines: Record<string, unknown>[];
+  /** Resolves with the exit code or the signal. */
+  exited: Promise<NodeJS.Signals | number | null>;
+}
+
+/** A delivery in a process of its own (deliver-child.ts), for tests that kill, freeze or weigh it. */
+export function spawnDelivery(
+  harness: Harness,
+  config: ResolvedConfig,
+  options: ChildOptions,
+): DeliveryProcess {
+  const file = join(harness.directory, `child-${randomUUID()}.json`);
+  writeFileSync(file, JSON.stringify({ config, unit: 'destination', ...options }));
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'deliver-child.ts'), file], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, TIDEMARK_FAILPOINTS: options.failpoints ?? '' },
+  });
+  const lines: Record<string, unknown>[] = [];
+  createInterface({ input: child.stdout! }).on('line', (line) => {
+    lines.push(JSON.parse(line) as Record<string, unknown>);
+  });
+  const exited = new Promise<NodeJS.Signals | number | null>((resolve) => {
+    child.on('exit', (code, signal) => resolve(signal ?? code));
+  });
+  return { child, lines, exited };
 }

@@ -35,7 +35,8 @@ export class FakeSource {
   #lsn = 1000n;
   #ordinal = 0;
   #open = false;
-  nowUs = 1_700_000_000_000_000n;
+  /** Some hours back: not so old that retention takes the records, and tests may let hours pass. */
+  nowUs = BigInt(Date.now() - 12 * 3_600_000) * 1000n;
   /** Of the last Progress. */
   position: Position = formatPosition({ epoch: 1, lsn: 1000n, ordinal: 0 });
 
