@@ -1,76 +1,158 @@
 /** `tidemark demo`: the whole pipeline on this machine, live or bounded. */
 import { join } from 'node:path';
-import { seedEnvironment, startEnvironment } from '../demo/environment.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { PartDeath } from '../../compose/local-stack.ts';
+import { type DemoEnvironment, seedHistory, startEnvironment } from '../demo/environment.ts';
 import { runLive } from '../demo/live.ts';
-import { renderSummary, runOnce } from '../demo/once.ts';
+import { Notices } from '../demo/notices.ts';
+import { runOnce } from '../demo/once.ts';
 import { DemoPipeline } from '../demo/pipeline.ts';
+import { renderSummary } from '../demo/summary.ts';
+import { clock, grouped, size } from '../demo/text.ts';
+import { demoFolder } from '../demo/try-next.ts';
 import { loadConfig } from '../platform/config.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { createLogger } from '../platform/log.ts';
 import { type CommandContext, exitCode } from './context.ts';
 
 export interface DemoArguments {
+  /** A bounded run that verifies, instead of the live view. */
   once?: boolean | undefined;
+  /** With `once`; 2000. */
   transactions?: string | undefined;
-  /** Transactions per second; 0 as fast as possible. */
+  /** Transactions per second, 0 for as fast as possible; 50, with `once` 0. */
   rate?: string | undefined;
+  /** 1 */
   seed?: string | undefined;
 }
 
-const readyLimitMs = 60_000;
+/** As a shell has it for a process that SIGINT ended. */
+const interrupted = 130;
 
+const readyLimitMs = 90_000;
+/** Servers that are being started when somebody wants to stop are given this long, then cut off. */
+const startGraceMs = 15_000;
+
+/**
+ * @returns 0: done (with `once`: both destinations equal the source), 1: different, 130: `once` was interrupted.
+ * @throws TidemarkError what failed inside; everything is stopped by then
+ */
 export async function demoCommand(context: CommandContext, args: DemoArguments): Promise<number> {
+  if (args.transactions !== undefined && !args.once)
+    throw new TidemarkError('TM101', '--transactions goes with --once; the live demo has no end');
   const transactions = wholeNumber('--transactions', args.transactions, 2000);
   const rate = wholeNumber('--rate', args.rate, args.once ? 0 : 50);
   const seed = wholeNumber('--seed', args.seed, 1);
-  const say = (line: string) => void process.stderr.write(`demo: ${line}\n`);
-  const folder = process.env.TIDEMARK_DEMO_DIR ?? join(process.cwd(), '.tidemark', 'demo');
   const { signal, sinkKinds } = context;
-
-  const environment = await startEnvironment(folder, say);
+  const say = (line: string) => void process.stderr.write(`demo: ${line}\n`);
+  // Servers, timers and sockets may all be such that they do not keep a process alive; a demo must not end by that.
+  const alive = setInterval(() => undefined, 60_000);
+  const startedAt = performance.now();
+  const died = Promise.withResolvers<never>();
+  died.promise.catch(() => {});
+  let environment: DemoEnvironment | null = null;
   let pipeline: DemoPipeline | null = null;
   try {
-    if (signal.aborted) return exitCode.ok;
-    const config = await loadConfig(environment.configFile, sinkKinds);
-    // The live view shows errors itself; a log line in between would tear it.
-    const live = !args.once && process.stdout.isTTY;
-    const log = live ? createLogger({ write: () => {} }) : context.log;
-    say('starting the pipeline');
-    pipeline = new DemoPipeline({ config, sinkKinds, log, sourceUrl: environment.sourceUrl });
-    await pipeline.ready(readyLimitMs);
-    await seedEnvironment(environment, seed);
-    if (!args.once) {
-      await runLive({
-        environment,
-        pipeline,
-        slot: config.source.slot,
-        rate,
-        seed,
-        signal,
-        out: process.stdout,
-      });
-      return exitCode.ok;
-    }
-    const summary = await runOnce({
-      pipeline,
-      config,
-      sinkKinds,
-      log,
-      transactions,
-      rate,
-      seed,
+    const folder = join(process.cwd(), demoFolder);
+    environment = await started(
+      startEnvironment({
+        folder: process.env.TIDEMARK_DEMO_DIR ?? folder,
+        say,
+        onDeath: (death) => died.reject(deathOf(death)),
+      }),
       signal,
       say,
+    );
+    const { configFile, sourceUrl } = environment;
+    const config = await loadConfig(configFile, sinkKinds);
+    const quiet = !args.once && process.stdout.isTTY;
+    const notices = new Notices(join(environment.folder, 'demo.log'), ({ code, message, remedy }) => {
+      if (!quiet) say(`${code ? `${code}: ` : ''}${message}${remedy ? ` → ${remedy}` : ''}`);
     });
-    context.stdout(context.json ? `${JSON.stringify(summary, null, 2)}\n` : renderSummary(summary));
-    return summary.equal ? exitCode.ok : exitCode.no;
+    const { log } = notices;
+    say('starting reader and delivery');
+    pipeline = new DemoPipeline({ config, sinkKinds, log, sourceUrl, signal, outside: died.promise });
+    await pipeline.deliver(readyLimitMs);
+    // The slot exists: from here on nothing is missed.
+    const rows = await seedHistory(sourceUrl, seed, args.once ? undefined : new Date());
+    say(`the sample application has ${grouped(rows)} rows of history`);
+    if (args.once) {
+      const options = { pipeline, config, sinkKinds, log, transactions, rate, seed, signal, say };
+      const summary = await runOnce(options);
+      context.stdout(context.json ? `${JSON.stringify(summary, null, 2)}\n` : renderSummary(summary));
+      return summary.equal ? exitCode.ok : exitCode.no;
+    }
+    pipeline.measureFrom(await pipeline.now());
+    const slot = config.source.slot;
+    const out = process.stdout;
+    await runLive({ environment, pipeline, notices, slot, rate, seed, signal, out });
+    return exitCode.ok;
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    return args.once ? interrupted : exitCode.ok;
   } finally {
-    say('stopping');
-    await pipeline?.stop();
-    await environment.stack.stop();
-    if (!args.once && pipeline)
-      say(`${pipeline.transactions} transactions, ${pipeline.rows} rows; nothing is left running`);
+    await end(environment, pipeline, say);
+    clearInterval(alive);
+    if (pipeline && !args.once)
+      sayGoodbye(pipeline, environment!, (performance.now() - startedAt) / 1000, say);
   }
+}
+
+/** Servers that are just starting are not left to themselves when somebody wants to stop. */
+async function started(
+  starting: Promise<DemoEnvironment>,
+  signal: AbortSignal,
+  say: (line: string) => void,
+): Promise<DemoEnvironment> {
+  const aborted = new Promise<null>((resolve) => {
+    if (signal.aborted) resolve(null);
+    signal.addEventListener('abort', () => resolve(null), { once: true });
+  });
+  const first = await Promise.race([starting, aborted]);
+  if (first) return first;
+  say('stopping as soon as the servers have started');
+  const late = sleep(startGraceMs, null, { ref: false });
+  const environment = await Promise.race([starting, late]);
+  // A download may take minutes. Servers' guards end what has been started.
+  if (!environment) process.exit(interrupted);
+  await environment.stack.stop();
+  signal.throwIfAborted();
+  return environment;
+}
+
+/** The workload has ended by now; then the pipeline, then the servers under it, whatever fails on the way. */
+async function end(
+  environment: DemoEnvironment | null,
+  pipeline: DemoPipeline | null,
+  say: (line: string) => void,
+): Promise<void> {
+  if (!environment) return;
+  say('stopping');
+  try {
+    await pipeline?.stop();
+  } finally {
+    await environment.stack.stop();
+  }
+}
+
+function sayGoodbye(
+  { source, kafka, destinations }: DemoPipeline,
+  { folder }: DemoEnvironment,
+  seconds: number,
+  say: (line: string) => void,
+): void {
+  say(
+    `${clock(seconds)}: ${grouped(source.transactions)} transactions, ${grouped(source.rows)} rows, ${size(kafka.bytes)} into Kafka`,
+  );
+  for (const { name, windows, rows, bytes } of destinations)
+    say(`${name} received ${grouped(rows)} changes in ${grouped(windows)} Windows, ${size(bytes)}`);
+  say(`nothing is left running; files, logs and data stay in ${folder} until the next demo`);
+}
+
+function deathOf({ title, reason, logFile, lastLines }: PartDeath): TidemarkError {
+  return new TidemarkError('TM901', `${title} died (${reason}); its log ends with:\n${lastLines}`, {
+    remedy: `Look into ${logFile}, then start the demo again.`,
+    retry: 'operator',
+  });
 }
 
 function wholeNumber(name: string, text: string | undefined, otherwise: number): number {

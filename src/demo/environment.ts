@@ -1,156 +1,141 @@
-/** Where the demo runs: its own servers, databases, roles and configuration files, fresh at every start. */
+/** Where the demo runs: servers, databases, roles and files of its own, from empty folders at every start. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
-import { type Stack, startStack } from '../../compose/local-stack.ts';
+import { createLayout, stackLayout } from '../../compose/layout.ts';
+import {
+  endLeftovers,
+  type PartDeath,
+  type Stack,
+  startStack,
+  usualParts,
+} from '../../compose/local-stack.ts';
+import { findOwner, releaseOwnership, takeOwnership } from '../../compose/owner.ts';
+import { checkPrerequisites } from '../../compose/prerequisites.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import { migrateSample } from '../sample/migrate.ts';
 import { seedSample } from '../sample/seed.ts';
+import { writeDemoFiles } from './files.ts';
 
 export interface DemoEnvironment {
   stack: Stack;
-  /** tidemark.yaml of the demo: `status` and `verify` can be pointed at it while the demo runs. */
+  /** Absolute. */
+  folder: string;
   configFile: string;
-  /** Folder of the Parquet files. */
-  lake: string;
+  /** As the application's own role. */
   sourceUrl: string;
-  replicaUrl: string;
 }
 
-/** The application's own role; the pipeline's role is a member, not a superuser. */
-const applicationRole = 'app_owner';
-const pipelineRole = 'tidemark';
+export interface EnvironmentOptions {
+  folder: string;
+  /** Receives progress lines. */
+  say(line: string): void;
+  /** A server ended although nobody asked it to. */
+  onDeath(death: PartDeath): void;
+}
+
+/** Owner of the application's tables; the pipeline's role is a member of it, and no superuser. */
+const application = 'app_owner';
+const pipeline = 'tidemark';
+const ledger = 'tidemark_control';
+const warehouse = 'warehouse';
 
 /**
- * Starts the servers in `folder` after wiping what an earlier demo left there.
- * @param say receives progress lines
- * @throws TidemarkError TM103 when a program is missing
+ * Starts the servers and prepares databases, roles and files. What the last demo left stays until here, for whoever
+ * wants to look at it, and is then removed whole: nothing can be left over that a start would stumble upon, and the
+ * disk never holds more than one demo.
+ * @throws TidemarkError TM103 when a program is missing; TM901 when another demo runs or a server does not start
  */
-export async function startEnvironment(
-  folder: string,
-  say: (line: string) => void,
-): Promise<DemoEnvironment> {
-  // Servers of an interrupted demo are ended by startStack, which needs their records: it goes first.
-  const stackFolder = join(folder, 'stack');
-  const stack = await startStack({ directory: stackFolder, log: say });
+export async function startEnvironment(options: EnvironmentOptions): Promise<DemoEnvironment> {
+  const { folder, say, onDeath } = options;
+  const directory = join(folder, 'stack');
+  checkPrerequisites(usualParts);
+  await removeLastDemo(folder, directory, say);
+  const stack = await startStack({ directory, log: say, onDeath });
   try {
-    for (const name of ['lake', 'spill', 'instances', 'tidemark.yaml'])
-      await rm(join(folder, name), { recursive: true, force: true });
-    const run = randomBytes(3).toString('hex');
-    const password = randomBytes(12).toString('hex');
-    const adminUrl = stack.environment.TIDEMARK_SOURCE_URL!;
-    await prepareDatabases(adminUrl, password);
-    const urlOf = (user: string, database: string) => {
-      const url = new URL(adminUrl);
-      url.username = user;
-      url.password = password;
-      url.pathname = `/${database}`;
-      return url.toString();
-    };
-    const environment: DemoEnvironment = {
-      stack,
-      configFile: join(folder, 'tidemark.yaml'),
-      lake: join(folder, 'lake'),
-      sourceUrl: urlOf(applicationRole, 'app'),
-      replicaUrl: urlOf(pipelineRole, 'replica'),
-    };
-    const source = new pg.Client(environment.sourceUrl);
-    await source.connect();
-    await migrateSample(source);
-    await source.end();
-    await writeFiles(
-      environment,
-      folder,
-      `demo-${run}`,
-      urlOf(pipelineRole, 'app'),
-      urlOf(pipelineRole, 'control'),
-    );
-    return environment;
+    return await prepare(stack, folder);
   } catch (error) {
     await stack.stop();
     throw error;
   }
 }
 
-/** The first rows, written after the slot exists so that they travel like all others. */
-export async function seedEnvironment(environment: DemoEnvironment, seed: number): Promise<void> {
-  const source = new pg.Client(environment.sourceUrl);
-  await source.connect();
+/** Only ports and the server's password are kept, so that what somebody noted down stays true. */
+async function removeLastDemo(folder: string, directory: string, say: (line: string) => void): Promise<void> {
+  const layout = stackLayout(directory);
+  await createLayout(layout);
+  const owner = await findOwner(layout);
+  if (owner) {
+    throw new TidemarkError('TM901', `another demo runs in ${folder} (process ${owner.pid})`, {
+      remedy: `Use that one, or end it with: kill ${owner.pid}`,
+      retry: 'operator',
+    });
+  }
+  // Owned while it is emptied: two demos that start at once must not remove each other's data.
+  await takeOwnership(layout, 'program');
   try {
-    await seedSample(source, { seed, end: new Date() });
+    await endLeftovers(layout, say);
+    const ours = ['lake', 'spill', 'instances', 'tidemark.yaml', 'source.url', 'replica.url', 'demo.log'];
+    const paths = [layout.data, layout.logs, ...ours.map((name) => join(folder, name))];
+    for (const path of paths) await rm(path, { recursive: true, force: true });
   } finally {
-    await source.end();
+    await releaseOwnership(layout);
   }
 }
 
-async function prepareDatabases(adminUrl: string, password: string): Promise<void> {
-  const admin = new pg.Client(adminUrl);
-  await admin.connect();
-  try {
-    const { rows: slots } = await admin.query(`select slot_name, active_pid from pg_replication_slots`);
-    for (const { slot_name: slot, active_pid: pid } of slots) {
-      if (pid !== null) await admin.query('select pg_terminate_backend($1, 5000)', [pid]);
-      await admin.query('select pg_drop_replication_slot($1)', [slot]);
-    }
-    for (const database of ['app', 'replica', 'control'])
-      await admin.query(`drop database if exists ${database} with (force)`);
-    for (const role of [pipelineRole, applicationRole]) await admin.query(`drop role if exists ${role}`);
-    await admin.query(`create role ${applicationRole} login password '${password}'`);
-    await admin.query(
-      `create role ${pipelineRole} login replication password '${password}' in role ${applicationRole}`,
-    );
-    await admin.query(`create database app owner ${applicationRole}`);
-    await admin.query(`create database replica owner ${pipelineRole}`);
-    await admin.query(`create database control owner ${pipelineRole}`);
-  } finally {
-    await admin.end();
-  }
-}
-
-async function writeFiles(
-  environment: DemoEnvironment,
-  folder: string,
-  id: string,
-  sourceUrl: string,
-  controlUrl: string,
-): Promise<void> {
-  const { stack, configFile, lake, replicaUrl } = environment;
-  const config = [
-    '# Written by `tidemark demo`. Try: npx tidemark status --config <this file>',
-    'source:',
-    `  id: ${id}`,
-    `  url: '${sourceUrl}'`,
-    '  tables: [app.*]',
-    '  tenant.column: organization_id',
-    '  heartbeat.interval: 1s',
-    'kafka:',
-    `  brokers: '${stack.environment.TIDEMARK_KAFKA_BROKERS}'`,
-    '  topic.replication.factor: 1',
-    '  topic.min.insync.replicas: 1',
-    `registry.url: '${stack.environment.TIDEMARK_REGISTRY_URL}'`,
-    `control.url: '${controlUrl}'`,
-    'deliver:',
-    '  instances.directory: instances',
-    '  spill.directory: spill',
-    '',
-  ];
-  const instances = {
-    replica: {
-      'connector.class': 'postgres',
-      tables: 'app.*',
-      cadence: 'continuous',
-      'connection.url': replicaUrl,
-    },
-    lake: { 'connector.class': 'parquet', tables: 'app.*', cadence: '5s', 'parquet.url': `file://${lake}` },
+async function prepare(stack: Stack, folder: string): Promise<DemoEnvironment> {
+  const { TIDEMARK_SOURCE_URL, TIDEMARK_KAFKA_BROKERS, TIDEMARK_REGISTRY_URL } = stack.environment;
+  const adminUrl = new URL(TIDEMARK_SOURCE_URL!);
+  const roles = [application, pipeline, ledger, warehouse];
+  const passwords = new Map(roles.map((role) => [role, randomBytes(12).toString('hex')]));
+  const password = (role: string) => passwords.get(role)!;
+  await withClient(adminUrl.href, async (admin) => {
+    for (const role of roles) await admin.query(`create role ${role} login password '${password(role)}'`);
+    // The rights of docs/operate.md: replication, and through membership all that the tables' owner may.
+    await admin.query(`alter role ${pipeline} replication`);
+    await admin.query(`grant ${application} to ${pipeline}`);
+    await admin.query(`create database app owner ${application}`);
+    await admin.query(`create database replica owner ${warehouse}`);
+    await admin.query(`create database control owner ${ledger}`);
+  });
+  const urlOf = (user: string, database: string) => {
+    const url = new URL(adminUrl);
+    Object.assign(url, { username: user, password: password(user), pathname: `/${database}` });
+    return url.href;
   };
-  await mkdir(join(folder, 'instances'), { recursive: true });
-  await mkdir(lake, { recursive: true });
-  await writeFile(configFile, config.join('\n'), { mode: 0o600 });
-  for (const [name, settings] of Object.entries(instances)) {
-    await writeFile(
-      join(folder, 'instances', `${name}.json`),
-      `${JSON.stringify({ name, config: settings }, null, 2)}\n`,
-      { mode: 0o600 },
-    );
+  const sourceUrl = urlOf(application, 'app');
+  await withClient(sourceUrl, migrateSample);
+  const configFile = await writeDemoFiles(folder, {
+    source: sourceUrl,
+    pipeline: urlOf(pipeline, 'app'),
+    control: urlOf(ledger, 'control'),
+    replica: urlOf(warehouse, 'replica'),
+    brokers: TIDEMARK_KAFKA_BROKERS!,
+    registry: TIDEMARK_REGISTRY_URL!,
+  });
+  return { stack, folder, configFile, sourceUrl };
+}
+
+/**
+ * The first rows, written once the slot exists so that they travel like all others.
+ * @param end of the history; the sample's own virtual time where absent
+ * @returns rows written
+ */
+export async function seedHistory(sourceUrl: string, seed: number, end?: Date): Promise<number> {
+  return withClient(sourceUrl, async (source) => {
+    const counts = await seedSample(source, { seed, ...(end ? { end } : {}) });
+    return Object.values(counts).reduce((sum, { inserts }) => sum + inserts, 0);
+  });
+}
+
+export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client(url);
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end().catch(() => {});
   }
 }

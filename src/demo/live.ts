@@ -1,178 +1,159 @@
-/** The demo as long as somebody watches: workload, pipeline, a view that redraws, and nothing left behind. */
-import pg from 'pg';
-import { readSlot } from '../replicate/source.ts';
+/** The demo as long as somebody watches: the workload goes on, the view follows. */
+import { formatLsn, parsePosition } from '../connector/position.ts';
 import type { DemoEnvironment } from './environment.ts';
-import type { DemoPipeline } from './pipeline.ts';
-import { renderLine, renderView, type ViewState } from './view.ts';
+import type { Notices } from './notices.ts';
+import { commonMark, type DemoPipeline, type DestinationState } from './pipeline.ts';
+import { SourceWatcher } from './source-watcher.ts';
+import { Terminal } from './terminal.ts';
+import { size } from './text.ts';
+import { tryNext } from './try-next.ts';
+import { type DestinationView, renderLine, renderView, type ViewState } from './view.ts';
 
 const redrawMs = 250;
 const lineMs = 2000;
+/** A warning is news for so long. */
+const noticeMs = 15_000;
+const historySeconds = 60;
+/** The workload ends here: nobody watches what fills the disk overnight. */
+const largestDatabaseBytes = 2 * 2 ** 30;
 
 export interface LiveOptions {
   environment: DemoEnvironment;
   pipeline: DemoPipeline;
+  notices: Notices;
   slot: string;
+  /** Transactions per second, 0 for as fast as possible. */
   rate: number;
   seed: number;
   signal: AbortSignal;
   out: NodeJS.WriteStream;
 }
 
-/** Returns when the signal aborts; throws what stopped the reader. */
-export async function runLive({
-  environment,
-  pipeline,
-  slot,
-  rate,
-  seed,
-  signal,
-  out,
-}: LiveOptions): Promise<void> {
-  const workload = new AbortController();
-  signal.addEventListener('abort', () => workload.abort(), { once: true });
-  const startedAt = Date.now();
-  const work = pipeline.work({ seed, transactionsPerSecond: rate, connections: 2, signal: workload.signal });
-  // The operator's view of the slot, through a connection that may come and go.
-  const watcher = new SlotWatcher(environment.stack.environment.TIDEMARK_SOURCE_URL!, slot);
-  const history: number[] = [];
-  let lastTransactions = 0;
-  let lastRows = 0;
-  let rowsPerSecond = 0;
-  const counter = setInterval(() => {
-    history.push(pipeline.transactions - lastTransactions);
-    if (history.length > 30) history.shift();
-    rowsPerSecond = pipeline.rows - lastRows;
-    lastTransactions = pipeline.transactions;
-    lastRows = pipeline.rows;
-  }, 1000);
-  const state = (): ViewState => {
-    const now = Date.now();
-    const { progress } = pipeline;
-    return {
-      seconds: (now - startedAt) / 1000,
-      commitsPerSecond: history,
-      rowsPerSecond,
-      transactions: pipeline.transactions,
-      source: {
-        lagSeconds: progress ? Math.max(0, (now - Number(progress.commitTimeUs) / 1000) / 1000) : null,
-        lagBytes:
-          progress && watcher.currentLsn !== null
-            ? Math.max(0, Number(watcher.currentLsn - progress.ackLsn))
-            : null,
-        retainedBytes: watcher.retainedBytes,
-      },
-      destinations: pipeline.destinations.map(
-        ({ name, windows, rows, markMs, lastReceipt, error, latency }) => ({
-          name,
-          lagSeconds: markMs === null ? null : Math.max(0, (now - markMs) / 1000),
-          windows,
-          rows,
-          p50Ms: latency.percentile(0.5),
-          p99Ms: latency.percentile(0.99),
-          receipt:
-            lastReceipt &&
-            `${lastReceipt.rows} changes to ${lastReceipt.position} as ${shorten(lastReceipt.commitId)}`,
-          error,
-        }),
-      ),
-      memoryBytes: process.memoryUsage.rss(),
-      tryNext: tryNext(environment),
-    };
+/** Returns when the signal aborts. @throws what stopped the pipeline, the workload or a server */
+export async function runLive(options: LiveOptions): Promise<void> {
+  const { environment, pipeline, notices, slot, rate, seed, signal, out } = options;
+  const watcher = new SourceWatcher(environment.sourceUrl, slot);
+  const ending = new AbortController();
+  const work = pipeline.work({
+    seed,
+    transactionsPerSecond: rate,
+    connections: 2,
+    wall: Date.now,
+    signal: AbortSignal.any([signal, ending.signal]),
+  });
+  work.catch(() => {});
+  const startedAt = performance.now();
+  const commands = tryNext(environment);
+  const rates = new Rates(pipeline);
+  let full = false;
+  const state = (): ViewState => ({
+    seconds: (performance.now() - startedAt) / 1000,
+    commitsPerSecond: rates.commits,
+    rowsPerSecond: rates.rows,
+    transactions: pipeline.source.transactions,
+    ...stagesOf(pipeline, watcher),
+    memoryBytes: process.memoryUsage.rss(),
+    notice: notices.last && Date.now() - notices.last.atMs < noticeMs ? notices.last : null,
+    remark: full
+      ? `The workload ended at ${size(largestDatabaseBytes)} of data; Ctrl+C, then start again for more`
+      : null,
+    tryNext: commands,
+  });
+  const terminal = out.isTTY ? new Terminal(out) : null;
+  // In the scrollback too, for when the view has no room for them.
+  if (!terminal)
+    out.write(`Try next, in another terminal:\n${commands.map((line) => `  ${line}\n`).join('')}`);
+  const colour = out.isTTY && !process.env.NO_COLOR;
+  const draw = () => {
+    if (terminal)
+      terminal.draw(renderView(state(), { columns: terminal.columns, rows: terminal.rows, colour }));
+    else out.write(`${renderLine(state())}\n`);
   };
-  const terminal = out.isTTY === true;
-  const draw = setInterval(
-    () => {
-      if (terminal)
-        out.write(
-          `\u001b[H${renderView(state(), out.columns ?? 80, !process.env.NO_COLOR).replaceAll('\n', '\u001b[K\n')}\u001b[K\u001b[J`,
-        );
-      else out.write(`${renderLine(state())}\n`);
-    },
-    terminal ? redrawMs : lineMs,
-  );
-  if (terminal) out.write('\u001b[2J\u001b[?25l');
-  else
-    out.write(
-      `${tryNext(environment)
-        .map(([what, command]) => `${what}: ${command}`)
-        .join('\n')}\n`,
-    );
+  const drawing = setInterval(draw, terminal ? redrawMs : lineMs);
+  const counting = setInterval(() => {
+    rates.count();
+    if (watcher.databaseBytes < largestDatabaseBytes || full) return;
+    full = true;
+    ending.abort();
+  }, 1000);
+  const stopped = new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
   try {
-    await Promise.race([work, pipeline.reader.finished]);
+    await Promise.race([stopped, work.then(() => stopped), pipeline.failed]);
   } finally {
-    clearInterval(draw);
-    clearInterval(counter);
-    await watcher.close();
-    workload.abort();
-    await work.catch(() => {});
-    if (terminal) out.write('\u001b[?25h\n');
+    clearInterval(drawing);
+    clearInterval(counting);
+    terminal?.close();
+    ending.abort();
+    await Promise.all([work.catch(() => {}), watcher.close()]);
   }
 }
 
-function tryNext({ sourceUrl, replicaUrl, lake, configFile }: DemoEnvironment): [string, string][] {
-  return [
-    [
-      'write to the source',
-      `psql '${sourceUrl}' -c "update app.findings set status = 'resolved' where status = 'open'"`,
-    ],
-    [
-      'see it in the replica',
-      `psql '${replicaUrl}' -c "select status, count(*) from app.findings group by 1"`,
-    ],
-    [
-      'and in the lake (DuckDB over Parquet)',
-      `npm run duckdb -- '${lake}/app.findings/_latest.sql' "select status, count(*) from tidemark_latest group by 1"`,
-    ],
-    [
-      'prove that a destination equals the source, now',
-      `npx tidemark verify replica --config '${configFile}'`,
-    ],
-    ['see where everything stands', `npx tidemark status --config '${configFile}'`],
-  ];
+/** Differences per second. */
+class Rates {
+  commits: number[] = [];
+  rows = 0;
+  readonly #pipeline: DemoPipeline;
+  #last: { transactions: number; rows: number };
+
+  constructor(pipeline: DemoPipeline) {
+    this.#pipeline = pipeline;
+    this.#last = { ...pipeline.source };
+  }
+
+  count(): void {
+    const { transactions, rows } = this.#pipeline.source;
+    this.commits = [...this.commits, transactions - this.#last.transactions].slice(-historySeconds);
+    this.rows = rows - this.#last.rows;
+    this.#last = { transactions, rows };
+  }
 }
 
-function shorten(text: string): string {
-  return text.length > 24 ? `…${text.slice(-23)}` : text;
+function stagesOf(
+  pipeline: DemoPipeline,
+  watcher: SourceWatcher,
+): Pick<ViewState, 'source' | 'kafka' | 'destinations'> {
+  const { progress, kafka } = pipeline;
+  const { currentLsn, retainedBytes } = watcher;
+  const bytesAfter = (lsn: bigint) => (currentLsn === null ? null : Math.max(0, Number(currentLsn - lsn)));
+  return {
+    source: {
+      tables: kafka.topics,
+      lsn: currentLsn === null ? null : formatLsn(currentLsn),
+      retainedBytes,
+    },
+    kafka: {
+      lagSeconds: progress && ageSeconds(Number(progress.commitTimeUs) / 1000),
+      lagBytes: progress && bytesAfter(progress.ackLsn),
+      records: kafka.records,
+      bytes: kafka.bytes,
+    },
+    destinations: pipeline.destinations.map((destination) => viewOf(destination, bytesAfter)),
+  };
 }
 
-class SlotWatcher {
-  currentLsn: bigint | null = null;
-  retainedBytes: number | null = null;
-  #client: pg.Client | null = null;
-  readonly #timer: NodeJS.Timeout;
-  #busy = false;
+function viewOf(destination: DestinationState, bytesAfter: (lsn: bigint) => number | null): DestinationView {
+  const { name, kind, cadenceMs, windows, rows, receipt, units, error, latency } = destination;
+  const mark = commonMark(destination);
+  const markMs = mark && Math.min(...units.map((unit) => unit.markMs ?? 0));
+  return {
+    name,
+    kind: kind === 'postgres' ? 'Postgres' : kind === 'parquet' ? 'Parquet files' : kind,
+    rhythm: cadenceMs === 0 ? 'at every commit' : `every ${cadenceMs / 1000} s`,
+    lagSeconds: windows > 0 && markMs ? ageSeconds(markMs) : null,
+    lagBytes: mark && bytesAfter(parsePosition(mark).lsn),
+    windows,
+    rows,
+    p50Ms: latency.percentile(0.5),
+    p99Ms: latency.percentile(0.99),
+    receipt: receipt && { ...receipt, secondsAgo: ageSeconds(receipt.atMs) },
+    marks: units.map(({ unit, mark: position }) => ({ unit, position })),
+    error,
+  };
+}
 
-  constructor(url: string, slot: string) {
-    const source = new URL(url);
-    source.pathname = '/app';
-    this.#timer = setInterval(() => void this.#look(source.toString(), slot), 500);
-  }
-
-  async close(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#client?.end().catch(() => {});
-  }
-
-  async #look(url: string, slot: string): Promise<void> {
-    if (this.#busy) return;
-    this.#busy = true;
-    try {
-      if (!this.#client) {
-        const client = new pg.Client(url);
-        client.on('error', () => {
-          this.#client = null;
-        });
-        await client.connect();
-        this.#client = client;
-      }
-      const state = await readSlot(this.#client, slot);
-      const { rows } = await this.#client.query(`select (pg_current_wal_lsn() - '0/0'::pg_lsn)::text as lsn`);
-      this.currentLsn = BigInt(rows[0].lsn);
-      this.retainedBytes = state ? Number(state.retainedBytes) : null;
-    } catch {
-      this.#client = null;
-    } finally {
-      this.#busy = false;
-    }
-  }
+function ageSeconds(sinceMs: number): number {
+  return Math.max(0, Date.now() - sinceMs) / 1000;
 }

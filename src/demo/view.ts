@@ -1,109 +1,236 @@
-/** The live view: one picture of the flow, from a state to text. */
+/** The live view: from a state to the lines of one frame. */
+import type { Position } from '../connector/position.ts';
+import type { Notice } from './notices.ts';
+import { drawPicture, narrowestPicture, type Picture } from './picture.ts';
+import type { Failure } from './pipeline.ts';
+import {
+  clock,
+  cut,
+  exactly,
+  grouped,
+  milliseconds,
+  seconds,
+  shortCommit,
+  shortPosition,
+  size,
+  sparkline,
+} from './text.ts';
+
+export interface DestinationView {
+  name: string;
+  /** For people: `Postgres`, `Parquet files`. */
+  kind: string;
+  /** For people: `every commit at once`, `every 5 s`. */
+  rhythm: string;
+  /** Age of the oldest commit that may not be readable yet; null before the first Window. */
+  lagSeconds: number | null;
+  /** WAL between the mark and the source's end. */
+  lagBytes: number | null;
+  windows: number;
+  rows: number;
+  p50Ms: number | null;
+  p99Ms: number | null;
+  receipt: { position: Position; rows: number; commitId: string; secondsAgo: number } | null;
+  marks: { unit: string; position: Position | null }[];
+  error: Failure | null;
+}
 
 export interface ViewState {
   seconds: number;
-  commitsPerSecond: number[];
+  /** Whole seconds, oldest first. */
+  commitsPerSecond: readonly number[];
   rowsPerSecond: number;
   transactions: number;
-  source: { lagBytes: number | null; lagSeconds: number | null; retainedBytes: number | null };
-  destinations: {
-    name: string;
-    lagSeconds: number | null;
-    windows: number;
-    rows: number;
-    p50Ms: number | null;
-    p99Ms: number | null;
-    receipt: string | null;
-    error: { code: string; message: string; remedy: string } | null;
-  }[];
+  source: { tables: number; lsn: string | null; retainedBytes: number | null };
+  kafka: { lagSeconds: number | null; lagBytes: number | null; records: number; bytes: number };
+  destinations: DestinationView[];
   memoryBytes: number;
-  tryNext: [string, string][];
+  /** Of the pipeline's log, while it is news. */
+  notice: Notice | null;
+  /** Something about the demo itself. */
+  remark: string | null;
+  tryNext: readonly string[];
 }
 
-const bars = '▁▂▃▄▅▆▇█';
-
-export function sparkline(values: readonly number[]): string {
-  const highest = Math.max(1, ...values);
-  return values.map((value) => bars[Math.min(7, Math.floor((value / highest) * 7.999))]).join('');
+export interface Screen {
+  columns: number;
+  rows: number;
+  colour: boolean;
 }
 
-/** @param width columns of the terminal @param colour whether to use ANSI colours */
-export function renderView(state: ViewState, width: number, colour: boolean): string {
-  const paint = (code: number, text: string) => (colour ? `\u001b[${code}m${text}\u001b[0m` : text);
-  const { source, destinations } = state;
+type Paint = (text: string) => string;
+
+interface Paints {
+  bold: Paint;
+  title: Paint;
+  good: Paint;
+  bad: Paint;
+  faint: Paint;
+}
+
+/** @returns at most `rows` lines of at most `columns` characters: what does not fit is left out from the least important */
+export function renderView(state: ViewState, { columns, rows, colour }: Screen): string[] {
+  const code = (number: number) => (text: string) => (colour ? `\u001b[${number}m${text}\u001b[0m` : text);
+  const paints = { bold: code(1), title: code(36), good: code(32), bad: code(31), faint: code(2) };
+  const picture = pictureOf(state);
+  const flow =
+    columns >= narrowestPicture
+      ? drawPicture(picture, columns, paints.title)
+      : drawList(picture, columns, paints);
+  const sections = [
+    { lines: header(state, columns, paints), rank: 0 },
+    { lines: flow, rank: 0 },
+    { lines: problems(state, columns, paints), rank: 0 },
+    { lines: receipts(state, columns, paints), rank: 1 },
+    { lines: marks(state, columns, paints), rank: 3 },
+    { lines: tryNext(state, columns, paints), rank: 2 },
+  ].filter(({ lines }) => lines.length > 0);
+  // Rank by rank as far as the room goes; the blank lines between sections are the first to go.
+  const height = (chosen: typeof sections) => chosen.reduce((sum, { lines }) => sum + lines.length, 0);
+  let shown = sections.filter(({ rank }) => rank === 0);
+  for (const rank of [1, 2, 3]) {
+    const more = sections.filter((section) => shown.includes(section) || section.rank === rank);
+    if (height(more) <= rows) shown = more;
+  }
+  const airy = height(shown) + shown.length - 1 <= rows;
+  const lines = shown.flatMap((section, i) => (airy && i > 0 ? ['', ...section.lines] : section.lines));
+  return lines.slice(0, rows).map((line) => cut(line, columns));
+}
+
+function header(state: ViewState, columns: number, { bold, faint }: Paints): string[] {
+  const left = `Tidemark demo  ${clock(state.seconds)}`;
+  const facts = `${grouped(state.transactions)} transactions  ${size(state.memoryBytes)} memory`;
+  const right = 'Ctrl+C ends it';
+  const room = columns - left.length - facts.length - right.length - 4;
+  if (room < 0) return [` ${bold(left)}  ${faint(right)}`];
+  return [` ${bold(left)}  ${facts}${' '.repeat(room)} ${faint(right)}`];
+}
+
+function pictureOf(state: ViewState): Picture {
+  const { source, kafka, commitsPerSecond, rowsPerSecond } = state;
+  const rate = commitsPerSecond.at(-1) ?? 0;
+  return {
+    source: {
+      title: 'Postgres',
+      lines: [
+        `${sparkline(commitsPerSecond.slice(-18))}`,
+        `${grouped(rate)} commits/s`,
+        `${grouped(rowsPerSecond)} rows/s`,
+        `${source.tables} tables`,
+        `WAL at ${source.lsn ?? '…'}`,
+        `slot keeps ${source.retainedBytes === null ? '…' : size(source.retainedBytes)}`,
+      ],
+    },
+    kafka: {
+      title: 'Kafka',
+      lines: [
+        behind(kafka.lagSeconds),
+        `${kafka.lagBytes === null ? '…' : size(kafka.lagBytes)} of WAL`,
+        '',
+        `${grouped(kafka.records)} records`,
+        `${size(kafka.bytes)} of Avro`,
+      ],
+    },
+    destinations: state.destinations.map(({ name, kind, rhythm, lagSeconds, lagBytes, error }) => ({
+      title: `${name}: ${kind}`,
+      lines: [
+        error ? `✗ ${error.code}` : behind(lagSeconds),
+        `${lagBytes === null ? '…' : size(lagBytes)} of WAL`,
+        rhythm,
+      ],
+    })),
+  };
+}
+
+function behind(lag: number | null): string {
+  return lag === null ? 'starting' : `${seconds(lag)} behind`;
+}
+
+/** The same flow for narrow terminals: top to bottom. */
+function drawList({ source, kafka, destinations }: Picture, columns: number, { title }: Paints): string[] {
+  const about = (lines: string[]) => lines.filter((line) => line !== '');
+  const width = Math.max(...destinations.map((box) => box.title.length), 8);
+  return [
+    ` ${title(source.title)}  ${about(source.lines).slice(0, 3).join('  ')}`,
+    ' │ WAL',
+    ` ${title(kafka.title)}  ${about(kafka.lines).slice(0, 2).join(', ')}`,
+    ...destinations.map((box, i) => {
+      const corner = i === destinations.length - 1 ? '└' : '├';
+      return ` ${corner}▶ ${title(exactly(box.title, width))}  ${box.lines.slice(0, 2).join(', ')}`;
+    }),
+  ].map((line) => cut(line, columns));
+}
+
+function problems({ destinations, notice, remark }: ViewState, columns: number, paints: Paints): string[] {
+  const { bad, bold } = paints;
   const lines: string[] = [];
-  lines.push(
-    `${paint(1, 'Tidemark demo')}  ${state.transactions} transactions in ${clock(state.seconds)}, ${size(state.memoryBytes)} of memory    Ctrl+C ends it`,
-  );
-  lines.push('');
-  lines.push(
-    `${paint(36, 'Postgres')}   ${sparkline(state.commitsPerSecond)} ${state.commitsPerSecond.at(-1) ?? 0} commits/s, ${state.rowsPerSecond} rows/s`,
-  );
-  lines.push('   │ WAL');
-  lines.push(
-    `${paint(36, 'Kafka')}      ${lag(source.lagSeconds, source.lagBytes)} behind; the slot keeps ${source.retainedBytes === null ? '…' : size(source.retainedBytes)} of WAL`,
-  );
-  destinations.forEach((destination, i) => {
-    const corner = i === destinations.length - 1 ? '└' : '├';
-    const latency =
-      destination.p50Ms === null
-        ? 'nothing yet'
-        : `commit to readable p50 ${milliseconds(destination.p50Ms)}, p99 ${milliseconds(destination.p99Ms)}`;
-    const behind = destination.lagSeconds === null ? '…' : `${destination.lagSeconds.toFixed(1)} s`;
-    lines.push(`   ${corner}─▶ ${paint(36, destination.name.padEnd(8))} ${behind} behind; ${latency}`);
-    lines.push(
-      `   ${corner === '├' ? '│' : ' '}            ${destination.windows} Windows, ${destination.rows} changes; last Receipt ${destination.receipt ?? '—'}`,
-    );
-    if (!destination.error) return;
-    lines.push(paint(31, `      ${destination.error.code}: ${destination.error.message}`));
-    lines.push(paint(33, `      → ${destination.error.remedy}`));
-  });
-  lines.push('', paint(1, 'Try next'));
-  for (const [what, command] of state.tryNext) lines.push(`  ${what}`, `    ${paint(32, command)}`);
-  // Commands are to be copied whole: they wrap; everything else is cut at the edge.
-  return lines.map((line) => (line.startsWith('    ') ? line : cut(line, width))).join('\n');
+  for (const { name, error } of destinations) {
+    if (!error) continue;
+    lines.push(bad(cut(` ${name}: ${error.code}: ${error.message}`, columns)), ` → ${error.remedy}`);
+  }
+  if (lines.length === 0 && notice) {
+    lines.push(bad(cut(` ${notice.code ? `${notice.code}: ` : ''}${notice.message}`, columns)));
+    if (notice.remedy) lines.push(` → ${notice.remedy}`);
+  }
+  if (remark) lines.push(bold(cut(` ${remark}`, columns)));
+  return lines;
 }
 
-/** One line for terminals that are none. */
+function receipts({ destinations }: ViewState, columns: number, { faint }: Paints): string[] {
+  const wide = columns >= narrowestPicture;
+  const name = Math.max(...destinations.map((destination) => destination.name.length));
+  const cells = (values: string[]) => values.map((value, i) => value.padStart([7, 8, 6, 6][i]!)).join(' ');
+  const heads = wide ? ['Windows', 'rows', 'p50', 'p99'] : ['Windows', 'rows'];
+  const head = ` ${''.padEnd(name)} ${cells(heads)}  last Receipt`;
+  return [
+    faint(head),
+    ...destinations.map(({ receipt, ...destination }) => {
+      const { windows, rows, p50Ms, p99Ms } = destination;
+      const counts = [grouped(windows), grouped(rows), milliseconds(p50Ms), milliseconds(p99Ms)];
+      const last = receipt
+        ? `${grouped(receipt.rows)} rows to ${shortPosition(receipt.position)}, ${shortCommit(receipt.commitId)}, ${Math.floor(receipt.secondsAgo)} s ago`
+        : '–';
+      return ` ${destination.name.padEnd(name)} ${cells(counts.slice(0, heads.length))}  ${last}`;
+    }),
+    ...(wide ? [faint(' p50 and p99: from commit to readable, over all transactions so far')] : []),
+  ];
+}
+
+function marks({ destinations }: ViewState, columns: number, { faint }: Paints): string[] {
+  const lines: string[] = [];
+  for (const { name, marks: units } of destinations) {
+    const cells = units.map(
+      ({ unit, position }) =>
+        `${unit === '*' ? 'all tables' : unit.slice(unit.indexOf('.') + 1)} ${position ? shortPosition(position) : '…'}`,
+    );
+    const width = Math.max(0, ...cells.map((cell) => cell.length)) + 2;
+    const label = Math.max(...destinations.map((destination) => destination.name.length)) + 3;
+    const perLine = Math.max(1, Math.floor((columns - label) / width));
+    for (let i = 0; i < cells.length; i += perLine) {
+      const row = cells.slice(i, i + perLine).map((cell) => cell.padEnd(width));
+      lines.push(` ${(i === 0 ? name : '').padEnd(label - 1)}${row.join('').trimEnd()}`);
+    }
+  }
+  return lines.length > 0 ? [faint(' High-water marks: everything up to here is delivered'), ...lines] : [];
+}
+
+/** Commands are to be copied whole: those that do not fit are left out, the list of all is printed at the start. */
+function tryNext({ tryNext: commands }: ViewState, columns: number, { faint, good }: Paints): string[] {
+  const fitting = commands.filter((command) => command.length + 2 <= columns);
+  return fitting.length > 0
+    ? [faint(' Try next, in another terminal'), ...fitting.map((command) => `  ${good(command)}`)]
+    : [];
+}
+
+/** One line, for an output that is no terminal. */
 export function renderLine(state: ViewState): string {
-  const parts = state.destinations.map(({ name, lagSeconds, windows, error }) =>
+  const parts = state.destinations.map(({ name, lagSeconds, lagBytes, windows, error }) =>
     error
       ? `${name} ${error.code}`
-      : `${name} ${lagSeconds === null ? '…' : `${lagSeconds.toFixed(1)} s`} behind, ${windows} Windows`,
+      : `${name} ${behind(lagSeconds)}${lagBytes === null ? '' : ` (${size(lagBytes)})`}, ${grouped(windows)} Windows`,
   );
-  return `${clock(state.seconds)}  ${state.transactions} transactions, ${state.commitsPerSecond.at(-1) ?? 0}/s; Kafka ${lag(state.source.lagSeconds, state.source.lagBytes)} behind; ${parts.join('; ')}`;
-}
-
-/** Cuts to a number of visible characters; colour codes take no room. */
-function cut(line: string, width: number): string {
-  let visible = 0;
-  for (let at = 0; at < line.length; at++) {
-    if (line[at] === '\u001b') {
-      at = line.indexOf('m', at);
-      continue;
-    }
-    visible++;
-    if (visible > width) return `${line.slice(0, at - 1)}…${line.includes('\u001b') ? '\u001b[0m' : ''}`;
-  }
-  return line;
-}
-
-function lag(seconds: number | null, bytes: number | null): string {
-  return `${seconds === null ? '…' : `${seconds.toFixed(1)} s`}${bytes === null ? '' : `, ${size(bytes)}`}`;
-}
-
-function milliseconds(value: number | null): string {
-  return value === null ? '…' : value < 10000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
-}
-
-function clock(seconds: number): string {
-  const minutes = Math.floor(seconds / 60);
-  return minutes > 0 ? `${minutes} min ${Math.floor(seconds % 60)} s` : `${Math.floor(seconds)} s`;
-}
-
-export function size(bytes: number): string {
-  if (bytes < 1024) return `${bytes} B`;
-  if (bytes < 1 << 20) return `${(bytes / 1024).toFixed(0)} KiB`;
-  if (bytes < 1 << 30) return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
-  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  const { kafka, commitsPerSecond, rowsPerSecond } = state;
+  const source = `${commitsPerSecond.at(-1) ?? 0} commits/s, ${rowsPerSecond} rows/s`;
+  const inKafka = `Kafka ${behind(kafka.lagSeconds)}${kafka.lagBytes === null ? '' : ` (${size(kafka.lagBytes)})`}`;
+  return [clock(state.seconds), source, inKafka, ...parts, size(state.memoryBytes)].join(' | ');
 }

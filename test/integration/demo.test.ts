@@ -1,49 +1,95 @@
 /** The demo as a user starts it: equal destinations, and nothing left running. */
 import { spawn } from 'node:child_process';
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { DemoSummary } from '../../src/demo/once.ts';
+import type { DemoSummary } from '../../src/demo/summary.ts';
+import { runTidemark } from '../fixtures/tidemark-process.ts';
 
+const escape = '\u001b[';
 const root = new URL('../..', import.meta.url).pathname;
+const program = join(root, 'src', 'tidemark.mjs');
 let folder = '';
 
 beforeAll(async () => {
-  // Not in the system's temp folder: the user Postgres runs as must be able to enter it.
-  folder = join(root, '.tidemark', 'test-stacks', `demo-${process.pid}`);
-  await mkdir(folder, { recursive: true });
+  folder = await mkdtemp(join(tmpdir(), 'tidemark-demo-'));
+  // When root runs the tests, Postgres is another user.
+  await chmod(folder, 0o755);
 });
 
 afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-function startDemo(args: string[]) {
-  const child = spawn(process.execPath, [join(root, 'src/tidemark.mjs'), 'demo', ...args], {
-    cwd: root,
-    env: { ...process.env, TIDEMARK_DEMO_DIR: folder },
-  });
-  let output = '';
-  let errors = '';
-  child.stdout.on('data', (chunk: Buffer) => {
-    output += chunk.toString();
-  });
-  child.stderr.on('data', (chunk: Buffer) => {
-    errors += chunk.toString();
-  });
-  const exit = new Promise<number | null>((resolve) => child.on('exit', (code) => resolve(code)));
-  return { child, exit, output: () => output, errors: () => errors };
+interface Demo {
+  output(): string;
+  errors(): string;
+  signal(signal: NodeJS.Signals): void;
+  exit: Promise<number | null>;
 }
 
-/** Command lines of the processes that work in the demo's folder. */
+/** On a terminal (of script's making) where `terminal` is set. */
+function startDemo(args: string[], terminal = false): Demo {
+  const command = [process.execPath, program, 'demo', ...args];
+  const [file, ...rest] = terminal
+    ? ['script', '-qefc', `stty cols 100 rows 40; exec ${command.join(' ')}`, '/dev/null']
+    : command;
+  const child = spawn(file!, rest, { cwd: root, env: { ...process.env, TIDEMARK_DEMO_DIR: folder } });
+  let output = '';
+  let errors = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    output += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    errors += text;
+  });
+  const exit = new Promise<number | null>((resolve) => child.on('close', (code) => resolve(code)));
+  return {
+    output: () => output,
+    errors: () => errors,
+    signal: (signal) => {
+      // What the terminal does at Ctrl+C.
+      if (terminal) child.stdin.write('\u0003');
+      else child.kill(signal);
+    },
+    exit,
+  };
+}
+
+async function shows(demo: Demo, pattern: RegExp, timeoutMs = 120_000): Promise<void> {
+  const giveUpAt = Date.now() + timeoutMs;
+  while (!pattern.test(demo.output())) {
+    if (Date.now() > giveUpAt)
+      throw new Error(`${pattern} did not come:\n${demo.errors()}\n${demo.output()}`);
+    await sleep(100);
+  }
+}
+
+/** Processes that work in the demo's folder, and ports of its servers that still answer. */
 async function leftovers(): Promise<string[]> {
   const found: string[] = [];
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
     if (command.includes(folder)) found.push(command.replaceAll('\0', ' ').slice(0, 200));
   }
+  const settings = JSON.parse(await readFile(join(folder, 'stack', 'settings.json'), 'utf8'));
+  for (const [name, port] of Object.entries(settings.ports as Record<string, number>))
+    if (await answers(port)) found.push(`port ${port} of ${name}`);
   return found;
+}
+
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection({ host: '127.0.0.1', port });
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
 }
 
 test('demo --once verifies both destinations and leaves nothing running', async () => {
@@ -51,23 +97,57 @@ test('demo --once verifies both destinations and leaves nothing running', async 
   expect(await demo.exit, demo.errors()).toBe(0);
   const summary = JSON.parse(demo.output()) as DemoSummary;
   expect(summary.equal).toBe(true);
+  expect(summary.transactions + summary.rolledBack).toBe(300);
+  expect(summary.peakMemoryBytes).toBeGreaterThan(50 << 20);
   expect(summary.destinations.map(({ name }) => name).sort()).toEqual(['lake', 'replica']);
-  for (const destination of summary.destinations) {
-    expect(destination.windows).toBeGreaterThan(0);
-    expect(destination.rows).toBeGreaterThan(500);
-    expect(destination.p99Ms).toBeGreaterThan(0);
+  for (const { windows, p50Ms, p99Ms, verify } of summary.destinations) {
+    expect(windows).toBeGreaterThan(0);
+    expect(p50Ms).toBeGreaterThan(0);
+    expect(p99Ms).toBeGreaterThanOrEqual(p50Ms!);
+    expect(verify.rows).toBeGreaterThan(500);
+    for (const { sourceHash, destinationHash } of verify.tables) expect(destinationHash).toBe(sourceHash);
   }
   expect(await leftovers()).toEqual([]);
 });
 
-test('the live demo starts over an earlier one, shows every stage, and Ctrl+C ends everything', async () => {
+test('the live demo starts over an earlier one, other commands may look at it, Ctrl+C ends everything', async () => {
   const demo = startDemo(['--rate', '30']);
-  const giveUpAt = Date.now() + 90_000;
-  while (!/replica \d/.test(demo.output()) && Date.now() < giveUpAt) await sleep(200);
-  await sleep(4000);
-  demo.child.kill('SIGINT');
+  await shows(demo, /replica [\d.]+ s behind.*lake [\d.]+ s behind/);
+  const config = ['--config', join(folder, 'tidemark.yaml')];
+  const status = await runTidemark(['status', '--json', ...config], {}, 60_000);
+  expect(status.code, status.stdout + status.stderr).toBe(0);
+  const verify = await runTidemark(['verify', 'lake', ...config], {}, 120_000);
+  expect(verify.code, verify.stdout + verify.stderr).toBe(0);
+  const second = startDemo([]);
+  expect(await second.exit).toBe(3);
+  expect(second.errors()).toContain('another demo runs');
+  demo.signal('SIGINT');
   expect(await demo.exit, demo.errors()).toBe(0);
-  expect(demo.output()).toMatch(/replica [\d.]+ s behind, \d+ Windows/);
   expect(demo.output()).toContain('tidemark verify replica');
+  expect(demo.errors()).toMatch(/lake received [\d,]+ changes in [\d,]+ Windows/);
+  expect(await leftovers()).toEqual([]);
+});
+
+test('on a terminal the view redraws in place, and Ctrl+C gives the terminal back', async () => {
+  const demo = startDemo(['--rate', '30'], true);
+  await shows(demo, /Tidemark demo.*┌─.*replica: Postgres.*[\d.]+ s behind/s);
+  await shows(demo, /last Receipt[^┌]*replica[^┌]*rows to [0-9A-F]+\/[0-9A-F]+/);
+  demo.signal('SIGINT');
+  expect(await demo.exit).toBe(0);
+  const output = demo.output();
+  expect(output).toContain(`${escape}H`);
+  expect(output.slice(output.lastIndexOf(`${escape}?1049l`))).toContain('nothing is left running');
+  expect(output.lastIndexOf(`${escape}?25h`)).toBeGreaterThan(output.lastIndexOf(`${escape}?25l`));
+  expect(await leftovers()).toEqual([]);
+});
+
+test('a server that dies ends the demo with what happened, and nothing is left running', async () => {
+  const demo = startDemo(['--rate', '10']);
+  await shows(demo, /replica [\d.]+ s behind/);
+  const record = JSON.parse(await readFile(join(folder, 'stack', 'run', 'registry.json'), 'utf8'));
+  process.kill(record.pid, 'SIGKILL');
+  expect(await demo.exit).toBe(3);
+  expect(demo.errors()).toMatch(/TM901: .*Registry.* died \(SIGKILL\)/);
+  expect(demo.errors()).toContain('→ Look into');
   expect(await leftovers()).toEqual([]);
 });

@@ -1,0 +1,74 @@
+/** What the demo writes for its user: a configuration to point commands at, and URLs to connect with. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+export interface DemoUrls {
+  /** The application's own role. */
+  source: string;
+  /** The pipeline's role at the source. */
+  pipeline: string;
+  control: string;
+  replica: string;
+  brokers: string;
+  registry: string;
+}
+
+export const cadence = { replica: 'continuous', lake: '5s' } as const;
+
+/**
+ * Writes tidemark.yaml, instances/*.json, source.url and replica.url into the folder; readable by their owner alone,
+ * because the passwords of the demo's databases are in them.
+ * @returns the path of tidemark.yaml
+ */
+export async function writeDemoFiles(folder: string, urls: DemoUrls): Promise<string> {
+  const configFile = join(folder, 'tidemark.yaml');
+  const instances = join(folder, 'instances');
+  await mkdir(instances, { recursive: true });
+  await mkdir(join(folder, 'lake'), { recursive: true });
+  await write(configFile, configuration(urls));
+  const replica = {
+    'connector.class': 'postgres',
+    tables: 'app.*',
+    cadence: cadence.replica,
+    'connection.url': urls.replica,
+  };
+  const lake = {
+    'connector.class': 'parquet',
+    tables: 'app.*',
+    cadence: cadence.lake,
+    'parquet.url': `file://${join(folder, 'lake')}`,
+  };
+  for (const [name, config] of Object.entries({ replica, lake }))
+    await write(join(instances, `${name}.json`), `${JSON.stringify({ name, config }, null, 2)}\n`);
+  await write(join(folder, 'source.url'), urls.source);
+  await write(join(folder, 'replica.url'), urls.replica);
+  return configFile;
+}
+
+function configuration({ pipeline, control, brokers, registry }: DemoUrls): string {
+  return `# Written by \`tidemark demo\` at every start; \`tidemark status\` and \`verify\` take it with --config while it runs.
+source:
+  id: demo
+  url: '${pipeline}'
+  tables: [app.*]
+  tenant.column: organization_id
+  # An idle source proves that it is idle this often, so that what is shown is never older.
+  heartbeat.interval: 500ms
+kafka:
+  brokers: '${brokers}'
+  # There is one broker.
+  topic.replication.factor: 1
+  topic.min.insync.replicas: 1
+  # The demo's disk use stays small.
+  topic.retention: 1h
+registry.url: '${registry}'
+control.url: '${control}'
+deliver:
+  instances.directory: instances
+  spill.directory: spill
+`;
+}
+
+async function write(file: string, text: string): Promise<void> {
+  await writeFile(file, text, { mode: 0o600 });
+}
