@@ -25,6 +25,7 @@ export class CommitLatency {
   #waiting: Point[] = [];
   #from = 0;
   #histogram = new Histogram();
+  #before = new Histogram();
   #lastMs: number | null = null;
 
   /** So many transactions more are in Kafka, the newest of them with this Position and commit time. */
@@ -52,14 +53,15 @@ export class CommitLatency {
     }
   }
 
-  /** Forgets what was measured, not what waits. */
-  reset(): void {
+  /** Forgets what was measured before the last call of this; two calls in a row forget everything but what waits. */
+  turn(): void {
+    this.#before = this.#histogram;
     this.#histogram = new Histogram();
   }
 
   /** Milliseconds, or null where nothing was measured. */
   percentile(fraction: number): number | null {
-    return this.#histogram.percentile(fraction);
+    return Histogram.joined(this.#before, this.#histogram).percentile(fraction);
   }
 
   /** Joins neighbours in pairs; the joined ones become readable with the later of both. */
@@ -88,11 +90,23 @@ export class Histogram {
   #total = 0;
   #highest = 0;
 
+  static joined(...parts: readonly Histogram[]): Histogram {
+    const whole = new Histogram();
+    for (const part of parts) {
+      for (const [bucket, weight] of part.#buckets) whole.#count(bucket, weight);
+      whole.#highest = Math.max(whole.#highest, part.#highest);
+    }
+    return whole;
+  }
+
   add(milliseconds: number, weight = 1): void {
-    const bucket = Math.ceil(Math.log(Math.max(milliseconds, 0.1)) / step);
+    this.#count(Math.ceil(Math.log(Math.max(milliseconds, 0.1)) / step), weight);
+    this.#highest = Math.max(this.#highest, milliseconds);
+  }
+
+  #count(bucket: number, weight: number): void {
     this.#buckets.set(bucket, (this.#buckets.get(bucket) ?? 0) + weight);
     this.#total += weight;
-    this.#highest = Math.max(this.#highest, milliseconds);
   }
 
   /** Nearest rank, at most one per cent too high and never too low; null without a sample. */

@@ -14,6 +14,8 @@ const lineMs = 2000;
 /** A warning is news for so long. */
 const noticeMs = 15_000;
 const historySeconds = 60;
+/** Latency is shown of this and the turn before. */
+const latencyTurnMs = 30_000;
 /** The workload ends here: nobody watches what fills the disk overnight. */
 const largestDatabaseBytes = 2 * 2 ** 30;
 
@@ -76,6 +78,9 @@ export async function runLive(options: LiveOptions): Promise<void> {
     full = true;
     ending.abort();
   }, 1000);
+  const turning = setInterval(() => {
+    for (const { latency } of pipeline.destinations) latency.turn();
+  }, latencyTurnMs);
   const stopped = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     signal.addEventListener('abort', () => resolve(), { once: true });
@@ -85,6 +90,7 @@ export async function runLive(options: LiveOptions): Promise<void> {
   } finally {
     clearInterval(drawing);
     clearInterval(counting);
+    clearInterval(turning);
     terminal?.close();
     ending.abort();
     await Promise.all([work.catch(() => {}), watcher.close()]);

@@ -81,7 +81,8 @@ export class DemoPipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     const { config, log } = options;
-    this.destinations = config.destinations.map(({ name, kind, cadenceMs }) => ({
+    const fastestFirst = config.destinations.toSorted((a, b) => a.cadenceMs - b.cadenceMs);
+    this.destinations = fastestFirst.map(({ name, kind, cadenceMs }) => ({
       name,
       kind,
       cadenceMs,
@@ -151,7 +152,6 @@ export class DemoPipeline {
   /** From here on latency is measured, of transactions after `position`. */
   measureFrom(position: Position): void {
     this.#measuredFrom = position;
-    for (const { latency } of this.destinations) latency.reset();
   }
 
   /** Waits until these destinations have everything up to `position`; a lasting error of one of them is thrown. */

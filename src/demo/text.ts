@@ -37,10 +37,10 @@ export function grouped(value: number): string {
   return Math.round(value).toLocaleString('en-US');
 }
 
-/** A Position as Postgres spells its LSN, the ordinal behind it: `0/1A2B3C4 #12`; an epoch after the first in front. */
+/** A Position as Postgres spells its LSN, `0/1A2B3C4`; an epoch after the first in front of it. */
 export function shortPosition(position: Position): string {
-  const { epoch, lsn, ordinal } = parsePosition(position);
-  return `${epoch > 1 ? `epoch ${epoch} ` : ''}${formatLsn(lsn)}${ordinal > 0 ? ` #${ordinal}` : ''}`;
+  const { epoch, lsn } = parsePosition(position);
+  return `${epoch > 1 ? `epoch ${epoch} ` : ''}${formatLsn(lsn)}`;
 }
 
 /** The telling part of a destination's commit id: the last segment of a path, without the zeros in front. */

@@ -118,7 +118,7 @@ function pictureOf(state: ViewState): Picture {
         `${grouped(rowsPerSecond)} rows/s`,
         `${source.tables} tables`,
         `WAL at ${source.lsn ?? '…'}`,
-        `slot keeps ${source.retainedBytes === null ? '…' : size(source.retainedBytes)}`,
+        `slot: ${source.retainedBytes === null ? '…' : `${size(source.retainedBytes)} WAL`}`,
       ],
     },
     kafka: {
@@ -192,7 +192,9 @@ function receipts({ destinations }: ViewState, columns: number, { faint }: Paint
         : '–';
       return ` ${destination.name.padEnd(name)} ${cells(counts.slice(0, heads.length))}  ${last}`;
     }),
-    ...(wide ? [faint(' p50 and p99: from commit to readable, over all transactions so far')] : []),
+    ...(wide
+      ? [faint(' p50 and p99: from commit to readable, over the transactions of the last minute')]
+      : []),
   ];
 }
 

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { DemoSummary } from '../../src/demo/summary.ts';
 import { runTidemark } from '../fixtures/tidemark-process.ts';
 
-const escape = '\u001b[';
+const controls = '\u001b[';
 const root = new URL('../..', import.meta.url).pathname;
 const program = join(root, 'src', 'tidemark.mjs');
 let folder = '';
@@ -135,9 +135,9 @@ test('on a terminal the view redraws in place, and Ctrl+C gives the terminal bac
   demo.signal('SIGINT');
   expect(await demo.exit).toBe(0);
   const output = demo.output();
-  expect(output).toContain(`${escape}H`);
-  expect(output.slice(output.lastIndexOf(`${escape}?1049l`))).toContain('nothing is left running');
-  expect(output.lastIndexOf(`${escape}?25h`)).toBeGreaterThan(output.lastIndexOf(`${escape}?25l`));
+  expect(output).toContain(`${controls}H`);
+  expect(output.slice(output.lastIndexOf(`${controls}?1049l`))).toContain('nothing is left running');
+  expect(output.lastIndexOf(`${controls}?25h`)).toBeGreaterThan(output.lastIndexOf(`${controls}?25l`));
   expect(await leftovers()).toEqual([]);
 });
 

@@ -93,7 +93,7 @@ describe('a frame', () => {
       '0.2 s behind',
       '2.0 KiB of WAL',
       'at every commit',
-      '12 rows to 0/1A2B3C4 #12, 8123, 0 s ago',
+      '12 rows to 0/1A2B3C4, 8123, 0 s ago',
       'rule_runs 0/1A2A000',
       'npx tidemark verify replica --config .tidemark/demo/tidemark.yaml',
     ])
@@ -159,7 +159,7 @@ describe('text', () => {
     ]);
     expect([5, 83, 3723].map(clock)).toEqual(['0:05', '1:23', '1:02:03']);
     expect(shortPosition(at(0x1a2b3c4))).toBe('0/1A2B3C4');
-    expect(shortPosition(formatPosition({ epoch: 2, lsn: 1n << 32n, ordinal: 3 }))).toBe('epoch 2 1/0 #3');
+    expect(shortPosition(formatPosition({ epoch: 2, lsn: 1n << 32n, ordinal: 3 }))).toBe('epoch 2 1/0');
     expect(shortCommit('app.events/_manifests/0000000000000042.json')).toBe('42.json');
     expect(shortCommit('0')).toBe('0');
   });
@@ -213,6 +213,20 @@ describe('commit latency', () => {
     latency.readable(at(100, 3), 1500);
     latency.readable(at(150), 9000);
     expect(latency.percentile(1)).toBe(500);
+  });
+
+  test('the live view forgets what is older than two turns', () => {
+    const latency = new CommitLatency();
+    latency.published(at(1), 1000, 1);
+    latency.readable(at(1), 5000);
+    latency.turn();
+    latency.published(at(2), 6000, 1);
+    latency.readable(at(2), 6100);
+    expect(latency.percentile(1)).toBe(4000);
+    latency.turn();
+    expect(latency.percentile(1)).toBe(100);
+    latency.turn();
+    expect(latency.percentile(1)).toBeNull();
   });
 
   test('transactions of one batch are spread over the time since the batch before', () => {
