@@ -51,6 +51,20 @@ test('no file names a registry host', async () => {
   }
 });
 
+test('the lockfile lists every optional package: npm ci refuses one that leaves some out', async () => {
+  const lock = JSON.parse(await readFile(`${root}package-lock.json`, 'utf8')) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string> }>;
+  };
+  for (const [path, { optionalDependencies = {} }] of Object.entries(lock.packages)) {
+    for (const name of Object.keys(optionalDependencies)) {
+      const listed = [`node_modules/${name}`, `${path}/node_modules/${name}`].some(
+        (key) => key in lock.packages,
+      );
+      expect(listed, `${path} wants ${name}`).toBe(true);
+    }
+  }
+});
+
 test('every room of src is one the linter knows', async () => {
   const config = JSON.parse(await readFile(`${root}.biome.json`, 'utf8')) as {
     overrides: { includes: string[] }[];
