@@ -81,7 +81,9 @@ async function scan(
             else if (progress.writer === fenceWriter) finish();
           },
         })
-        .then(() => consumer.seek({ topic, partition: 0, offset: String(from) }), finish);
+        // The fence may be met, and the consumer be gone, before run() has returned: then seeking fails.
+        .then(() => consumer.seek({ topic, partition: 0, offset: String(from) }))
+        .catch(finish);
     });
   } finally {
     await consumer.disconnect().catch(() => {});
