@@ -51,6 +51,8 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
   died.promise.catch(() => {});
   let environment: DemoEnvironment | null = null;
   let pipeline: DemoPipeline | null = null;
+  // Whatever nobody caught ends the demo in order too, instead of the process at once.
+  const uncaught = (error: unknown) => died.reject(error);
   try {
     const folder = join(process.cwd(), demoFolder);
     environment = await started(
@@ -62,6 +64,7 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
       signal,
       say,
     );
+    process.on('uncaughtException', uncaught);
     const { configFile, sourceUrl } = environment;
     const config = await loadConfig(configFile, sinkKinds);
     const quiet = !args.once && process.stdout.isTTY;
@@ -92,6 +95,7 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
   } finally {
     await end(environment, pipeline, say);
     clearInterval(alive);
+    process.off('uncaughtException', uncaught);
     if (pipeline && !args.once)
       sayGoodbye(pipeline, environment!, (performance.now() - startedAt) / 1000, say);
   }
@@ -148,8 +152,10 @@ function sayGoodbye(
   say(`nothing is left running; files, logs and data stay in ${folder} until the next demo`);
 }
 
-function deathOf({ title, reason, logFile, lastLines }: PartDeath): TidemarkError {
-  return new TidemarkError('TM901', `${title} died (${reason}); its log ends with:\n${lastLines}`, {
+const deathCodes = { postgres: 'TM201', kafka: 'TM301', registry: 'TM304', s3: 'TM401' } as const;
+
+function deathOf({ part, title, reason, logFile, lastLines }: PartDeath): TidemarkError {
+  return new TidemarkError(deathCodes[part], `${title} died (${reason}); its log ends with:\n${lastLines}`, {
     remedy: `Look into ${logFile}, then start the demo again.`,
     retry: 'operator',
   });

@@ -84,6 +84,8 @@ export async function runLive(options: LiveOptions): Promise<void> {
   const stopped = new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     signal.addEventListener('abort', () => resolve(), { once: true });
+    // Whoever read the lines has gone: `npm run demo | head`.
+    out.once('error', () => resolve());
   });
   try {
     await Promise.race([stopped, work.then(() => stopped), pipeline.failed]);

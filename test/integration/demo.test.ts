@@ -147,7 +147,27 @@ test('a server that dies ends the demo with what happened, and nothing is left r
   const record = JSON.parse(await readFile(join(folder, 'stack', 'run', 'registry.json'), 'utf8'));
   process.kill(record.pid, 'SIGKILL');
   expect(await demo.exit).toBe(3);
-  expect(demo.errors()).toMatch(/TM901: .*Registry.* died \(SIGKILL\)/);
+  expect(demo.errors()).toMatch(/TM304: .*Registry.* died \(SIGKILL\)/);
   expect(demo.errors()).toContain('→ Look into');
   expect(await leftovers()).toEqual([]);
+});
+
+test('Ctrl+C while the servers start ends them too', async () => {
+  const demo = startDemo(['--once']);
+  while (!/creating the Postgres data folder/.test(demo.errors())) await sleep(20);
+  demo.signal('SIGINT');
+  expect(await demo.exit, demo.errors()).toBe(130);
+  expect(await leftovers()).toEqual([]);
+});
+
+test('a missing program is named with the line that installs it', async () => {
+  const path = process.env.PATH;
+  try {
+    process.env.PATH = '/nowhere';
+    const demo = startDemo(['--once']);
+    expect(await demo.exit).toBe(2);
+    expect(demo.errors()).toMatch(/TM103: Java 17 or newer is not installed.*\n {2}→ \S+ install/);
+  } finally {
+    process.env.PATH = path;
+  }
 });
