@@ -178,14 +178,20 @@ export class FakeSource {
 
   /** As retention does, with everything that is there. */
   async expire(name: string): Promise<void> {
-    const { topic } = this.tables.get(name)!.records;
-    const offsets = await this.#admin.fetchTopicOffsets(topic);
-    await this.#admin.deleteTopicRecords({
-      topic,
-      partitions: offsets
-        .filter(({ high }) => high !== '0')
-        .map(({ partition, high }) => ({ partition, offset: high })),
-    });
+    const { records, ends } = this.tables.get(name)!;
+    for (;;) {
+      const offsets = await this.#admin.fetchTopicOffsets(records.topic);
+      // The commit's marker is written after the commit is answered, and the last stable offset waits for it.
+      if (offsets.some(({ partition, high }) => ends[partition]! > 0n && BigInt(high) <= ends[partition]!))
+        continue;
+      await this.#admin.deleteTopicRecords({
+        topic: records.topic,
+        partitions: offsets
+          .filter(({ high }) => high !== '0')
+          .map(({ partition, high }) => ({ partition, offset: high })),
+      });
+      return;
+    }
   }
 
   async close(): Promise<void> {

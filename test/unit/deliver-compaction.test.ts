@@ -331,3 +331,43 @@ async function collect<T>(batches: AsyncIterable<T[]>): Promise<T[]> {
   for await (const batch of batches) all.push(...batch);
   return all;
 }
+
+test('what the mark has passed is freed, in memory and on disk, while newer rows stay readable', async () => {
+  const unit = store.unit(`u${serial++}`);
+  const at = (ordinal: number) => formatPosition({ epoch: 1, lsn: 7n, ordinal });
+  const rows = 130_000;
+  for (let start = 0; start < rows; start += 10_000) {
+    await unit.append(
+      Array.from({ length: 10_000 }, (_, i) => ({
+        topic: 0,
+        position: at(start + i + 1),
+        schemaId: 1,
+        truncate: false,
+        key: Buffer.from(String(start + i)),
+        value: Buffer.from(`value ${start + i} ${'x'.repeat(1000)}`),
+        oldKey: null,
+        oldKeyEnd: null,
+        unchanged: i % 2 === 0 ? '["a"]' : null,
+        exact: null,
+      })),
+    );
+  }
+  const before = unit.bytes;
+  await unit.release(at(110_000));
+  expect(unit.bytes).toBeLessThan(before * 0.6);
+  const range = { from: at(110_000), to: at(rows) };
+  let next = 110_000;
+  for await (const batch of unit.read(range, 0, 'position')) {
+    for (const change of batch) {
+      const { value, unchanged } = change.load();
+      expect(value.toString('utf8', 0, 13)).toBe(`value ${next} `);
+      expect(unchanged).toBe(next % 2 === 0 ? '["a"]' : null);
+      next++;
+    }
+  }
+  expect(next).toBe(rows);
+  expect((await unit.content(range))[0]).toMatchObject({ changes: 20_000, borrows: false });
+  await unit.release(at(rows));
+  expect(unit.bytes).toBe(0);
+  expect(await unit.content(range)).toEqual([]);
+});
