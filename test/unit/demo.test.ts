@@ -98,7 +98,6 @@ describe('a frame', () => {
       'npx tidemark verify replica --config .tidemark/demo/tidemark.yaml',
     ])
       expect(text).toContain(part);
-    expect(text).toMatchSnapshot();
   });
 
   test('60 columns hold every stage too', () => {
