@@ -46,7 +46,10 @@ export function kafkaPart({ layout, settings, prerequisites, log }: PartContext)
     const classPath = join(jars, '*');
     if (!existsSync(join(logs, 'meta.properties'))) {
       log('formatting the Kafka storage');
-      const clusterId = randomBytes(16).toString('base64url');
+      // The tool takes an id that begins with a dash for an option.
+      let clusterId: string;
+      do clusterId = randomBytes(16).toString('base64url');
+      while (clusterId.startsWith('-'));
       const format = [
         'kafka.tools.StorageTool',
         'format',

@@ -91,7 +91,8 @@ async function dispatch(argv: string[]): Promise<number> {
     return await command(context, values, rest);
   } catch (caught) {
     const error = asTidemarkError(caught);
-    if (error.code === 'TM901') context.log.error('unexpected failure', { stack: (caught as Error)?.stack });
+    if (error.code === 'TM901' && error.retry === 'bug')
+      context.log.error('unexpected failure', { stack: (caught as Error)?.stack });
     report(error, context.json);
     if (error.code === 'TM101' || error.code === 'TM102' || error.code === 'TM103') return exitCode.usage;
     return error.retry === 'transient' ? exitCode.unreachable : exitCode.stopped;

@@ -55,7 +55,9 @@ export async function parkedTablesAt(
             if (progress.position >= at) resolve(progress.parked);
           },
         })
-        .then(() => consumer.seek({ topic, partition: 0, offset: String(from) }), reject);
+        .then(() => consumer.seek({ topic, partition: 0, offset: String(from) }))
+        // Found already: the consumer may be gone, and there is nothing to seek any more.
+        .catch(reject);
     });
     const parked = await within(found, { limitMs: timeoutMs, signal, late });
     return Object.fromEntries(Object.entries(parked).filter(([, { position }]) => position <= at));
