@@ -3,7 +3,8 @@ import type { AppendTable, MergeTable, RowEvent } from '../connector/sink.ts';
 import { fillUnchanged, rowCounts } from './row-counts.ts';
 import type { RowReader, RowSchemas } from './row-schemas.ts';
 import { batchBytes, rowStates } from './row-states.ts';
-import type { Range, TopicContent, UnitStore } from './unit-store.ts';
+import type { Range, TopicContent } from './stored-change.ts';
+import type { UnitStore } from './unit-store.ts';
 
 /** @param content what the store holds of the range, from `UnitStore.content` */
 export async function mergeTables(

@@ -5,7 +5,8 @@ import type { Cell, PartialRow, Row, RowCount } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { RowReader, ShapedChange } from './row-schemas.ts';
 import { batchBytes } from './row-states.ts';
-import { type Range, streamRows, UnitStore } from './unit-store.ts';
+import { changeColumnsOf, type Range, streamRows } from './stored-change.ts';
+import type { UnitStore } from './unit-store.ts';
 import { storeError } from './window-store.ts';
 
 const chunkRows = 2048;
@@ -65,7 +66,7 @@ export async function* rowCounts(
       `with net as (
          select sum(delta)::integer as count, min(position || case when old then '-' else '+' end) as seen
          from images group by hash having sum(delta) <> 0)
-       select ${UnitStore.columnsOf('r')}, net.count, right(net.seen, 1) = '-'
+       select ${changeColumnsOf('r')}, net.count, right(net.seen, 1) = '-'
        from net join ${source} r on r.position = left(net.seen, -1)`,
       (values, row) => ({
         change: store.storedChange(values, row),

@@ -6,7 +6,8 @@
  */
 import type { DuckDBConnection, DuckDBValue } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
-import { blob, type StoredChange, streamRows, UnitStore } from './unit-store.ts';
+import { blob, changeColumnsOf, type StoredChange, streamRows } from './stored-change.ts';
+import type { UnitStore } from './unit-store.ts';
 
 /** A Change of a former key, or (change null) only the name of the key that the destination must supply. */
 export interface LineageStep {
@@ -60,7 +61,7 @@ export async function* rowLineage(
   }
   yield* streamRows(
     connection,
-    `select ${UnitStore.columnsOf('r')}, l.target_key, l.target_position, l.source_key, l.start is null
+    `select ${changeColumnsOf('r')}, l.target_key, l.target_position, l.source_key, l.start is null
      from lineage l left join ${rows} r
        on r.key = l.source_key and r.position < l.source_end and r.position >= coalesce(l.start, '')
      order by l.target_key, l.target_position, l.depth desc, r.position`,

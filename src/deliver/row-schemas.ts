@@ -9,7 +9,7 @@ import {
   type DecodedChange,
   type EnvelopeDecoder,
 } from '../publish/envelope-decoder.ts';
-import type { StoredChange } from './unit-store.ts';
+import type { StoredChange } from './stored-change.ts';
 
 /** What of the registry client is needed here. */
 export interface SchemaSource {

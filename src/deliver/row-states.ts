@@ -6,7 +6,8 @@ import type { PartialRow, RowState } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { type LineageStep, rowLineage } from './row-lineage.ts';
 import type { RowReader } from './row-schemas.ts';
-import type { Range, StoredChange, UnitStore } from './unit-store.ts';
+import type { Range, StoredChange } from './stored-change.ts';
+import type { UnitStore } from './unit-store.ts';
 
 /** Values that a batch holds at most, beside its last row. */
 export const batchBytes = 4 << 20;

@@ -7,7 +7,8 @@ import { header, recordFormat } from '../publish/record-format.ts';
 import type { Mark } from './cut-window.ts';
 import type { Assignment, GroupReader } from './group-reader.ts';
 import { lostToRetention, type Offsets } from './offsets.ts';
-import type { IncomingChange, UnitStore } from './unit-store.ts';
+import type { IncomingChange } from './stored-change.ts';
+import type { UnitStore } from './unit-store.ts';
 
 export interface Watermarks {
   low: number;

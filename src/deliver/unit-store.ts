@@ -3,74 +3,27 @@
  * at or below the mark are skipped by Position when reading; the table is written anew when most of it is behind.
  */
 import {
-  BIGINT,
-  BLOB,
-  BOOLEAN,
   type DuckDBAppender,
   DuckDBBlobValue,
   type DuckDBConnection,
   DuckDBDataChunk,
   type DuckDBValue,
-  INTEGER,
-  VARCHAR,
 } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
+import {
+  blob,
+  type ChangeBody,
+  changeColumns,
+  columnTypes,
+  type IncomingChange,
+  type Range,
+  type StoredChange,
+  streamRows,
+  type TopicContent,
+  tableColumns,
+} from './stored-change.ts';
 import { type Place, ValueFiles } from './value-files.ts';
 import { storeError } from './window-store.ts';
-
-interface ChangeHead {
-  /** Index of the topic, as the Unit numbers its topics. */
-  topic: number;
-  position: Position;
-  /** Id of the value's schema in the registry. */
-  schemaId: number;
-  truncate: boolean;
-  /** Record key without its registry header; null for keyless tables and truncates. */
-  key: Buffer | null;
-  /** The key the row had before, without registry header: set on the create half of a key change. */
-  oldKey: Buffer | null;
-}
-
-export interface ChangeBody {
-  /** The whole record value. */
-  value: Buffer;
-  /** Headers as they came. */
-  unchanged: string | null;
-  exact: string | null;
-}
-
-/** A record of a change topic that is not a null record. */
-export interface IncomingChange extends ChangeHead, ChangeBody {
-  /** Position of the delete half, where oldKey is set. */
-  oldKeyEnd: Position | null;
-}
-
-export interface StoredChange extends ChangeHead {
-  /** Some columns are unchanged: the body alone does not say what the row is. */
-  partial: boolean;
-  /** Size of the body. */
-  bytes: number;
-  /** Reads the body from its file. */
-  load(): ChangeBody;
-}
-
-/** A range of Positions: exclusive, inclusive. */
-export interface Range {
-  from: Position;
-  to: Position;
-}
-
-/** What a Window holds of one topic. */
-export interface TopicContent {
-  topic: number;
-  changes: number;
-  /** Position of the last truncate, or null. */
-  truncatedAt: Position | null;
-  /** Schema of the last Change. */
-  schemaId: number;
-  /** Some create half of a key change leaves columns unchanged: old keys must be looked up. */
-  borrows: boolean;
-}
 
 export interface StoreAccess {
   connect(): Promise<DuckDBConnection>;
@@ -85,25 +38,6 @@ const rowOverheadBytes = 120;
 const chunkRows = 2048;
 /** A table is written anew when at least this many rows, and more than half of it, are behind the mark. */
 const rewriteRows = 50_000;
-
-const columns =
-  'topic, position, schema_id, truncate, partial, key, old_key, file, place, value_bytes, header_bytes';
-const columnTypes = [
-  INTEGER,
-  VARCHAR,
-  INTEGER,
-  BOOLEAN,
-  BOOLEAN,
-  BLOB,
-  BLOB,
-  INTEGER,
-  BIGINT,
-  INTEGER,
-  INTEGER,
-  VARCHAR,
-];
-const tableColumns = `topic integer, position varchar, schema_id integer, truncate boolean, partial boolean, key blob,
-  old_key blob, file integer, place bigint, value_bytes integer, header_bytes integer, old_key_end varchar`;
 
 export class UnitStore {
   readonly #name: string;
@@ -210,7 +144,7 @@ export class UnitStore {
     try {
       yield* streamRows(
         connection,
-        `select ${columns} from ${source} where topic = ${topic} ${order === 'key' ? 'and not truncate' : ''}
+        `select ${changeColumns} from ${source} where topic = ${topic} ${order === 'key' ? 'and not truncate' : ''}
          order by ${order === 'key' ? 'key, position' : 'position'}`,
         (values, row) => this.storedChange(values, row),
       );
@@ -225,12 +159,7 @@ export class UnitStore {
     return source && `(select * from ${source} where topic = ${topic} and not truncate)`;
   }
 
-  /** Columns that `storedChange` needs first in a row, in this order, of an alias. */
-  static columnsOf(alias: string): string {
-    return columns.replaceAll(/\w+/g, (name) => `${alias}.${name}`);
-  }
-
-  /** A row of a query whose first columns are `columnsOf`. */
+  /** A row of a query whose first columns are `changeColumnsOf`. */
   storedChange(values: DuckDBValue[][], row: number): StoredChange {
     const place = { file: values[7]![row] as number, offset: Number(values[8]![row]) };
     const valueBytes = values[9]![row] as number;
@@ -383,37 +312,4 @@ export class UnitStore {
   #source({ from, to }: Range): string | null {
     return this.#table && `(select * from ${this.#table} where position > '${from}' and position <= '${to}')`;
   }
-}
-
-/** Streams a query's rows in chunks of at most 2,048. @throws TidemarkError TM406 */
-export async function* streamRows<T>(
-  connection: DuckDBConnection,
-  sql: string,
-  read: (columns: DuckDBValue[][], row: number) => T,
-): AsyncIterable<T[]> {
-  let failed = true;
-  try {
-    const result = await connection.stream(sql);
-    for (;;) {
-      const chunk = await result.fetchChunk();
-      if (!chunk || chunk.rowCount === 0) return;
-      const values = chunk.getColumns();
-      const rows: T[] = new Array(chunk.rowCount);
-      for (let i = 0; i < rows.length; i++) rows[i] = read(values, i);
-      // Its strings live outside the heap, where no collection sees how large they are.
-      chunk.reset();
-      failed = false;
-      yield rows;
-      failed = true;
-    }
-  } catch (error) {
-    throw failed ? storeError(error) : error;
-  }
-}
-
-/** A BLOB cell's bytes. */
-export function blob(value: DuckDBValue): Buffer | null {
-  if (value === null) return null;
-  const { bytes } = value as DuckDBBlobValue;
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -2,12 +2,11 @@
  * One Unit's life with this worker: acquire, then Window after Window: cut, ingest, decide, merge, record, commit,
  * release. Every step can be repeated from the ledger, so any error is answered by starting the loop again.
  */
-import type { AppendWindow, MergeWindow, Receipt, Sink } from '../connector/sink.ts';
+import type { Receipt, Sink } from '../connector/sink.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import { firstIndex } from './boundary-list.ts';
-import { appendTables, mergeTables } from './compact-window.ts';
 import { type Cut, type CutSettings, cutWindow, type HoldState, type Mark } from './cut-window.ts';
 import { reactTo } from './failure-policy.ts';
 import type { Assignment } from './group-reader.ts';
@@ -16,8 +15,9 @@ import { type Offsets, pickTopics, recordsBetween } from './offsets.ts';
 import type { ProgressFollower } from './progress-follower.ts';
 import type { RowSchemas } from './row-schemas.ts';
 import type { UnitIngest } from './unit-ingest.ts';
-import type { TopicContent, UnitStore } from './unit-store.ts';
+import type { UnitStore } from './unit-store.ts';
 import { Wake } from './wake.ts';
+import { checkHeld, writeWindow } from './write-window.ts';
 
 export interface DeliveredWindow {
   destination: string;
@@ -202,7 +202,7 @@ export class UnitWorker {
     }
     if (!this.#unit) this.#unit = await ledger.acquireUnit(destination, name, owner);
     this.#confirmedIn = generation;
-    if (!this.#heldChecked) await this.#checkHeld(this.#unit);
+    if (!this.#heldChecked) await checkHeld(this.#options.sink, this.#unit);
     this.#heldChecked = true;
     this.#stale = false;
     follower.track(this.#key, this.#unit.mark);
@@ -233,28 +233,6 @@ export class UnitWorker {
     this.#begunIn = 0;
     this.#options.ingest.reset();
     await this.#options.store.clear();
-  }
-
-  /** The destination's own Position is the truth about what it holds. */
-  async #checkHeld({ unit, merged, open }: OwnedUnit): Promise<void> {
-    const held = await this.#options.sink.held(unit);
-    if ((held?.position ?? '') === (merged?.position ?? '')) return;
-    if (merged && (!held || held.position < merged.position)) {
-      throw new TidemarkError(
-        'TM404',
-        `${this.#options.destination} holds ${unit} up to ${held?.position ?? 'nothing'}; ${merged.position} was acknowledged`,
-      );
-    }
-    // Merged but not recorded: merging it again answers alreadyHeld.
-    if (open && held!.position === open.to) return;
-    throw new TidemarkError(
-      'TM404',
-      `${this.#options.destination} holds ${unit} up to ${held!.position}, which the ledger does not know`,
-      {
-        remedy:
-          'The control database was restored, or the destination belongs to another pipeline. Restore the newer one, or rebuild the destination.',
-      },
-    );
   }
 
   async #step(unit: OwnedUnit): Promise<void> {
@@ -318,7 +296,10 @@ export class UnitWorker {
     const { ledger, store, onDelivery, commit, destination, log } = this.#options;
     if (!(await this.#ingested(open.ingestOffsets))) return;
     const content = await store.content(open);
-    const receipt = await this.#write(unit, open, content);
+    const receipt = await writeWindow(unit, open, content, {
+      ...this.#options,
+      gone: () => this.#gone,
+    });
     await failpoint('after-merge');
     const recorded = await ledger.recordDelivery(unit, open, receipt);
     const deliveredAtUs = BigInt(Date.now()) * 1000n;
@@ -339,43 +320,6 @@ export class UnitWorker {
       deliveredAtUs,
       receipt,
     });
-  }
-
-  async #write(unit: OwnedUnit, open: OpenDelivery, content: TopicContent[]): Promise<Receipt> {
-    const { sink, store, schemas, sourceId, destination } = this.#options;
-    const base: Omit<MergeWindow, 'tables'> = {
-      sourceId,
-      destination,
-      unit: unit.unit,
-      sequence: open.sequence,
-      from: open.from,
-      to: open.to,
-      fencingToken: unit.token,
-      commitTimeUs: open.commitTimeUs,
-    };
-    if (sink.mode === 'merge') {
-      const window: MergeWindow = { ...base, tables: await mergeTables(store, open, content, schemas) };
-      for (const table of window.tables) {
-        const { states, counts } = table;
-        table.states = () => this.#whileOwned(states());
-        table.counts = () => this.#whileOwned(counts());
-      }
-      return sink.mergeWindow(window);
-    }
-    const window: AppendWindow = { ...base, tables: await appendTables(store, open, content, schemas) };
-    for (const table of window.tables) {
-      const { events } = table;
-      table.events = () => this.#whileOwned(events());
-    }
-    return sink.appendWindow(window);
-  }
-
-  /** Rows stop coming the moment the Unit is not ours, and the sink's transaction fails. */
-  async *#whileOwned<T>(batches: AsyncIterable<T>): AsyncIterable<T> {
-    for await (const batch of batches) {
-      if (this.#gone) throw new TidemarkError('TM403', `this worker gave ${this.#options.unit} up`);
-      yield batch;
-    }
   }
 
   /** The mark moved: forget what lies behind it. */
