@@ -69,12 +69,12 @@ export class Stack {
 
   /** Starts a stopped or dead part again on the same port with the same data; resolves when it is ready. */
   async startPart(name: PartName): Promise<void> {
-    await this.#server(name).start();
+    await awake(() => this.#server(name).start());
   }
 
   /** Ends one part and waits until it is gone. Without a signal it stops cleanly; SIGKILL is the crash. */
   async stopPart(name: PartName, options: { signal?: NodeJS.Signals } = {}): Promise<void> {
-    await this.#server(name).stop(options.signal);
+    await awake(() => this.#server(name).stop(options.signal));
   }
 
   /** Sends a signal and does not wait: SIGSTOP and SIGCONT for a part that hangs. */
@@ -93,13 +93,13 @@ export class Stack {
 
   /** Stops everything: the source first, so that nothing new flows, then Kafka and the registry. */
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop((server) => server.stop());
+    this.#stopped ??= awake(() => this.#stop((server) => server.stop()));
     return this.#stopped;
   }
 
   /** Ends everything at once; the next start recovers. */
   async kill(): Promise<void> {
-    await Promise.all([...this.#servers.values()].map((server) => server.stop('SIGKILL')));
+    await awake(() => Promise.all([...this.#servers.values()].map((server) => server.stop('SIGKILL'))));
   }
 
   async #stop(end: (server: ServerProcess) => Promise<void>): Promise<void> {
@@ -126,7 +126,24 @@ export class Stack {
  * missing, ends what an earlier run left behind, and takes the folder for this process.
  * @throws TidemarkError TM103 when a program is missing; TM901 with the log's last lines when a part does not start.
  */
-export async function startStack(options: StackOptions = {}): Promise<Stack> {
+export function startStack(options: StackOptions = {}): Promise<Stack> {
+  return awake(() => start(options));
+}
+
+/**
+ * The servers do not keep this process alive (a program that is done may end), but while one of them is waited for,
+ * nothing else may: without a timer the process would end in the middle, with exit code 0.
+ */
+async function awake<T>(work: () => Promise<T>): Promise<T> {
+  const timer = setInterval(() => undefined, 60_000);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+async function start(options: StackOptions): Promise<Stack> {
   const log = options.log ?? (() => undefined);
   const parts = options.parts ?? usualParts;
   const prerequisites = checkPrerequisites(parts);

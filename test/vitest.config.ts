@@ -1,9 +1,21 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Two projects: `unit` runs in parallel; `servers` starts real Postgres, Kafka and registries and runs file after
- * file, because two cores cannot time two clusters at once.
+ * Three projects, one after the other: `unit` runs in parallel; `servers` starts real Postgres, Kafka and registries,
+ * two files at a time, since they mostly wait; `alone` measures time or memory, and has the machine to itself.
  */
+const alone = [
+  'test/integration/parquet-speed.test.ts',
+  'test/integration/postgres-sink-speed.test.ts',
+  'test/integration/deliver-memory.test.ts',
+  'test/integration/stack.test.ts',
+  'test/integration/demo.test.ts',
+  'test/regression/**/*.test.ts',
+  'test/faults/big-transaction.test.ts',
+];
+
+const servers = { testTimeout: 300_000, hookTimeout: 600_000, globalSetup: ['test/warm-up.ts'] };
+
 export default defineConfig({
   test: {
     root: new URL('..', import.meta.url).pathname,
@@ -11,24 +23,24 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['test/unit/**/*.test.ts', 'test/property/**/*.test.ts'],
+          include: ['test/unit/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
+          sequence: { groupOrder: 0 },
         },
       },
       {
         test: {
+          ...servers,
           name: 'servers',
-          include: [
-            'test/integration/**/*.test.ts',
-            'test/regression/**/*.test.ts',
-            'test/faults/**/*.test.ts',
-            'test/conformance/**/*.test.ts',
-          ],
-          fileParallelism: false,
-          testTimeout: 300_000,
-          hookTimeout: 600_000,
+          include: ['test/integration/**/*.test.ts', 'test/faults/**/*.test.ts'],
+          exclude: alone,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
         },
+      },
+      {
+        test: { ...servers, name: 'alone', include: alone, maxWorkers: 1, sequence: { groupOrder: 2 } },
       },
     ],
   },

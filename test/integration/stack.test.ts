@@ -1,5 +1,5 @@
 /** The local stack: every part answers real clients, keeps its data, and recovers from being killed. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
@@ -393,11 +393,15 @@ async function runCommand(args: string[], directory: string, env: NodeJS.Process
   return { code, output: command.output, errors: command.errors };
 }
 
+/** As a shell reads them: what users do with the lines. */
 function parseLines(output: string): Environment {
-  const lines = output.trim().split('\n');
-  return Object.fromEntries(
-    lines.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
-  );
+  const names = output
+    .trim()
+    .split('\n')
+    .map((line) => line.slice(0, line.indexOf('=')));
+  const script = `${output}\n${names.map((name) => `printf '%s\\0' "$${name}"`).join('\n')}`;
+  const values = execFileSync('/bin/sh', ['-c', script], { encoding: 'utf8' }).split('\0');
+  return Object.fromEntries(names.map((name, i) => [name, values[i]!]));
 }
 
 function recordedPid(file: string): number {
