@@ -220,6 +220,9 @@ export class DestinationWorker {
           const unit = this.#unitOf(topic);
           return unit ? unit.ingest.take(topic, partition, messages) : false;
         },
+        trouble: (error) => {
+          if (error?.message !== this.#error?.message) void this.#showError(error);
+        },
         displaced: (topic, partition, expected) =>
           this.#unitOf(topic)?.ingest.displaced(topic, partition, expected),
       },

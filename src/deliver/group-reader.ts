@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Batch, Consumer, EachBatchPayload, Kafka, KafkaMessage, PartitionAssigner } from 'kafkajs';
+import type { TidemarkError } from '../platform/errors.ts';
 import { kafkaError } from '../platform/kafka.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 
@@ -28,6 +29,8 @@ export interface GroupReaderOptions {
    * Must not throw.
    */
   batch(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean>;
+  /** Kafka cannot be read (it is retried for ever), or (null) it can again. */
+  trouble(error: TidemarkError | null): void;
   /** A fetch answered from elsewhere than asked: the log starts later or ends earlier. The partition has stopped. */
   displaced(topic: string, partition: number, expected: number): void;
 }
@@ -137,10 +140,9 @@ export class GroupReader {
         attempt = 0;
         await ended;
       } catch (error) {
-        log.warn(
-          'the consumer did not start; trying again',
-          errorFields(kafkaError(error, 'start a consumer')),
-        );
+        const failure = kafkaError(error, 'cannot start a consumer');
+        log.warn('the consumer did not start; trying again', errorFields(failure));
+        this.#options.trouble(failure);
       }
       this.#consumer = null;
       this.#lose();
@@ -178,7 +180,9 @@ export class GroupReader {
     consumer.on(REBALANCING, () => this.#lose());
     consumer.on(CRASH, ({ payload }) => {
       this.#lose();
-      this.#options.log.warn('the consumer failed', errorFields(kafkaError(payload.error, 'consume')));
+      const failure = kafkaError(payload.error, 'cannot consume');
+      this.#options.log.warn('the consumer failed', errorFields(failure));
+      this.#options.trouble(failure);
       if (!payload.restart) crashed();
     });
     consumer.on(START_BATCH_PROCESS, ({ payload }) => {
@@ -208,6 +212,7 @@ export class GroupReader {
         ]),
       ),
     );
+    this.#options.trouble(null);
     this.#options.assigned(memberAssignment);
   }
 

@@ -60,6 +60,9 @@ export class ProgressFollower {
         assigned: () => this.#begin(),
         revoked: () => {},
         batch: async (_topic, _partition, messages) => this.#read(messages),
+        trouble: (error) => {
+          this.#failure = error;
+        },
         displaced: () => this.#begin(),
       },
       [options.topic],

@@ -196,9 +196,11 @@ describe('nothing is lost, nothing is applied twice', () => {
     await harness.stack.startPart('registry');
     await round();
     await harness.stack.stopPart('kafka', { signal: 'SIGKILL' });
-    await new Promise((resolve) => setTimeout(resolve, 3000));
+    const shown = () => delivery.snapshot().destinations[0]!.error?.code ?? null;
+    await until('shown', () => shown() === 'TM301');
     await harness.stack.startPart('kafka');
     await round();
+    await until('taken back', () => shown() === null);
   });
 });
 
