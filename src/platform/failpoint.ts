@@ -14,7 +14,7 @@ interface Armed {
 
 const armed = new Map<string, Armed>();
 for (const entry of (process.env.TIDEMARK_FAILPOINTS ?? '').split(',').filter(Boolean)) {
-  const match = /^([a-z-]+)=(kill|throw|sleep)(?::(\d+))?(?:@(\d+))?$/.exec(entry);
+  const match = /^([a-z:-]+)=(kill|throw|sleep)(?::(\d+))?(?:@(\d+))?$/.exec(entry);
   if (!match) throw new Error(`TIDEMARK_FAILPOINTS: cannot read ${JSON.stringify(entry)}`);
   armed.set(match[1]!, {
     action: match[2] as Armed['action'],
