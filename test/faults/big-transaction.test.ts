@@ -9,7 +9,7 @@ import { FaultStack } from '../fixtures/pipeline.ts';
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('big-transaction');
 });
 afterAll(async () => {
   await faults?.stop();
@@ -20,20 +20,27 @@ const rows = process.env.CI ? 1_000_000 : 300_000;
 const readerLimit = 300;
 const deliveryLimit = 700;
 
+/**
+ * Three DuckDBs in one process: a window store per destination and the encoder. Measured: resident memory is about 85
+ * MiB of program, 100 to 180 of heap, 30 of buffers, the three limits, and 110 MiB that DuckDB takes beyond them.
+ */
+const memory = {
+  config: { 'deliver.spill.memory.bytes': '64MiB' },
+  lake: { 'parquet.memory.bytes': '128MiB' },
+};
+
 test(`one Transaction of ${rows} rows goes through whole, in bounded memory`, async () => {
-  await faults.run('big', {}, async (pipeline) => {
+  await faults.run('big', memory, async (pipeline) => {
     const { reader, delivery } = await pipeline.begin();
     await bulkFindings(pipeline.source, { rows, seed: 'big', inOneTransaction: true });
     const committedAt = performance.now();
     await pipeline.published(300_000);
     const publishedAfter = performance.now() - committedAt;
     await pipeline.workload.once({ seed: 'big', transactions: 50 });
-    await pipeline.delivering(pipeline.destinations, 300_000);
-    const peaks = { reader: Math.round(reader.peakMiB()), delivery: Math.round(delivery.peakMiB()) };
+    const { progress, peakMiB } = await pipeline.conclude(reader, delivery);
     console.log(
-      `${rows} rows: published after ${(publishedAfter / 1000).toFixed(1)} s, delivered after ${((performance.now() - committedAt) / 1000).toFixed(1)} s; peak MiB ${JSON.stringify(peaks)}`,
+      `${rows} rows: published after ${(publishedAfter / 1000).toFixed(1)} s; peak MiB ${JSON.stringify(peakMiB)}`,
     );
-    const { progress } = await pipeline.conclude(reader, delivery);
 
     const committed = await pipeline.committed.committed(pipeline.source);
     const [lsn, changes] = [...committed].find(([, count]) => count === rows)!;
@@ -49,7 +56,7 @@ test(`one Transaction of ${rows} rows goes through whole, in bounded memory`, as
     );
     expect(windows.length).toBeGreaterThan(0);
     expect(windows.flatMap((each) => [each.from_position, each.to_position]).filter(inside)).toEqual([]);
-    expect(peaks.reader).toBeLessThan(readerLimit);
-    expect(peaks.delivery).toBeLessThan(deliveryLimit);
+    expect(peakMiB.reader).toBeLessThan(readerLimit);
+    expect(peakMiB.delivery).toBeLessThan(deliveryLimit);
   });
 });

@@ -8,7 +8,7 @@ import type { TidemarkProcess } from '../fixtures/tidemark-process.ts';
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('named-points');
 });
 afterAll(async () => {
   await faults?.stop();

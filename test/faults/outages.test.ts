@@ -10,7 +10,7 @@ import { FaultStack, type Pipeline } from '../fixtures/pipeline.ts';
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('outages');
 });
 afterAll(async () => {
   await faults?.stop();

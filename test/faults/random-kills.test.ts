@@ -10,7 +10,7 @@ import type { TidemarkProcess } from '../fixtures/tidemark-process.ts';
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('random-kills');
 });
 afterAll(async () => {
   await faults?.stop();

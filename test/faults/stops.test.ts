@@ -12,7 +12,7 @@ import { readTopics } from '../fixtures/read-topics.ts';
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('stops');
 });
 afterAll(async () => {
   await faults?.stop();
