@@ -43,7 +43,7 @@ async function documentedCommands(): Promise<Documented[]> {
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('docs');
 });
 afterAll(async () => {
   await faults?.stop();

@@ -9,7 +9,7 @@ import { FaultStack } from '../fixtures/pipeline.ts';
 
 let faults: FaultStack;
 beforeAll(async () => {
-  faults = await FaultStack.start();
+  faults = await FaultStack.start('producers');
 });
 afterAll(async () => {
   await faults?.stop();

@@ -55,7 +55,8 @@ export async function* readLatestRows(
     });
     try {
       const connection = await instance.connect();
-      await prepare(connection, paths, at, latestViewStatements(table, 'text'));
+      const few = await mergeFiles(connection, paths, settings.folder, newest.uniform);
+      await prepare(connection, few, at, latestViewStatements(table, 'text'));
       const floats = table.columns.flatMap(({ storage }, index) =>
         storage.kind === 'real' || storage.kind === 'double' ? [[index, storage.kind] as const] : [],
       );
@@ -82,6 +83,36 @@ export async function* readLatestRows(
   } finally {
     await rm(settings.folder, { recursive: true, force: true });
   }
+}
+
+/** Files that DuckDB reads at once: it keeps buffers for every one of them, whatever the memory limit. */
+const filesAtOnce = 64;
+
+/**
+ * Short Windows leave a table in thousands of small files, more than the memory limit has room to open. They are
+ * copied together, so many at a time, before anything is computed.
+ */
+async function mergeFiles(
+  connection: DuckDBConnection,
+  paths: readonly string[],
+  folder: string,
+  uniform: boolean,
+): Promise<readonly string[]> {
+  if (paths.length <= filesAtOnce) return paths;
+  const merged: string[] = [];
+  for (let start = 0; start < paths.length; start += filesAtOnce) {
+    const target = join(folder, `merged-${start}.parquet`);
+    const files = paths
+      .slice(start, start + filesAtOnce)
+      .map(quoteText)
+      .join(', ');
+    await connection.run(
+      `COPY (FROM read_parquet([${files}], union_by_name => ${!uniform}, hive_partitioning => false))
+         TO ${quoteText(target)} (FORMAT parquet, COMPRESSION lz4_raw)`,
+    );
+    merged.push(target);
+  }
+  return merged;
 }
 
 async function prepare(
