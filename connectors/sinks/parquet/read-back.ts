@@ -90,7 +90,8 @@ const filesAtOnce = 64;
 
 /**
  * Short Windows leave a table in thousands of small files, more than the memory limit has room to open. They are
- * copied together, so many at a time, before anything is computed.
+ * copied together, so many at a time, before anything is computed. Row groups are bounded in bytes: by rows, DuckDB
+ * would hold 122,880 of them, of whatever size.
  */
 async function mergeFiles(
   connection: DuckDBConnection,
@@ -108,7 +109,7 @@ async function mergeFiles(
       .join(', ');
     await connection.run(
       `COPY (FROM read_parquet([${files}], union_by_name => ${!uniform}, hive_partitioning => false))
-         TO ${quoteText(target)} (FORMAT parquet, COMPRESSION lz4_raw)`,
+         TO ${quoteText(target)} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB')`,
     );
     merged.push(target);
   }
