@@ -14,10 +14,20 @@ const migrationLock = 7241_0001;
 /** Statements are short; one that takes longer than this waits for a lock that nobody gives back. */
 const statementTimeoutMs = 30_000;
 
+/**
+ * A process that is frozen inside a transaction would keep its Units' rows locked, and nobody could take them over:
+ * the server ends such a transaction. Ours hold nothing open between statements for longer than a busy machine's pause.
+ */
+const idleInTransactionTimeoutMs = 5_000;
+
 /** @param max connections; a worker needs about one per Unit that finishes a Window at the same moment */
 export function openControl(endpoint: PostgresEndpoint, log: Logger, max = 4): Pool {
   const pool = new pg.Pool({
-    ...clientConfig(endpoint, { applicationName: 'tidemark control', statementTimeoutMs }),
+    ...clientConfig(endpoint, {
+      applicationName: 'tidemark control',
+      statementTimeoutMs,
+      idleInTransactionTimeoutMs,
+    }),
     max,
   });
   // Without a listener a lost idle connection would end the process.
