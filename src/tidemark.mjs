@@ -8,10 +8,16 @@ if (major < 24) {
   process.exit(2);
 }
 
-// Nearly all garbage here is young. A small nursery makes a process that mostly copies bytes about 100 MiB smaller, at
-// a few per cent of its speed; V8 takes the setting only at its start, so the process replaces itself once (same pid).
+// Memory is promised by configuration, and V8 by itself lets garbage grow to several times what lives. A small nursery
+// (nearly all garbage here is young) and an old generation that grows by 60 per cent between collections make delivery
+// of a transaction of a million rows peak at about 580 MiB instead of 740, and the reader at 225 instead of 300, for
+// about 8 per cent more CPU. V8 takes the settings only at its start, so the process replaces itself once (same pid).
 // kafkajs 2.2 computes a negative delay now and then; Node makes it 1 ms and warns. Nobody can act on that.
-const flags = ['--max-semi-space-size=4', '--disable-warning=TimeoutNegativeWarning'];
+const flags = [
+  '--max-semi-space-size=4',
+  '--heap-growing-percent=60',
+  '--disable-warning=TimeoutNegativeWarning',
+];
 const tuned = flags.every((flag) => process.execArgv.includes(flag));
 if (!tuned && typeof process.execve === 'function' && process.platform !== 'win32') {
   const kept = process.execArgv.filter((flag) => !flags.includes(flag));

@@ -30,7 +30,9 @@ export function openControl(endpoint: PostgresEndpoint, log: Logger, max = 4): P
     }),
     max,
   });
-  // Without a listener a lost idle connection would end the process.
+  // Without listeners a lost connection would end the process: the pool listens to the idle ones alone, and reports
+  // them. One in use is heard of twice, here and by the query that fails.
+  pool.on('connect', (client) => void client.on('error', () => {}));
   pool.on('error', (error) =>
     log.debug('an idle control connection was lost', errorFields(controlError(error))),
   );

@@ -22,7 +22,7 @@ const deliveryLimit = 700;
 
 /**
  * Three DuckDBs in one process: a window store per destination and the encoder. Measured: resident memory is about 85
- * MiB of program, 100 to 180 of heap, 30 of buffers, the three limits, and 110 MiB that DuckDB takes beyond them.
+ * MiB of program, 60 to 110 of heap, 30 of buffers, the three limits, and 110 MiB that DuckDB takes beyond them.
  */
 const memory = {
   config: { 'deliver.spill.memory.bytes': '64MiB' },
