@@ -6,6 +6,7 @@ import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { compareTopics } from '../publish/topics.ts';
+import { checkValueForm } from '../publish/value-form.ts';
 import { trackedTables } from '../replicate/catalogue.ts';
 import { checkSource, connectSource } from '../replicate/source.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
@@ -19,7 +20,10 @@ interface Section {
 export async function checkCommand(context: CommandContext): Promise<number> {
   const config = await configOf(context);
   const sections: Section[] = [
-    { part: 'source', findings: await checkSource(config.source) },
+    {
+      part: 'source',
+      findings: [...(await checkSource(config.source)), ...(await checkValueForm(config.source))],
+    },
     { part: 'kafka', findings: await findingsOf(() => checkKafka(config, context)) },
     { part: 'registry', findings: await findingsOf(() => checkRegistry(config, context)) },
     { part: 'control', findings: await findingsOf(() => checkControl(config, context)) },

@@ -14,13 +14,45 @@ export interface EnumType {
   labels: string[];
 }
 
-export interface ColumnShape {
+export interface ExtensionType {
+  /** As in CREATE EXTENSION. */
+  name: string;
+  schema: string;
+  type: string;
+}
+
+export interface CompositeType {
+  schema: string;
+  name: string;
+  /** Types as `base ?? type` of a column. */
+  attributes: ({ name: string; type: string } & TypeParts)[];
+}
+
+/** A range type that somebody created. */
+export interface RangeType {
+  schema: string;
+  name: string;
+  subtype: string;
+  multirange: string;
+}
+
+/** What a type is made of, where that is not built in; of an array, its elements. At most one is set. */
+export interface TypeParts {
+  enum?: EnumType;
+  extension?: ExtensionType;
+  composite?: CompositeType;
+  range?: RangeType;
+}
+
+export interface ColumnShape extends TypeParts {
   /** The column's own name in Postgres, unmangled. */
   name: string;
   /** Type as Postgres' format_type prints it with the search path empty: `numeric(12,2)`, `text[]`, `app.severity`. */
   type: string;
-  /** Set where the type (or the array's element type) is an enum. */
-  enum?: EnumType;
+  /** The type without its domains, where it has any; text for types that name objects of the source (regclass). */
+  base?: string;
+  /** `text`: the value is Postgres' own text in a string, whatever the type. */
+  form?: 'text';
   /** True for the columns of the primary key or replica identity index. */
   key: boolean;
   /** False only where the column is part of the key. */

@@ -84,6 +84,7 @@ async function resolveConfig(
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
       heartbeatIntervalMs: source['heartbeat.interval'],
       statusIntervalMs: source['status.interval'],
+      values: source.values,
     },
     kafka: {
       brokers: kafka.brokers,

@@ -77,6 +77,12 @@ export const errorCatalogue = {
       'The shape of a table changed, or it has a type this version cannot represent. The table is parked.',
     remedy: 'Its raw changes are kept in the parked topic. `tidemark status` names the change.',
   },
+  TM210: {
+    retry: 'transient',
+    meaning: 'The stream holds a type whose binary form Tidemark does not know.',
+    remedy:
+      'Nothing: the reader starts over from Progress and reads values as text. `tidemark check` names the columns.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

@@ -41,6 +41,8 @@ export interface SourceConfig {
   heartbeatIntervalMs: number;
   /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */
   statusIntervalMs: number;
+  /** How values are read: binary unless a tracked column has a type whose binary form is not known, or as said. */
+  values: 'auto' | 'binary' | 'text';
 }
 
 export interface KafkaConfig {

@@ -2,15 +2,16 @@
  * Avro schemas of a table: Debezium's envelope (Debezium 3.6, PostgreSQL connector, Confluent Avro converter), with
  * the table's own shape in `tidemark` attributes, so that a consumer can rebuild the shape from the registry alone.
  */
-import type { ColumnShape, EnumType, TableShape } from '../connector/shape.ts';
+import type { ColumnShape, TableShape, TypeParts } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { codecFor, variableScaleDecimalName } from './types/catalogue.ts';
+import { codecFor } from './types/catalogue.ts';
 import type { AvroSchema, Codec } from './types/codec.ts';
 
 interface ShapeAttribute {
   schema: string;
   name: string;
-  columns: { name: string; type: string; key?: true; enum?: EnumType }[];
+  columns: ({ name: string; field?: string; key?: true } & Pick<ColumnShape, 'type' | 'base' | 'form'> &
+    TypeParts)[];
   key: string[];
   tenant: string | null;
 }
@@ -25,38 +26,49 @@ function avroNamespace(topic: string): string {
   return topic.split('.').map(avroName).join('.');
 }
 
-/** Codecs of the shape's columns, in order. @throws TidemarkError TM208 naming the first column without one. */
+/** Codecs of the shape's columns, in order, to decode with: the reader's own are in types/reader-codecs.ts. */
 export function columnCodecs(shape: TableShape): Codec[] {
-  return shape.columns.map((column) => {
-    const codec = codecFor(column);
-    if (codec) return codec;
-    throw new TidemarkError(
-      'TM208',
-      `column ${column.name} has type ${column.type}, which this version cannot represent`,
-    );
-  });
+  return shape.columns.map((column) => codecFor(column));
 }
 
 /**
- * @returns the schema text of `<topic>-value`
- * @throws TidemarkError TM208 for a type without a codec, or column names that Avro cannot tell apart
+ * The columns' field names. Where two columns have the same Avro name the later gets a number behind it, the lowest
+ * that gives no column's Avro name.
  */
+export function fieldNames(columns: readonly Pick<ColumnShape, 'name'>[]): string[] {
+  const own = new Set(columns.map(({ name }) => avroName(name)));
+  const taken = new Set<string>();
+  return columns.map(({ name }) => {
+    const plain = avroName(name);
+    let field = plain;
+    for (let number = 2; taken.has(field); number++) {
+      field = `${plain}_${number}`;
+      if (own.has(field)) field = plain;
+    }
+    taken.add(field);
+    return field;
+  });
+}
+
+/** @returns the schema text of `<topic>-value` */
 export function valueSchema(shape: TableShape, topic: string): string {
   const namespace = avroNamespace(topic);
+  const fields = fieldNames(shape.columns);
   const value = {
     type: 'record',
     name: 'Value',
-    fields: columnFields(shape),
+    fields: columnFields(shape, fields),
     'connect.name': `${namespace}.Value`,
   };
   const attribute: ShapeAttribute = {
     schema: shape.schema,
     name: shape.name,
-    columns: shape.columns.map(({ name, type, key, enum: labels }) => ({
+    columns: shape.columns.map(({ name, type, key, nullable: _, ...rest }, i) => ({
       name,
+      ...(fields[i] === avroName(name) ? {} : { field: fields[i]! }),
       type,
       ...(key ? { key: true as const } : {}),
-      ...(labels ? { enum: labels } : {}),
+      ...rest,
     })),
     key: shape.keyColumns.map((i) => shape.columns[i]!.name),
     tenant: shape.tenantColumn === null ? null : shape.columns[shape.tenantColumn]!.name,
@@ -83,46 +95,39 @@ export function valueSchema(shape: TableShape, topic: string): string {
 export function keySchema(shape: TableShape, topic: string): string | null {
   if (shape.keyColumns.length === 0) return null;
   const namespace = avroNamespace(topic);
+  const names = fieldNames(shape.columns);
   const columns = shape.keyColumns.map((i) => ({ ...shape.columns[i]!, nullable: false }));
   return JSON.stringify({
     type: 'record',
     name: 'Key',
     namespace,
-    fields: columnFields({ ...shape, columns }),
+    fields: columnFields(
+      { ...shape, columns },
+      shape.keyColumns.map((i) => names[i]!),
+    ),
     'connect.name': `${namespace}.Key`,
   });
 }
 
-function columnFields(shape: TableShape): unknown[] {
-  const codecs = columnCodecs(shape);
-  const taken = new Map<string, string>();
-  let definedVariableScale = false;
-  return shape.columns.map((column, i) => {
-    const name = avroName(column.name);
-    const other = taken.get(name);
-    if (other !== undefined) {
-      throw new TidemarkError('TM208', `columns ${other} and ${column.name} have the same Avro name ${name}`);
-    }
-    taken.set(name, column.name);
-    let type = codecs[i]!.schema;
-    // A named Avro type is defined once and referred to afterwards.
-    if (usesVariableScale(type)) {
-      if (definedVariableScale) type = referToVariableScale(type);
-      definedVariableScale = true;
-    }
-    return column.nullable ? { name, type: ['null', type], default: null } : { name, type };
+function columnFields(shape: TableShape, names: readonly string[]): unknown[] {
+  const defined = new Set<string>();
+  return columnCodecs(shape).map(({ schema }, i) => {
+    const name = names[i]!;
+    const type = definedOnce(schema, defined);
+    return shape.columns[i]!.nullable ? { name, type: ['null', type], default: null } : { name, type };
   });
 }
 
-function usesVariableScale(type: AvroSchema): boolean {
-  return JSON.stringify(type).includes('"name":"VariableScaleDecimal"');
-}
-
-function referToVariableScale(type: AvroSchema): AvroSchema {
-  if (typeof type === 'object' && !Array.isArray(type)) {
-    if (type.name === 'VariableScaleDecimal') return variableScaleDecimalName;
-    if (type.type === 'array') return { ...type, items: ['null', variableScaleDecimalName] };
+/** A named Avro type is defined once and referred to afterwards. */
+function definedOnce(type: AvroSchema, defined: Set<string>): AvroSchema {
+  if (typeof type !== 'object' || Array.isArray(type)) return type;
+  if (type.type === 'array') {
+    return { ...type, items: ['null', definedOnce((type.items as AvroSchema[])[1]!, defined)] };
   }
+  if (type.type !== 'record') return type;
+  const name = `${type.namespace}.${type.name}`;
+  if (defined.has(name)) return name;
+  defined.add(name);
   return type;
 }
 
@@ -192,10 +197,10 @@ export function shapeOfSchema(schemaJson: string): TableShape {
       'a value schema carries no tidemark attribute: another program wrote to the topic',
     );
   const columns = attribute.columns.map(
-    ({ name, type, key, enum: labels }): ColumnShape => ({
+    ({ name, type, key, field: _, ...rest }): ColumnShape => ({
       name,
       type,
-      ...(labels ? { enum: labels } : {}),
+      ...rest,
       key: key === true,
       nullable: key !== true,
     }),
@@ -211,8 +216,8 @@ export function shapeOfSchema(schemaJson: string): TableShape {
 }
 
 /**
- * True where two schemas differ in nothing that the stream depends on. Enum labels are left out: a new label comes
- * without a Relation message, so the stream never claims to know them all.
+ * True where two schemas differ in nothing that the stream depends on. Enum labels and a composite's attributes are
+ * left out: a new one comes without a Relation message, so the stream never claims to know them all.
  */
 export function sameSchema(left: string, right: string): boolean {
   return canonical(JSON.parse(left)) === canonical(JSON.parse(right));
@@ -220,7 +225,7 @@ export function sameSchema(left: string, right: string): boolean {
 
 function canonical(node: unknown): string {
   return JSON.stringify(node, (key, value: unknown) => {
-    if (key === 'labels' || key === 'allowed') return undefined;
+    if (key === 'labels' || key === 'allowed' || key === 'attributes') return undefined;
     if (value && typeof value === 'object' && !Array.isArray(value)) {
       return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
     }

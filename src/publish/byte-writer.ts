@@ -5,6 +5,8 @@
 export class ByteWriter {
   bytes: Buffer;
   position = 0;
+  /** Set by a codec whose Avro form is not the whole value; whoever asked for the value takes it back. */
+  inexact = false;
   readonly #chunkBytes: number;
   /** Start of the run being written: what must move along when the arena grows. */
   #open = 0;

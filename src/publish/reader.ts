@@ -36,6 +36,7 @@ import { SourceLedger } from './source-ledger.ts';
 import { prepareTable } from './table-preparation.ts';
 import { ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
+import { textColumns } from './value-form.ts';
 
 export interface ReaderOptions {
   config: ResolvedConfig;
@@ -74,6 +75,7 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
   const pool = openControl(config.control, log, 2);
   const registry = new RegistryClient(config.registry, log);
   const ledger = new SourceLedger(pool, config.source.id);
+  const stream = { textValues: config.source.values === 'text' };
   let migrated = false;
   let delayMs = 250;
   try {
@@ -82,11 +84,14 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
       try {
         if (!migrated) await migrateControl(pool);
         migrated = true;
-        await readUntilFailure(options, { registry, ledger, signal });
+        await readUntilFailure(options, { registry, ledger, signal, stream });
       } catch (caught) {
         const error = asTidemarkError(caught);
         if (signal.aborted) return;
         await ledger.report(error).catch(() => {});
+        // Positions do not depend on the form of values: what was read is not read again.
+        if (error.code === 'TM210' && config.source.values === 'auto') stream.textValues = true;
+        else if (error.code === 'TM210') throw error;
         if (error.code === 'TM302') await otherReaderOrGoOn(config, signal, error);
         else if (error.retry !== 'transient') throw error;
         if (Date.now() - startedAt > 10000) delayMs = 250;
@@ -122,12 +127,14 @@ interface ReaderParts {
   registry: RegistryClient;
   ledger: SourceLedger;
   signal: AbortSignal;
+  /** What one life learns for the next. */
+  stream: { textValues: boolean };
 }
 
 /** One life of the reader; returns when asked to stop, throws when something failed. */
 async function readUntilFailure(
   options: ReaderOptions,
-  { registry, ledger, signal }: ReaderParts,
+  { registry, ledger, signal, stream: form }: ReaderParts,
 ): Promise<void> {
   const { config, log } = options;
   const { source, kafka: kafkaConfig } = config;
@@ -155,6 +162,13 @@ async function readUntilFailure(
     )) {
       log.info(`publications brought in line: ${what}`);
     }
+    if (source.values === 'auto' && !form.textValues) {
+      const columns = await textColumns(client, source, tables);
+      if (columns.length > 0) {
+        log.warn('values are read as text: the binary form of some types is not known', { columns });
+        form.textValues = true;
+      }
+    }
     await connectAdmin(admin);
     const created = await ensureTopics(admin, kafkaConfig, tables);
     if (created.length > 0) log.info('topics created', { topics: created });
@@ -170,6 +184,7 @@ async function readUntilFailure(
       slot: source.slot,
       from: formatLsn(resume.ackLsn),
       position: resume.position,
+      values: form.textValues ? 'text' : 'binary',
     });
 
     const knownTopics = new Set(Object.keys(resume.endOffsets));
@@ -189,7 +204,16 @@ async function readUntilFailure(
       source: sourceControl,
       prepareTable: (relation) =>
         prepareTable(
-          { config, client, admin, registry, identity: encoderIdentity, knownTopics, log },
+          {
+            config,
+            client,
+            admin,
+            registry,
+            identity: encoderIdentity,
+            knownTopics,
+            binary: !form.textValues,
+            log,
+          },
           relation,
         ),
       log,
@@ -202,6 +226,7 @@ async function readUntilFailure(
       slot: source.slot,
       publications: planPublications(source, tables, identity.version).map((plan) => plan.name),
       startLsn: resume.ackLsn,
+      binary: !form.textValues,
       statusIntervalMs: source.statusIntervalMs,
       onMessage: (bytes) => receiver.receive(bytes),
       onKeepalive: (lsn, timeUs) => receiver.keepalive(lsn, timeUs),

@@ -62,11 +62,13 @@ export class TableEncoder {
     keySchemaId: number | null;
     valueSchemaId: number;
     identity: EncoderIdentity;
+    /** With the binary forms that only the reader knows; absent: those of the shape alone. */
+    codecs?: Codec[];
   }) {
     const { shape, identity } = options;
     this.shape = shape;
     this.topic = options.topic;
-    this.#codecs = columnCodecs(shape);
+    this.#codecs = options.codecs ?? columnCodecs(shape);
     this.#tupleIndex = options.tupleIndex;
     this.#nullable = shape.columns.map((column) => column.nullable);
     this.#placeholder = this.#codecs.map(placeholderFor);
@@ -106,13 +108,7 @@ export class TableEncoder {
           `a change of ${this.#label} carries no value for key column ${this.#name(column)}`,
         );
       }
-      this.#requireBinary(kind, column);
-      if (!this.#codecs[column]!.encode(from.bytes, from.starts[at]!, from.ends[at]!, out)) {
-        throw new TidemarkError(
-          'TM208',
-          `a key value in ${this.#label}.${this.#name(column)} has no exact Avro form`,
-        );
-      }
+      this.#keyValue(column, kind, from.bytes, from.starts[at]!, from.ends[at]!, out);
     }
     return out.take();
   }
@@ -123,6 +119,8 @@ export class TableEncoder {
     if (column === null) return null;
     const at = this.#tupleIndex[column]!;
     const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+    if (from.kinds[at] === valueKind.text)
+      return from.bytes.toString('utf8', from.starts[at]!, from.ends[at]!);
     if (from.kinds[at] !== valueKind.binary) return null;
     return this.#codecs[column]!.text(from.bytes, from.starts[at]!, from.ends[at]!);
   }
@@ -182,8 +180,8 @@ export class TableEncoder {
     for (let column = 0; column < this.#codecs.length; column++) {
       const at = this.#tupleIndex[column]!;
       const kind = kinds[at]!;
-      if (kind === valueKind.binary) {
-        this.#value(column, bytes, starts[at]!, ends[at]!, out, remark);
+      if (kind === valueKind.binary || kind === valueKind.text) {
+        this.#value(column, kind, bytes, starts[at]!, ends[at]!, out, remark);
       } else if (kind === valueKind.null) {
         if (!this.#nullable[column]) {
           throw new TidemarkError(
@@ -192,9 +190,10 @@ export class TableEncoder {
           );
         }
         out.byte(0);
-      } else if (kind === valueKind.unchanged) {
-        if (fill && fill.kinds[at] === valueKind.binary) {
-          this.#value(column, fill.bytes, fill.starts[at]!, fill.ends[at]!, out, remark);
+      } else {
+        const filled = fill?.kinds[at];
+        if (filled === valueKind.binary || filled === valueKind.text) {
+          this.#value(column, filled, fill!.bytes, fill!.starts[at]!, fill!.ends[at]!, out, remark);
           continue;
         }
         if (!this.#nullable[column]) {
@@ -207,30 +206,55 @@ export class TableEncoder {
         if (placeholder) out.raw(placeholder);
         else out.byte(0);
         if (remark) this.remarks.unchanged.push(this.#name(column));
-      } else this.#requireBinary(kind, column);
+      }
     }
   }
 
-  #value(column: number, bytes: Buffer, start: number, end: number, out: ByteWriter, remark: boolean): void {
-    const codec = this.#codecs[column]!;
+  #value(
+    column: number,
+    kind: number,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    out: ByteWriter,
+    remark: boolean,
+  ): void {
     if (!this.#nullable[column]) {
-      if (!codec.encode(bytes, start, end, out)) {
-        throw new TidemarkError(
-          'TM208',
-          `a key value in ${this.#label}.${this.#name(column)} has no exact Avro form`,
-        );
-      }
+      this.#keyValue(column, kind, bytes, start, end, out);
       return;
     }
+    const codec = this.#codecs[column]!;
+    const binary = kind === valueKind.binary;
     const savepoint = out.written;
     out.byte(2);
-    if (codec.encode(bytes, start, end, out)) return;
-    out.truncate(savepoint);
-    out.byte(0);
+    if (binary ? codec.encode(bytes, start, end, out) : codec.encodeText(bytes, start, end, out)) {
+      if (!out.inexact) return;
+    } else {
+      out.truncate(savepoint);
+      out.byte(0);
+    }
+    out.inexact = false;
     if (!remark) return;
     // Without a prototype, a column may be called __proto__.
     this.remarks.exact ??= Object.create(null) as Record<string, string>;
-    this.remarks.exact[this.#name(column)] = codec.text(bytes, start, end);
+    this.remarks.exact[this.#name(column)] = binary
+      ? codec.text(bytes, start, end)
+      : bytes.toString('utf8', start, end);
+  }
+
+  /** Keys must be exact: a header says nothing of a key. */
+  #keyValue(column: number, kind: number, bytes: Buffer, start: number, end: number, out: ByteWriter): void {
+    const codec = this.#codecs[column]!;
+    const encoded =
+      kind === valueKind.binary
+        ? codec.encode(bytes, start, end, out)
+        : codec.encodeText(bytes, start, end, out);
+    if (encoded && !out.inexact) return;
+    out.inexact = false;
+    throw new TidemarkError(
+      'TM208',
+      `a key value in ${this.#label}.${this.#name(column)} has no exact Avro form`,
+    );
   }
 
   #encodeSource(transaction: TransactionContext): void {
@@ -253,15 +277,6 @@ export class TableEncoder {
       out.byte(0); // xmin
     });
     this.#sourceSerial = transaction.serial;
-  }
-
-  /** Every built-in type has a binary form; text means a type without a send function. */
-  #requireBinary(kind: number, column: number): void {
-    if (kind === valueKind.binary) return;
-    throw new TidemarkError(
-      'TM208',
-      `column ${this.#label}.${this.#name(column)} came as text: its type has no binary form`,
-    );
   }
 
   get #label(): string {

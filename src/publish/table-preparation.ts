@@ -12,6 +12,8 @@ import { keySchema, sameSchema, shapeOfSchema, valueSchema } from './avro-schema
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
 import { ensureTopics } from './topics.ts';
+import { readerCodecs } from './types/reader-codecs.ts';
+import { requireReadable } from './value-form.ts';
 
 export interface PreparationContext {
   config: ResolvedConfig;
@@ -22,19 +24,24 @@ export interface PreparationContext {
   identity: EncoderIdentity;
   /** Topics whose ends Progress already knows. */
   knownTopics: ReadonlySet<string>;
+  /** Whether the stream carries binary values. */
+  binary: boolean;
   log: Logger;
 }
 
 /**
  * Registers the table's schemas, or finds them unchanged.
- * @throws TidemarkError TM208 where the shape cannot be represented or differs from the registered one
+ * @throws TidemarkError TM208 where the shape cannot be represented or differs from the registered one, TM210 where
+ *   the stream must be read with text values
  */
 export async function prepareTable(
   context: PreparationContext,
   relation: Relation,
 ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }> {
-  const { config, client, admin, registry, identity, knownTopics, log } = context;
-  const { shape, tupleIndex, droppedHere } = await describeRelation(client, config.source, relation);
+  const { config, client, admin, registry, identity, knownTopics, binary, log } = context;
+  const described = await describeRelation(client, config.source, relation);
+  const { shape, tupleIndex, droppedHere, types, typeOids } = described;
+  if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const value = valueSchema(shape, topic);
   const key = keySchema(shape, topic);
@@ -73,7 +80,15 @@ export async function prepareTable(
     for (const { partition, high } of offsets) endOffsets[partition] = BigInt(high);
   }
   return {
-    encoder: new TableEncoder({ shape, topic, tupleIndex, keySchemaId, valueSchemaId, identity }),
+    encoder: new TableEncoder({
+      shape,
+      topic,
+      tupleIndex,
+      keySchemaId,
+      valueSchemaId,
+      identity,
+      codecs: readerCodecs(shape, types, typeOids),
+    }),
     endOffsets,
   };
 }

@@ -1,15 +1,17 @@
 /** What the source's catalogue says of tracked tables: identity, types, enum labels, personal columns. */
 import type { ClientBase } from 'pg';
-import type { ColumnShape, EnumType, TableId, TableShape } from '../connector/shape.ts';
+import type { ColumnShape, TableId, TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ColumnPolicy, SourceConfig, TableRule } from '../platform/resolved-config.ts';
 import type { Relation } from './pgoutput.ts';
+import { describeType, keyForm, readSourceTypes, type SourceTypes } from './source-types.ts';
 
 export interface CatalogueColumn {
   name: string;
   /** format_type with an empty search path. */
   type: string;
+  typeOid: number;
   /** Part of the replica identity. */
   identity: boolean;
   generated: boolean;
@@ -39,7 +41,7 @@ const tablesQuery = `
          exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary) as has_primary_key,
          pg_has_role(c.relowner, 'USAGE') as owned, pg_get_userbyid(c.relowner) as owner,
          (select json_agg(json_build_object(
-                   'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'generated', a.attgenerated <> '',
+                   'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'typeOid', a.atttypid::int8, 'generated', a.attgenerated <> '',
                    'identity', coalesce(a.attnum = any (k.indkey), false),
                    'comment', col_description(c.oid, a.attnum)) order by a.attnum)
             from pg_attribute a
@@ -90,6 +92,7 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
     columns: (row.columns ?? []).map((column: CatalogueColumn & { comment: string | null }) => ({
       name: column.name,
       type: column.type,
+      typeOid: column.typeOid,
       identity: column.identity,
       generated: column.generated,
       personal: isPersonal(source, column.name, column.comment),
@@ -145,18 +148,20 @@ export interface DescribedRelation {
   tupleIndex: number[];
   /** Columns in the stream that the policy drops here, because the publication cannot leave them out. */
   droppedHere: string[];
+  /** What the columns' types are made of, and each column's type. */
+  types: SourceTypes;
+  typeOids: number[];
 }
 
 interface TypeRow {
   position: number;
   type: string | null;
-  enum: EnumType | null;
   comment: string | null;
 }
 
 /**
  * The shape of a table as the Relation message gives it. Only what the message lacks comes from the catalogue: the
- * names of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
+ * names and structure of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
  * @throws TidemarkError TM208 when the policy would drop a key column
  */
 export async function describeRelation(
@@ -167,11 +172,6 @@ export async function describeRelation(
   await client.query(`set search_path = ''`);
   const { rows } = await client.query<TypeRow>(
     `select u.position::int as position, format_type(u.type, u.typmod) as type,
-            (select json_build_object('schema', tn.nspname, 'name', e.typname,
-                      'labels', (select json_agg(l.enumlabel order by l.enumsortorder) from pg_enum l where l.enumtypid = e.oid))
-               from pg_type t join pg_type e on e.oid = case when t.typelem <> 0 and t.typlen = -1 then t.typelem else t.oid end
-               join pg_namespace tn on tn.oid = e.typnamespace
-              where t.oid = u.type and e.typtype = 'e') as enum,
             (select col_description(a.attrelid, a.attnum) from pg_attribute a
               where a.attrelid = $3 and a.attname = u.name and not a.attisdropped) as comment
        from unnest($1::oid[], $2::int[], $4::text[]) with ordinality as u(type, typmod, name, position)
@@ -182,6 +182,10 @@ export async function describeRelation(
       relation.oid,
       relation.columns.map((column) => column.name),
     ],
+  );
+  const types = await readSourceTypes(
+    client,
+    relation.columns.map((column) => column.typeOid),
   );
   const keyNames = await keyColumnNames(client, relation);
   const columns: ColumnShape[] = [];
@@ -204,10 +208,11 @@ export async function describeRelation(
       droppedHere.push(column.name);
       return;
     }
+    const type = describeType(types, column.typeOid, row.type ?? `oid ${column.typeOid}`);
     columns.push({
       name: column.name,
-      type: row.type ?? `oid ${column.typeOid}`,
-      ...(row.enum ? { enum: row.enum } : {}),
+      ...type,
+      ...(key ? keyForm(type) : {}),
       key,
       nullable: !key,
     });
@@ -228,6 +233,8 @@ export async function describeRelation(
     },
     tupleIndex,
     droppedHere,
+    types,
+    typeOids: tupleIndex.map((i) => relation.columns[i]!.typeOid),
   };
 }
 

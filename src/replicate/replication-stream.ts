@@ -12,6 +12,7 @@ import type { Client, ClientConfig } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { formatLsn } from '../connector/position.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
+import { valueOptions } from './value-session.ts';
 
 export interface ReplicationStreamOptions {
   connection: ClientConfig;
@@ -19,6 +20,8 @@ export interface ReplicationStreamOptions {
   publications: string[];
   /** Where to start: the first WAL byte that is still needed. */
   startLsn: bigint;
+  /** Whether values come in their types' binary form, where that exists; else as text. Default true. */
+  binary?: boolean;
   /** A status goes out at least this often, also while reading is paused. */
   statusIntervalMs: number;
   /** One pgoutput message; the bytes are valid only during the call. */
@@ -29,9 +32,9 @@ export interface ReplicationStreamOptions {
 
 /** Hands over the raw bytes: decoding is ours. */
 class RawPlugin {
-  readonly options: { publications: string[] };
+  readonly options: { publications: string[]; binary: boolean };
 
-  constructor(options: { publications: string[] }) {
+  constructor(options: { publications: string[]; binary: boolean }) {
     this.options = options;
   }
 
@@ -47,7 +50,7 @@ class RawPlugin {
     const names = this.options.publications.map((name) => `"${name.replaceAll('"', '""')}"`).join(',');
     const sql =
       `START_REPLICATION SLOT "${slotName.replaceAll('"', '""')}" LOGICAL ${lastLsn} ` +
-      `(proto_version '1', publication_names '${names.replaceAll("'", "''")}', binary 'true', messages 'true')`;
+      `(proto_version '1', publication_names '${names.replaceAll("'", "''")}', binary '${this.options.binary}', messages 'true')`;
     return client.query(sql);
   }
 }
@@ -82,10 +85,13 @@ export class ReplicationStream {
       };
     });
     this.ended.catch(() => {});
-    this.#service = new LogicalReplicationService(options.connection, {
-      acknowledge: { auto: false, timeoutSeconds: 0 },
-      flowControl: { enabled: false },
-    });
+    this.#service = new LogicalReplicationService(
+      { ...options.connection, options: valueOptions },
+      {
+        acknowledge: { auto: false, timeoutSeconds: 0 },
+        flowControl: { enabled: false },
+      },
+    );
     this.#service.on('data', (_lsn: string, bytes: Buffer) => {
       this.#lastHeard = Date.now();
       this.#guard(() => options.onMessage(bytes));
@@ -96,7 +102,10 @@ export class ReplicationStream {
   /** Resolves once the server streams; rejects with TM201, TM204 or TM207. */
   async open(): Promise<void> {
     const started = new Promise<void>((resolve) => this.#service.once('start', () => resolve()));
-    const plugin = new RawPlugin({ publications: this.#options.publications });
+    const plugin = new RawPlugin({
+      publications: this.#options.publications,
+      binary: this.#options.binary ?? true,
+    });
     const running = this.#service
       .subscribe(plugin, this.#options.slot, formatLsn(this.#options.startLsn))
       .then(() => {

@@ -18,6 +18,7 @@ export const sourceSession = [
   "set timezone = 'UTC'",
   'set extra_float_digits = 3',
   "set bytea_output = 'hex'",
+  "set lc_monetary = 'C'",
   // A policy would hide rows that replication carries; an error is better.
   'set row_security = off',
   'set statement_timeout = 0',

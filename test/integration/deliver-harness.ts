@@ -84,6 +84,7 @@ export async function startHarness(): Promise<Harness> {
         personalColumns: [],
         heartbeatIntervalMs: 1000,
         statusIntervalMs: 1000,
+        values: 'auto',
       },
       kafka: kafkaConfig(source.prefix),
       registry: registryConfig,

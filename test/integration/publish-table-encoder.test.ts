@@ -5,7 +5,7 @@ import pg, { type Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
 import type { PartialRow } from '../../src/connector/sink.ts';
-import { avroName, keySchema, valueSchema } from '../../src/publish/avro-schema.ts';
+import { keySchema, valueSchema } from '../../src/publish/avro-schema.ts';
 import { ByteWriter } from '../../src/publish/byte-writer.ts';
 import {
   applyHeaders,
@@ -14,11 +14,20 @@ import {
 } from '../../src/publish/envelope-decoder.ts';
 import { unavailableValue } from '../../src/publish/record-format.ts';
 import { TableEncoder, type TransactionContext } from '../../src/publish/table-encoder.ts';
+import type { Codec } from '../../src/publish/types/codec.ts';
 import { decodeMessage, type PgoutputHandler, type Tuple } from '../../src/replicate/pgoutput.ts';
 import type { Prng } from '../../src/sample/prng.ts';
-import { avroOf, avscType, inexact, longHook } from '../fixtures/pgoutput/avro-twin.ts';
+import {
+  avroOf,
+  avscType,
+  inexact,
+  isExact,
+  Kept,
+  longHook,
+  twinType,
+} from '../fixtures/pgoutput/avro-twin.ts';
 import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
-import { type StoredValue, storedValues } from '../fixtures/pgoutput/stored.ts';
+import { readerCodec, type StoredType, type StoredValue, storedValues } from '../fixtures/pgoutput/stored.ts';
 import { hostileNames, typeCases, typesSetup } from '../fixtures/pgoutput/values.ts';
 import { type WireTuple, write } from '../fixtures/pgoutput/writer.ts';
 import { startServers, startTimeoutMs, type TestServers, textRows } from '../fixtures/postgres.ts';
@@ -26,12 +35,10 @@ import { startServers, startTimeoutMs, type TestServers, textRows } from '../fix
 vi.setConfig({ testTimeout: 120_000, hookTimeout: startTimeoutMs });
 
 /** A type with real values of it. */
-interface Pool {
+interface Pool extends StoredType {
   declared: string;
-  column: Pick<ColumnShape, 'type' | 'enum'>;
   /** For the twin, to which an enum is text. */
   twinType: string;
-  values: StoredValue[];
   exact: StoredValue[];
 }
 
@@ -52,16 +59,10 @@ beforeAll(async () => {
   await replayable(async (prng) => {
     for (const { type, edges, random } of typeCases) {
       const literals = [...edges, ...Array.from({ length: 20 }, () => random(prng))];
-      const { name, enum: labels, values } = await storedValues(client, type, literals);
-      const twinType = labels ? (name.endsWith('[]') ? 'text[]' : 'text') : name;
-      const exact = values.filter(({ text }) => avroOf(twinType, text) !== inexact);
-      pools.push({
-        declared: type,
-        column: { type: name, ...(labels ? { enum: labels } : {}) },
-        twinType,
-        values,
-        exact,
-      });
+      const stored = await storedValues(client, type, literals);
+      const twin = twinType(stored.column);
+      const exact = stored.values.filter(({ text }) => isExact(avroOf(twin, text)));
+      pools.push({ ...stored, declared: type, twinType: twin, exact });
     }
   });
 });
@@ -84,14 +85,15 @@ interface Table {
   topic: string;
 }
 
+function codecsOf({ shape, pools: of }: Pick<Table, 'shape' | 'pools'>): Codec[] {
+  return shape.columns.map(({ key }, i) => readerCodec(of[i]!, key));
+}
+
 function anyTable(prng: Prng): Table {
   const names = prng.some(hostileNames, prng.integer(1, 14));
-  const unique = names.filter(
-    (name, i) => names.findIndex((other) => avroName(other) === avroName(name)) === i,
-  );
-  const chosen = unique.map(() => prng.pick(pools));
-  const columns = unique.map((name, i): ColumnShape => {
-    const key = prng.chance(0.25);
+  const chosen = names.map(() => prng.pick(pools));
+  const columns = names.map((name, i): ColumnShape => {
+    const key = chosen[i]!.exact.length > 0 && prng.chance(0.25);
     return { name, ...chosen[i]!.column, key, nullable: !key };
   });
   const places = Array.from({ length: columns.length + prng.integer(0, 3) }, (_, i) => i);
@@ -116,10 +118,14 @@ function anyRow(prng: Prng, { shape, pools: of }: Table): (StoredValue | null)[]
   );
 }
 
-function wire(prng: Prng, table: Table, row: Cell[]): WireTuple {
+/** Binary or text, as the stream is read. */
+type ValueForm = 'binary' | 'text';
+
+function wire(prng: Prng, table: Table, row: Cell[], form: ValueForm): WireTuple {
   const tuple: WireTuple = Array.from({ length: table.width }, () => prng.pick([null, prng.bytes(5)]));
   row.forEach((cell, i) => {
-    tuple[table.tupleIndex[i]!] = cell === undefined ? 'unchanged' : (cell?.binary ?? null);
+    const value = cell && (form === 'binary' ? cell.binary : { text: cell.text });
+    tuple[table.tupleIndex[i]!] = cell === undefined ? 'unchanged' : (value ?? null);
   });
   return tuple;
 }
@@ -165,8 +171,8 @@ function twinEnvelope(
           return [field.name, placeholder(field.type[1])];
         }
         const avro = avroOf(table.pools[i]!.twinType, cell.text);
-        if (avro === inexact && remark) exact.push([name, cell.text]);
-        return [field.name, avro === inexact ? null : avro];
+        if (!isExact(avro) && remark) exact.push([name, cell.text]);
+        return [field.name, avro === inexact ? null : avro instanceof Kept ? avro.value : avro];
       }),
     );
   const now = BigInt(nowMs);
@@ -248,7 +254,16 @@ describe('TableEncoder', () => {
         const avro = avscType(JSON.parse(schema));
         const decoder = compileEnvelopeDecoder(schema);
         const [keySchemaId, valueSchemaId] = [prng.uint32(), prng.uint32()];
-        const encoder = new TableEncoder({ shape, topic, tupleIndex, keySchemaId, valueSchemaId, identity });
+        const encoder = new TableEncoder({
+          shape,
+          topic,
+          tupleIndex,
+          keySchemaId,
+          valueSchemaId,
+          identity,
+          codecs: codecsOf(table),
+        });
+        const form = prng.pick<ValueForm>(['binary', 'text']);
         const out = new ByteWriter(prng.pick([64, 5000]));
         for (let r = 0; r < 12; r++) {
           const transaction: TransactionContext = {
@@ -279,8 +294,8 @@ describe('TableEncoder', () => {
           const twin = twinEnvelope(table, op, before, after, fill, transaction, nowMs);
           const spare = Array.from({ length: table.width }, () => null);
           tuples(
-            before || fill ? wire(prng, table, (before ?? fill)!) : null,
-            after ? wire(prng, table, after) : spare,
+            before || fill ? wire(prng, table, (before ?? fill)!, form) : null,
+            after ? wire(prng, table, after, form) : spare,
             (oldTuple, newTuple) => {
               const value = encoder.encodeEnvelope(
                 op,
@@ -333,7 +348,7 @@ describe('TableEncoder', () => {
     const shape: TableShape = {
       schema: 'public',
       name: 't',
-      columns: [{ name: 'k', type: 'numeric', key: true, nullable: false }],
+      columns: [{ name: 'k', type: 'interval', key: true, nullable: false }],
       keyColumns: [0],
       tenantColumn: null,
     };
@@ -346,15 +361,15 @@ describe('TableEncoder', () => {
       identity,
     });
     const transaction = { commitLsn: 1n, commitTimeUs: 1n, xid: 1, previousCommitLsn: 0n, serial: 1 };
-    const nan = pools
-      .find(({ column }) => column.type === 'numeric')!
-      .values.find(({ text }) => text === 'NaN')!;
+    const month = pools
+      .find(({ column }) => column.type === 'interval')!
+      .values.find(({ text }) => text === '1 mon')!;
     const out = new ByteWriter();
     for (const [value, code] of [
       [null, 'TM206'],
       ['unchanged', 'TM206'],
-      [nan.binary, 'TM208'],
-      [{ text: '1' }, 'TM208'],
+      [month.binary, 'TM208'],
+      [{ text: month.text }, 'TM208'],
     ] as const) {
       tuples(null, [value], (_, after) => {
         const refused = expect.objectContaining({ code });
@@ -425,10 +440,11 @@ async function roundTrip(prng: Prng, name: string, number: number): Promise<void
     keySchemaId,
     valueSchemaId,
     identity,
+    codecs: codecsOf({ shape, pools: [idPool, ...chosen] }),
   });
   const { rows: stream } = await client.query(
-    `select data from pg_logical_slot_get_binary_changes($1, null, null, 'proto_version', '1', 'publication_names', $2, 'binary', 'true')`,
-    [shape.name, shape.name],
+    `select data from pg_logical_slot_get_binary_changes($1, null, null, 'proto_version', '1', 'publication_names', $2, 'binary', $3)`,
+    [shape.name, shape.name, String(prng.chance(0.5))],
   );
   await client.query('select pg_drop_replication_slot($1)', [shape.name]);
 

@@ -110,6 +110,7 @@ class World {
         tables: [{ pattern: 'app.*', tenantColumn: null, columns: {} }],
         heartbeatIntervalMs: 1000,
         statusIntervalMs: 5000,
+        values: 'auto',
       },
       kafka: { topicPrefix: 'hot' },
       registry: {

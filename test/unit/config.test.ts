@@ -79,6 +79,7 @@ describe('what a sound file becomes', () => {
         tenantColumn: null,
         heartbeatIntervalMs: 2000,
         statusIntervalMs: 5000,
+        values: 'auto',
       },
       kafka: {
         brokers: ['127.0.0.1:9092', '[::1]:9093'],

@@ -123,6 +123,7 @@ export class Session {
       "SET LOCAL TimeZone = 'UTC'",
       'SET LOCAL extra_float_digits = 1',
       "SET LOCAL bytea_output = 'hex'",
+      "SET LOCAL lc_monetary = 'C'",
       "SET LOCAL xmloption = 'content'",
       'SET LOCAL standard_conforming_strings = on',
       // Type names travel qualified, so the path adds nothing but the operators of key types from extensions.

@@ -98,6 +98,14 @@ const ownSourceFields = {
     max: 60_000,
     description: 'How often the slot hears from us at least. Keep it well inside wal_sender_timeout.',
   },
+  values: {
+    type: 'string',
+    unit: 'form',
+    default: 'auto',
+    oneOf: ['auto', 'binary', 'text'],
+    description:
+      'Form in which Postgres sends values. `auto`: binary, or text while a tracked column has a type whose binary form Tidemark does not know (docs/types.md). `binary` parks such tables instead; `text` costs CPU on both sides.',
+  },
 } as const satisfies FieldTable;
 
 const ownKafkaFields = {

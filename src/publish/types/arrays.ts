@@ -5,8 +5,10 @@
 import { TidemarkError } from '../../platform/errors.ts';
 import type { AvroSchema, Codec } from './codec.ts';
 
-/** @param element codec of the elements; @param schema what stands for the element in the array's schema. */
-export function arrayOf(element: Codec, schema: AvroSchema = element.schema): Codec {
+/** @param delimiter the element type's: a semicolon for box, a comma for every other built-in */
+export function arrayOf(element: Codec, delimiter = ','): Codec {
+  const schema: AvroSchema = element.schema;
+  const quoteItem = quoteFor(delimiter);
   return {
     schema: { type: 'array', items: ['null', schema] },
     encode(bytes, start, _end, out) {
@@ -33,6 +35,21 @@ export function arrayOf(element: Codec, schema: AvroSchema = element.schema): Co
       out.byte(0);
       return true;
     },
+    encodeText(bytes, start, end, out) {
+      const items = simpleItems(bytes, start, end, delimiter.charCodeAt(0));
+      if (!items) return false;
+      if (items.length > 0) out.long(items.length);
+      for (const item of items) {
+        if (item === null) {
+          out.byte(0);
+          continue;
+        }
+        out.byte(2);
+        if (!element.encodeText(item, 0, item.length, out)) return false;
+      }
+      out.byte(0);
+      return true;
+    },
     text(bytes, start) {
       const dimensions = bytes.readInt32BE(start);
       if (dimensions === 0) return '{}';
@@ -55,7 +72,7 @@ export function arrayOf(element: Codec, schema: AvroSchema = element.schema): Co
           items.push(size < 0 ? 'NULL' : quoteItem(element.text(bytes, at, at + size)));
           if (size > 0) at += size;
         }
-        return `{${items.join(',')}}`;
+        return `{${items.join(delimiter)}}`;
       };
       const prefix = bounds.every((bound) => bound === 1)
         ? ''
@@ -75,13 +92,54 @@ export function arrayOf(element: Codec, schema: AvroSchema = element.schema): Co
           items.push(reader.long() === 0 ? 'NULL' : quoteItem(element.decode(reader)));
         }
       }
-      return `{${items.join(',')}}`;
+      return `{${items.join(delimiter)}}`;
     },
   };
 }
 
-/** Quoting as array_out does it, for the comma delimiter. */
-export function quoteItem(item: string): string {
-  if (item !== '' && !/[{}",\\ \t\n\v\f\r]/.test(item) && item.toUpperCase() !== 'NULL') return item;
-  return `"${item.replace(/["\\]/g, '\\$&')}"`;
+/** Quoting as array_out does it. */
+function quoteFor(delimiter: string): (item: string) => string {
+  const special = new RegExp(`[{}"${delimiter}\\\\ \\t\\n\\v\\f\\r]`);
+  return (item) => {
+    if (item !== '' && !special.test(item) && item.toUpperCase() !== 'NULL') return item;
+    return `"${item.replace(/["\\]/g, '\\$&')}"`;
+  };
+}
+
+const quote = 0x22;
+const backslash = 0x5c;
+const open = 0x7b;
+const close = 0x7d;
+
+function unescaped(item: Buffer): Buffer {
+  if (!item.includes(backslash)) return item;
+  const plain = Buffer.allocUnsafe(item.length);
+  let length = 0;
+  for (let at = 0; at < item.length; at++) {
+    if (item[at] === backslash) at++;
+    plain[length++] = item[at]!;
+  }
+  return plain.subarray(0, length);
+}
+
+/** The items of an array's text; null where it has other bounds than 1 or more than one dimension. */
+function simpleItems(bytes: Buffer, start: number, end: number, delimiter: number): (Buffer | null)[] | null {
+  if (bytes[start] !== open || bytes[start + 1] === open) return null;
+  const items: (Buffer | null)[] = [];
+  let at = start + 1;
+  while (at < end && bytes[at] !== close) {
+    if (bytes[at] === quote) {
+      const from = at + 1;
+      for (at++; at < end && bytes[at] !== quote; at++) if (bytes[at] === backslash) at++;
+      items.push(unescaped(bytes.subarray(from, at)));
+      at++;
+    } else {
+      const from = at;
+      while (at < end && bytes[at] !== delimiter && bytes[at] !== close) at++;
+      const item = bytes.subarray(from, at);
+      items.push(item.length === 4 && item.toString('latin1') === 'NULL' ? null : item);
+    }
+    if (bytes[at] === delimiter) at++;
+  }
+  return items;
 }

@@ -1,5 +1,5 @@
 /**
- * A codec: how one Postgres type looks in pgoutput's binary form, in Avro, and as Postgres' own text.
+ * A codec: how one Postgres type looks in pgoutput's binary form, in its text form, in Avro, and as Postgres' own text.
  * `encode` and `decode` are the two ends of the hot path; `text` gives the exactness header its value.
  */
 import type { ByteReader, ByteWriter } from '../byte-writer.ts';
@@ -9,14 +9,20 @@ export interface Codec {
   schema: AvroSchema;
   /**
    * Writes the Avro form of the binary value at bytes[start, end).
-   * @returns false where Avro cannot hold the value exactly; nothing is kept of what it wrote, the field becomes
-   * null and the exactness header carries `text`.
+   * @returns false where Avro has no usable form of the value; nothing is kept of what it wrote, the field becomes
+   * null and the exactness header carries `text`. Where what it wrote is usable but not the whole value (an interval
+   * with months), it sets `out.inexact`, and the header carries `text` as well.
    */
   encode(bytes: Buffer, start: number, end: number, out: ByteWriter): boolean;
+  /** As `encode`, from the type's output text under the settings of connector/sink.ts, Cell. Byte for byte the same. */
+  encodeText(bytes: Buffer, start: number, end: number, out: ByteWriter): boolean;
   /** Postgres' own text of the binary value. */
   text(bytes: Buffer, start: number, end: number): string;
   /** Reads the Avro form and gives Postgres' own text. */
   decode(reader: ByteReader): string;
 }
+
+/** Postgres' own text of a binary value. */
+export type BinaryText = (bytes: Buffer, start: number, end: number) => string;
 
 export type AvroSchema = string | AvroSchema[] | { type: AvroSchema; [attribute: string]: unknown };

@@ -8,6 +8,10 @@ export const bool: Codec = {
     out.byte(bytes[start]! ? 1 : 0);
     return true;
   },
+  encodeText(bytes, start, _end, out) {
+    out.byte(bytes[start] === 0x74 ? 1 : 0);
+    return true;
+  },
   text: (bytes, start) => (bytes[start] ? 't' : 'f'),
   decode: (reader) => (reader.byte() ? 't' : 'f'),
 };
@@ -18,6 +22,7 @@ export const int2: Codec = {
     out.long(bytes.readInt16BE(start));
     return true;
   },
+  encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readInt16BE(start)),
   decode: (reader) => String(reader.long()),
 };
@@ -28,6 +33,7 @@ export const int4: Codec = {
     out.long(bytes.readInt32BE(start));
     return true;
   },
+  encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readInt32BE(start)),
   decode: (reader) => String(reader.long()),
 };
@@ -38,6 +44,7 @@ export const int8: Codec = {
     writeInt64(bytes, start, out);
     return true;
   },
+  encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readBigInt64BE(start)),
   decode: readInt64Text,
 };
@@ -48,6 +55,7 @@ export const oid: Codec = {
     out.long(bytes.readUInt32BE(start));
     return true;
   },
+  encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readUInt32BE(start)),
   decode: (reader) => String(reader.long()),
 };
@@ -57,6 +65,12 @@ export const float4: Codec = {
   encode(bytes, start, _end, out) {
     out.ensure(4);
     out.bytes.writeFloatLE(bytes.readFloatBE(start), out.position);
+    out.position += 4;
+    return true;
+  },
+  encodeText(bytes, start, end, out) {
+    out.ensure(4);
+    out.bytes.writeFloatLE(Number(bytes.toString('latin1', start, end)), out.position);
     out.position += 4;
     return true;
   },
@@ -76,6 +90,12 @@ export const float8: Codec = {
     out.position += 8;
     return true;
   },
+  encodeText(bytes, start, end, out) {
+    out.ensure(8);
+    out.bytes.writeDoubleLE(Number(bytes.toString('latin1', start, end)), out.position);
+    out.position += 8;
+    return true;
+  },
   text: (bytes, start) => float8Text(bytes.readDoubleBE(start)),
   decode(reader) {
     const value = reader.bytes.readDoubleLE(reader.position);
@@ -89,6 +109,13 @@ export function writeInt64(bytes: Buffer, start: number, out: ByteWriter): void 
   const high = bytes.readInt32BE(start);
   if (high >= -0x100000 && high < 0x100000) out.long(high * 0x100000000 + bytes.readUInt32BE(start + 4));
   else out.bigLong(bytes.readBigInt64BE(start));
+}
+
+function writeIntegerText(bytes: Buffer, start: number, end: number, out: ByteWriter): true {
+  // 15 digits and a sign are a safe integer.
+  if (end - start <= 15) out.long(Number(bytes.toString('latin1', start, end)));
+  else out.bigLong(BigInt(bytes.toString('latin1', start, end)));
+  return true;
 }
 
 function readInt64Text(reader: ByteReader): string {

@@ -32,6 +32,15 @@ function unscaled(bytes: Buffer, start: number): Unscaled | null {
   return { value: sign === negative ? -value : value, scale };
 }
 
+/** From numeric_out's text; null for NaN and the infinities. */
+function unscaledOfText(bytes: Buffer, start: number, end: number): Unscaled | null {
+  const text = bytes.toString('latin1', start, end);
+  if (/[Ny]$/.test(text)) return null;
+  const point = text.indexOf('.');
+  if (point < 0) return { value: BigInt(text), scale: 0 };
+  return { value: BigInt(text.slice(0, point) + text.slice(point + 1)), scale: text.length - point - 1 };
+}
+
 function specialText(bytes: Buffer, start: number): string {
   const sign = bytes.readUInt16BE(start + 4);
   return sign === 0xc000 ? 'NaN' : sign === 0xd000 ? 'Infinity' : '-Infinity';
@@ -97,6 +106,12 @@ export function decimal(precision: number, scale: number): Codec {
       writeUnscaled(out, number.value);
       return true;
     },
+    encodeText(bytes, start, end, out) {
+      const number = unscaledOfText(bytes, start, end);
+      if (!number || number.scale !== scale) return false;
+      writeUnscaled(out, number.value);
+      return true;
+    },
     text(bytes, start) {
       const number = unscaled(bytes, start);
       return number ? decimalText(number.value, number.scale) : specialText(bytes, start);
@@ -127,6 +142,13 @@ export const variableScaleDecimal: Codec = {
     writeUnscaled(out, number.value);
     return true;
   },
+  encodeText(bytes, start, end, out) {
+    const number = unscaledOfText(bytes, start, end);
+    if (!number) return false;
+    out.long(number.scale);
+    writeUnscaled(out, number.value);
+    return true;
+  },
   text(bytes, start) {
     const number = unscaled(bytes, start);
     return number ? decimalText(number.value, number.scale) : specialText(bytes, start);
@@ -136,3 +158,85 @@ export const variableScaleDecimal: Codec = {
     return decimalText(readUnscaled(reader), scale);
   },
 };
+
+/**
+ * A key must be exact, and NaN is a key like any other. Without digits at all it is no number to anybody, and no
+ * number looks like it.
+ */
+export function decimalKey(precision: number, scale: number): Codec {
+  const codec = decimal(precision, scale);
+  return {
+    ...codec,
+    encode: (bytes, start, end, out) =>
+      codec.encode(bytes, start, end, out) || writeNaN(codec.text(bytes, start, end), out),
+    encodeText: (bytes, start, end, out) =>
+      codec.encodeText(bytes, start, end, out) || writeNaN(bytes.toString('latin1', start, end), out),
+    decode(reader) {
+      if (reader.bytes[reader.position] !== 0) return codec.decode(reader);
+      reader.position++;
+      return 'NaN';
+    },
+  };
+}
+
+function writeNaN(text: string, out: ByteWriter): boolean {
+  if (text !== 'NaN') return false;
+  out.long(0);
+  return true;
+}
+
+const specials = ['-Infinity', 'NaN', 'Infinity'];
+
+/** As decimalKey; the scale says which of the three that are no numbers it is. */
+export const variableScaleDecimalKey: Codec = {
+  ...variableScaleDecimal,
+  encode: (bytes, start, end, out) =>
+    variableScaleDecimal.encode(bytes, start, end, out) ||
+    writeSpecial(variableScaleDecimal.text(bytes, start, end), out),
+  encodeText: (bytes, start, end, out) =>
+    variableScaleDecimal.encodeText(bytes, start, end, out) ||
+    writeSpecial(bytes.toString('latin1', start, end), out),
+  decode(reader) {
+    const scale = reader.long();
+    if (reader.bytes[reader.position] !== 0) return decimalText(readUnscaled(reader), scale);
+    reader.position++;
+    return specials[scale + 1] ?? 'NaN';
+  },
+};
+
+function writeSpecial(text: string, out: ByteWriter): boolean {
+  out.long(specials.indexOf(text) - 1);
+  out.long(0);
+  return true;
+}
+
+/**
+ * money: 64 bits of the smallest unit. Two digits after the point, as lc_monetary C has it and Debezium by default;
+ * the text is the one under lc_monetary C.
+ */
+export const money: Codec = {
+  schema: {
+    type: 'bytes',
+    scale: 2,
+    precision: 64,
+    'connect.version': 1,
+    'connect.parameters': { scale: '2' },
+    'connect.name': 'org.apache.kafka.connect.data.Decimal',
+    logicalType: 'decimal',
+  },
+  encode(bytes, start, _end, out) {
+    writeUnscaled(out, bytes.readBigInt64BE(start));
+    return true;
+  },
+  encodeText(bytes, start, end, out) {
+    writeUnscaled(out, BigInt(bytes.toString('latin1', start, end).replace(/[$,.]/g, '')));
+    return true;
+  },
+  text: (bytes, start) => moneyText(bytes.readBigInt64BE(start)),
+  decode: (reader) => moneyText(readUnscaled(reader)),
+};
+
+function moneyText(value: bigint): string {
+  const [whole, fraction] = decimalText(value < 0n ? -value : value, 2).split('.') as [string, string];
+  return `${value < 0n ? '-' : ''}$${whole.replace(/\B(?=(\d{3})+$)/g, ',')}.${fraction}`;
+}

@@ -1,6 +1,7 @@
 /** Types whose binary form is their text, or nearly: text, varchar, enum, json, jsonb, uuid, bytea, inet. */
 import { TidemarkError } from '../../platform/errors.ts';
-import type { AvroSchema, Codec } from './codec.ts';
+import type { ByteWriter } from '../byte-writer.ts';
+import type { AvroSchema, BinaryText, Codec } from './codec.ts';
 
 /** Text in the database's encoding, which `check` requires to be UTF8: bytes are copied, never decoded. */
 export function textLike(schema: AvroSchema): Codec {
@@ -10,12 +11,33 @@ export function textLike(schema: AvroSchema): Codec {
       out.lengthPrefixed(bytes, start, end);
       return true;
     },
+    encodeText: copyText,
     text: (bytes, start, end) => bytes.toString('utf8', start, end),
     decode: (reader) => reader.text(),
   };
 }
 
+/** `encodeText` of every type whose Avro form is its text. */
+export function copyText(bytes: Buffer, start: number, end: number, out: ByteWriter): true {
+  out.lengthPrefixed(bytes, start, end);
+  return true;
+}
+
 export const text = textLike('string');
+
+/** A type that is carried as its own text; `binaryText` reads its binary form. */
+export function textForm(binaryText: BinaryText, schema: AvroSchema = 'string'): Codec {
+  return {
+    schema,
+    encode(bytes, start, end, out) {
+      out.text(binaryText(bytes, start, end));
+      return true;
+    },
+    encodeText: copyText,
+    text: binaryText,
+    decode: (reader) => reader.text(),
+  };
+}
 
 const jsonSchema = { type: 'string', 'connect.version': 1, 'connect.name': 'io.debezium.data.Json' };
 
@@ -32,6 +54,7 @@ export const jsonb: Codec = {
     out.lengthPrefixed(bytes, start + 1, end);
     return true;
   },
+  encodeText: copyText,
   text: (bytes, start, end) => bytes.toString('utf8', start + 1, end),
   decode: (reader) => reader.text(),
 };
@@ -42,9 +65,25 @@ export const bytea: Codec = {
     out.lengthPrefixed(bytes, start, end);
     return true;
   },
+  encodeText(bytes, start, end, out) {
+    const length = (end - start - 2) / 2;
+    out.long(length);
+    out.ensure(length);
+    const { bytes: target } = out;
+    let at = out.position;
+    for (let i = start + 2; i < end; i += 2)
+      target[at++] = (hexDigit(bytes[i]!) << 4) | hexDigit(bytes[i + 1]!);
+    out.position = at;
+    return true;
+  },
   text: (bytes, start, end) => `\\x${bytes.toString('hex', start, end)}`,
   decode: (reader) => `\\x${reader.lengthPrefixed().toString('hex')}`,
 };
+
+/** 0-9 and a-f: what bytea_output = hex prints. */
+function hexDigit(character: number): number {
+  return character < 58 ? character - 48 : character - 87;
+}
 
 const hexDigits = Buffer.from('0123456789abcdef', 'latin1');
 
@@ -64,6 +103,7 @@ export const uuid: Codec = {
     out.position = at;
     return true;
   },
+  encodeText: copyText,
   text: (bytes, start) => {
     const hex = bytes.toString('hex', start, start + 16);
     return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
@@ -96,6 +136,7 @@ export function network(alwaysPrefix: boolean): Codec {
       out.ascii(asText(bytes, start));
       return true;
     },
+    encodeText: copyText,
     text: asText,
     decode: (reader) => reader.text(),
   };
@@ -135,6 +176,7 @@ export const macaddr: Codec = {
     out.ascii(macaddr.text(bytes, start, end));
     return true;
   },
+  encodeText: copyText,
   text: (bytes, start, end) => bytes.toString('hex', start, end).replace(/..(?!$)/g, '$&:'),
   decode: (reader) => reader.text(),
 };

@@ -20,6 +20,12 @@ export const date: Codec = {
     out.long(days + epochDays);
     return true;
   },
+  encodeText(bytes, start, end, out) {
+    const text = bytes.toString('latin1', start, end);
+    if (isInfinity(text)) return false;
+    out.long(daysOfText(text));
+    return true;
+  },
   text(bytes, start) {
     const days = bytes.readInt32BE(start);
     if (days === maxInt32) return 'infinity';
@@ -29,7 +35,30 @@ export const date: Codec = {
   decode: (reader) => dateText(reader.long()),
 };
 
-/** Infinite timestamps are null, with their text in the exactness header. */
+/** A key must be exact: the ends of 32 bits are no date of Postgres' and stand for infinity. */
+export const dateKey: Codec = {
+  ...date,
+  encode(bytes, start, end, out) {
+    if (!date.encode(bytes, start, end, out)) out.long(bytes.readInt32BE(start));
+    return true;
+  },
+  encodeText(bytes, start, end, out) {
+    if (!date.encodeText(bytes, start, end, out)) out.long(bytes[start] === 0x2d ? minInt32 : maxInt32);
+    return true;
+  },
+  decode(reader) {
+    const days = reader.long();
+    if (days === maxInt32) return 'infinity';
+    if (days === minInt32) return '-infinity';
+    return dateText(days);
+  },
+};
+
+/** Debezium's stand-ins for infinite timestamps. The first is an instant too, in the year 294247. */
+const debeziumInfinity = 9223372036825200000n;
+const debeziumMinusInfinity = -9223372036832400000n;
+
+/** Infinite timestamps are Debezium's stand-ins, with their text in the exactness header. */
 export const timestamp: Codec = {
   schema: { type: 'long', 'connect.version': 1, 'connect.name': 'io.debezium.time.MicroTimestamp' },
   encode(bytes, start, _end, out) {
@@ -39,13 +68,52 @@ export const timestamp: Codec = {
       return true;
     }
     const micros = bytes.readBigInt64BE(start);
-    // Postgres counts from 2000: its last 30 years, and infinity, are past what 64 bits hold when counted from 1970.
-    if (micros > maxInt64 - epochMicros || micros === minInt64) return false;
+    if (micros === maxInt64 || micros === minInt64) {
+      out.bigLong(micros === maxInt64 ? debeziumInfinity : debeziumMinusInfinity);
+      out.inexact = true;
+      return true;
+    }
+    // Postgres counts from 2000: its last 30 years are past what 64 bits hold when counted from 1970.
+    if (micros > maxInt64 - epochMicros) return false;
     out.bigLong(micros + epochMicros);
     return true;
   },
+  encodeText(bytes, start, end, out) {
+    scratch.writeBigInt64BE(momentOfText(bytes.toString('latin1', start, end)));
+    return timestamp.encode(scratch, 0, 8, out);
+  },
   text: (bytes, start) => infinityOr(bytes.readBigInt64BE(start), timestampText),
   decode: (reader) => timestampText(reader.bigLong()),
+};
+
+/** Far below 4713 BC, where no timestamp of Postgres' lies: the instants that 64 bits or Debezium leave no place for. */
+const displaced = -9000000000000000000n;
+
+/**
+ * A key must be exact: infinity is Debezium's value, and the instants from there on, in the years 294247 to 294276,
+ * move to where no other instant is.
+ */
+export const timestampKey: Codec = {
+  ...timestamp,
+  encode(bytes, start, end, out) {
+    const micros = bytes.readBigInt64BE(start);
+    if (micros === maxInt64 || micros + epochMicros < debeziumInfinity) {
+      timestamp.encode(bytes, start, end, out);
+      out.inexact = false;
+    } else out.bigLong(micros + epochMicros - debeziumInfinity + displaced);
+    return true;
+  },
+  encodeText(bytes, start, end, out) {
+    scratch.writeBigInt64BE(momentOfText(bytes.toString('latin1', start, end)));
+    return timestampKey.encode(scratch, 0, 8, out);
+  },
+  decode(reader) {
+    const value = reader.bigLong();
+    if (value === debeziumInfinity) return 'infinity';
+    if (value === debeziumMinusInfinity) return '-infinity';
+    // Below stands Debezium's minus infinity alone.
+    return timestampText(value < displaced / 2n ? value - displaced + debeziumInfinity : value);
+  },
 };
 
 export const timestamptz: Codec = {
@@ -60,7 +128,10 @@ export const timestamptz: Codec = {
       return true;
     }
     const micros = bytes.readBigInt64BE(start);
-    if (micros === maxInt64 || micros === minInt64) return false;
+    if (micros === maxInt64 || micros === minInt64) {
+      out.ascii(micros === maxInt64 ? 'infinity' : '-infinity');
+      return true;
+    }
     const [days, rest] = splitDay(micros + epochMicros);
     const { year, month, day } = civil(days);
     // ISO 8601 (Java's form) has a year 0 and a sign beyond four digits.
@@ -69,6 +140,10 @@ export const timestamptz: Codec = {
       out.ascii(`${yearText}-${two(month)}-${two(day)}T${clock(rest, 6)}Z`);
     } else writeZoned(out, days, rest);
     return true;
+  },
+  encodeText(bytes, start, end, out) {
+    scratch.writeBigInt64BE(momentOfText(bytes.toString('latin1', start, end)));
+    return timestamptz.encode(scratch, 0, 8, out);
   },
   text: (bytes, start) =>
     infinityOr(bytes.readBigInt64BE(start), (micros) => `${timestampText(micros, '+00')}`),
@@ -81,17 +156,71 @@ export const time: Codec = {
     writeInt64(bytes, start, out);
     return true;
   },
+  encodeText(bytes, start, end, out) {
+    out.long(clockOfText(bytes.toString('latin1', start, end)));
+    return true;
+  },
   text: (bytes, start) => clock(Number(bytes.readBigInt64BE(start)), 0),
   decode: (reader: ByteReader) => clock(reader.long(), 0),
 };
+
+/** Debezium's form is in UTC: another offset is lost, and so is 24:00. Binary: microseconds, seconds west of UTC. */
+export const timetz: Codec = {
+  schema: { type: 'string', 'connect.version': 1, 'connect.name': 'io.debezium.time.ZonedTime' },
+  encode(bytes, start, _end, out) {
+    const local = Number(bytes.readBigInt64BE(start));
+    const west = bytes.readInt32BE(start + 8);
+    const day = 86400000000;
+    out.ascii(`${clock((((local + west * 1000000) % day) + day) % day, 0)}Z`);
+    if (west !== 0 || local === day) out.inexact = true;
+    return true;
+  },
+  encodeText(bytes, start, end, out) {
+    const text = bytes.toString('latin1', start, end);
+    const sign = Math.max(text.indexOf('+'), text.indexOf('-'));
+    const [hours, minutes = 0, seconds = 0] = text
+      .slice(sign + 1)
+      .split(':')
+      .map(Number);
+    const offset = hours! * 3600 + minutes * 60 + seconds;
+    scratch.writeBigInt64BE(BigInt(clockOfText(text)));
+    scratch.writeInt32BE(text[sign] === '-' ? offset : -offset, 8);
+    return timetz.encode(scratch, 0, 12, out);
+  },
+  text(bytes, start) {
+    const west = bytes.readInt32BE(start + 8);
+    const offset = Math.abs(west);
+    const rest = [Math.floor(offset / 60) % 60, offset % 60];
+    while (rest.at(-1) === 0) rest.pop();
+    const zone = [Math.floor(offset / 3600), ...rest].map(two).join(':');
+    return `${clock(Number(bytes.readBigInt64BE(start)), 0)}${west > 0 ? '-' : '+'}${zone}`;
+  },
+  decode: (reader) => reader.text().replace('Z', '+00'),
+};
+
+/** An average month in Debezium's reckoning, 365.25 / 12 days. */
+const monthMicros = 2629800000000n;
 
 /** Months and days have no fixed length: only intervals without them are exact as microseconds. */
 export const interval: Codec = {
   schema: { type: 'long', 'connect.version': 1, 'connect.name': 'io.debezium.time.MicroDuration' },
   encode(bytes, start, _end, out) {
-    if (bytes.readInt32BE(start + 8) !== 0 || bytes.readInt32BE(start + 12) !== 0) return false;
-    writeInt64(bytes, start, out);
+    const days = bytes.readInt32BE(start + 8);
+    const months = bytes.readInt32BE(start + 12);
+    if (days === 0 && months === 0) {
+      writeInt64(bytes, start, out);
+      return true;
+    }
+    const total = bytes.readBigInt64BE(start) + BigInt(days) * dayMicros + BigInt(months) * monthMicros;
+    // The infinite ones are out of range too.
+    if (BigInt.asIntN(64, total) !== total) return false;
+    out.bigLong(total);
+    out.inexact = true;
     return true;
+  },
+  encodeText(bytes, start, end, out) {
+    writeInterval(bytes.toString('latin1', start, end), scratch);
+    return interval.encode(scratch, 0, 16, out);
   },
   text(bytes, start) {
     const micros = bytes.readBigInt64BE(start);
@@ -250,4 +379,58 @@ export function intervalText(months: number, days: number, micros: bigint): stri
     parts.push(`${sign}${hours}:${rest}`);
   }
   return parts.join(' ');
+}
+
+/** Where a value's text becomes its binary form, so that both take the same way into Avro. */
+const scratch = Buffer.alloc(16);
+
+function isInfinity(text: string): boolean {
+  return text.endsWith('infinity');
+}
+
+/** Days since 1970 of `YYYY-MM-DD[ …][ BC]`; the inverse of `civil`. */
+function daysOfText(text: string): number {
+  const dash = text.indexOf('-');
+  const month = Number(text.slice(dash + 1, dash + 3));
+  const shown = Number(text.slice(0, dash));
+  const year = (text.endsWith('BC') ? 1 - shown : shown) - (month <= 2 ? 1 : 0);
+  const era = Math.floor(year / 400);
+  const yearOfEra = year - era * 400;
+  const dayOfYear =
+    Math.floor((153 * (month > 2 ? month - 3 : month + 9) + 2) / 5) +
+    Number(text.slice(dash + 4, dash + 6)) -
+    1;
+  const dayOfEra = yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear;
+  return era * 146097 + dayOfEra - 719468;
+}
+
+/** Microseconds of `HH:MM:SS[.ffffff]…`, which may have more than two digits of hours. */
+function clockOfText(text: string): number {
+  const [, hours, minutes, seconds, fraction = ''] = /(\d+):(\d\d):(\d\d)(?:\.(\d+))?/.exec(text)!;
+  const whole = Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds);
+  return whole * 1000000 + Number(fraction.padEnd(6, '0'));
+}
+
+/** Microseconds since 2000 of a timestamp's text, with or without `+00`. */
+function momentOfText(text: string): bigint {
+  if (isInfinity(text)) return text.charCodeAt(0) === 45 ? minInt64 : maxInt64;
+  return BigInt(daysOfText(text)) * dayMicros + BigInt(clockOfText(text)) - epochMicros;
+}
+
+function writeInterval(text: string, out: Buffer): void {
+  if (isInfinity(text)) {
+    const negative = text.charCodeAt(0) === 45;
+    out.writeBigInt64BE(negative ? minInt64 : maxInt64);
+    out.writeInt32BE(negative ? minInt32 : maxInt32, 8);
+    out.writeInt32BE(negative ? minInt32 : maxInt32, 12);
+    return;
+  }
+  const part = (unit: string) => Number(new RegExp(`([+-]?\\d+) ${unit}s?`).exec(text)?.[1] ?? 0);
+  const [, sign, hours, minutes, seconds, fraction = ''] =
+    /([+-]?)(\d+):(\d\d):(\d\d)(?:\.(\d+))?/.exec(text) ?? [];
+  const whole = BigInt(hours ?? 0) * 3600n + BigInt(minutes ?? 0) * 60n + BigInt(seconds ?? 0);
+  const micros = whole * 1000000n + BigInt(fraction.padEnd(6, '0'));
+  out.writeBigInt64BE(sign === '-' ? -micros : micros);
+  out.writeInt32BE(part('day'), 8);
+  out.writeInt32BE(part('year') * 12 + part('mon'), 12);
 }
