@@ -16,8 +16,8 @@ export interface SourceType {
   sends: boolean;
   /** Of a domain: what it is over, with the domain's own modifier. */
   base: { oid: number; text: string } | null;
-  /** Of a range: its subtype and multirange; of a multirange: its range's. */
-  subtype: { oid: number; multirange: string } | null;
+  /** Of a range and of its multirange: the subtype, and both their names. */
+  subtype: { oid: number; schema: string; range: string; multirange: string } | null;
   attributes: { name: string; oid: number; text: string }[] | null;
   extension: string | null;
   labels: string[] | null;
@@ -41,8 +41,9 @@ const typesQuery = `
          (select e.oid::int8::text from pg_type e where e.typarray = t.oid) as element, t.typdelim as delimiter,
          t.typsend <> 0 as sends,
          case when t.typtype = 'd' then json_build_object('oid', t.typbasetype::int8, 'text', format_type(t.typbasetype, t.typtypmod)) end as base,
-         (select json_build_object('oid', r.rngsubtype::int8, 'multirange', m.typname)
-            from pg_range r join pg_type m on m.oid = r.rngmultitypid
+         (select json_build_object('oid', r.rngsubtype::int8, 'schema', rn.nspname, 'range', rt.typname, 'multirange', m.typname)
+            from pg_range r join pg_type m on m.oid = r.rngmultitypid join pg_type rt on rt.oid = r.rngtypid
+            join pg_namespace rn on rn.oid = rt.typnamespace
            where t.oid in (r.rngtypid, r.rngmultitypid)) as subtype,
          case when t.typtype = 'c' then
            (select coalesce(json_agg(json_build_object('name', a.attname, 'oid', a.atttypid::int8, 'text', format_type(a.atttypid, a.atttypmod))
@@ -153,10 +154,9 @@ function partsOf(types: SourceTypes, leaf: SourceType): TypeParts {
     return { composite: { schema, name, attributes } };
   }
   if (leaf.subtype && leaf.oid >= firstNormalOid) {
-    const subtype = describeType(types, leaf.subtype.oid, types.get(leaf.subtype.oid)?.text ?? '');
-    return {
-      range: { schema, name, subtype: subtype.base ?? subtype.type, multirange: leaf.subtype.multirange },
-    };
+    const { oid, schema: rangeSchema, range, multirange } = leaf.subtype;
+    const { type, base } = describeType(types, oid, types.get(oid)?.text ?? '');
+    return { range: { schema: rangeSchema, name: range, subtype: base ?? type, multirange } };
   }
   return {};
 }

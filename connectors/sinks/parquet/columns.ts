@@ -162,10 +162,10 @@ export function assignFields(columns: readonly ColumnShape[], earlier: readonly 
 /** The shape's columns with their fields, in the shape's order. */
 export function storedColumns(columns: readonly ColumnShape[], fields: readonly FieldName[]): StoredColumn[] {
   const byName = new Map(fields.map(({ name, field }) => [name, field]));
-  return columns.map(({ name, type, key }) => ({
+  return columns.map(({ name, type, base, key }) => ({
     name,
     field: byName.get(name)!,
-    storage: storageOf(type),
+    storage: storageOf(base ?? type),
     key,
   }));
 }

@@ -54,13 +54,14 @@ const typeName = new RegExp(
 const serial = /^(?:(?:small|big)?serial|serial[248])(?![a-z0-9_$])/;
 
 /**
- * The column's type, checked against the grammar of what format_type prints: a possibly qualified and quoted name
+ * The column's type, without its domains, checked against the grammar of what format_type prints: a possibly qualified and quoted name
  * with modifiers, or one of the SQL standard's spellings of several words, and array brackets.
  *
  * @throws TidemarkError TM405 naming table and column.
  */
 export function typeText(table: TableId, column: ColumnShape): string {
-  if (!typeName.test(column.type) || serial.test(column.type)) {
+  const type = column.base ?? column.type;
+  if (!typeName.test(type) || serial.test(type)) {
     throw new TidemarkError(
       'TM405',
       `${table.schema}.${table.name}: the type of column ${JSON.stringify(column.name)} is not a type name`,
@@ -70,7 +71,7 @@ export function typeText(table: TableId, column: ColumnShape): string {
       },
     );
   }
-  return column.type;
+  return type;
 }
 
 /** Schema of a qualified type name, unquoted; null for the types of pg_catalog. */
@@ -103,6 +104,7 @@ const canonicalTypes = new Set([
  * (0 = -0), char(n) or citext: a Window may then delete one text of a key and upsert another of the same value.
  */
 export function hasCanonicalText(column: ColumnShape): boolean {
-  if (column.enum) return !column.type.endsWith(']');
-  return canonicalTypes.has(column.type.replace(/\([0-9]+\)/, ''));
+  const type = column.base ?? column.type;
+  if (column.enum) return !type.endsWith(']');
+  return canonicalTypes.has(type.replace(/\([0-9]+\)/, ''));
 }

@@ -170,7 +170,7 @@ function keySchemas(tables: readonly MergeTable[]): string[] {
   for (const { shape } of tables) {
     for (const i of shape.keyColumns) {
       const column = shape.columns[i]!;
-      const schema = column.enum || hasCanonicalText(column) ? null : typeSchema(column.type);
+      const schema = column.enum || hasCanonicalText(column) ? null : typeSchema(column.base ?? column.type);
       if (schema !== null) schemas.add(schema);
     }
   }

@@ -8,6 +8,7 @@ import type { Session } from './client.ts';
 import { asSinkFailure } from './failures.ts';
 import { lockDefinitions } from './progress.ts';
 import { quoteName, quoteTable, quoteText, typeText } from './quote.ts';
+import { ensureTypes, enumsOf } from './types.ts';
 
 interface ExistingColumn {
   name: string;
@@ -36,7 +37,12 @@ export interface TablesOwner {
 /** What identifies a shape here: a table is looked at again when this changes. */
 export function shapeFingerprint(shape: TableShape): string {
   return JSON.stringify([
-    shape.columns.map(({ name, type, enum: e }) => [name, type, e?.labels]),
+    shape.columns.map(({ name, type, base, enum: e, composite }) => [
+      name,
+      base ?? type,
+      e?.labels,
+      composite,
+    ]),
     shape.keyColumns,
   ]);
 }
@@ -53,6 +59,7 @@ export async function ensureTables(
   // Looked at behind the lock: another sink may be making the same schema or type.
   await session.run(lockDefinitions);
   await ensureEnums(session, shapes, owner);
+  await ensureTypes(session, shapes);
   const existing = await readTables(session, shapes);
   const schemas = new Set<string>();
   const statements: string[] = [];
@@ -222,7 +229,7 @@ async function ensureEnums(
 ): Promise<void> {
   const wanted = new Map<string, { type: EnumType; shape: TableShape }>();
   for (const shape of shapes) {
-    for (const { enum: type } of shape.columns) if (type) wanted.set(quoteTable(type), { type, shape });
+    for (const type of enumsOf(shape)) wanted.set(quoteTable(type), { type, shape });
   }
   if (wanted.size === 0) return;
   const list = [...wanted.values()];

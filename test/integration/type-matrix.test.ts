@@ -1,0 +1,175 @@
+/**
+ * Values survive (invariant 9), end to end: edge values of every type from a real slot, read as binary and as text,
+ * through Kafka to every destination, compared with what Postgres itself says. A further way into Kafka is one more
+ * line in `ways`.
+ */
+import pg, { type Client } from 'pg';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { type TypeCase, typeCases, typesSetup } from '../fixtures/pgoutput/values.ts';
+import { FaultStack, type Pipeline } from '../fixtures/pipeline.ts';
+import { textRows } from '../fixtures/postgres.ts';
+
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
+
+let stack: FaultStack;
+beforeAll(async () => {
+  stack = await FaultStack.start('type-matrix');
+});
+afterAll(async () => {
+  await stack?.stop();
+});
+
+/** How values come from the source into Kafka. */
+const ways = [
+  { way: 'pgoutput binary', values: 'binary' },
+  { way: 'pgoutput text', values: 'text' },
+] as const;
+
+/** The sample application has the schema app for itself. */
+const renamed = (text: string) => text.replace(/\bapp\b/g, 'kinds');
+
+const kinds: TypeCase[] = typeCases.map(({ type, edges, random }) => ({
+  type: renamed(type),
+  // Of the long lists of numbers, the codecs' own test takes every one.
+  edges: edges.slice(0, 30),
+  random,
+}));
+const scalars = kinds.filter(({ type }) => !type.endsWith('[]'));
+const arrays = kinds.filter(({ type }) => type.endsWith('[]'));
+
+/** Another way of writing everything: none of it may reach a value. */
+const foreignSettings = [
+  ['datestyle', 'German'],
+  ['intervalstyle', 'iso_8601'],
+  ['timezone', 'Asia/Kolkata'],
+  ['bytea_output', 'escape'],
+  ['extra_float_digits', '-3'],
+] as const;
+
+async function inDatabase(pipeline: Pipeline, part: string, work: (client: Client) => Promise<void>) {
+  const url = new URL(pipeline.stack.environment.TIDEMARK_SOURCE_URL!);
+  url.pathname = `/${pipeline.databaseName(part)}`;
+  const client = new pg.Client({ connectionString: url.href });
+  await client.connect();
+  try {
+    await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+async function prepare(pipeline: Pipeline): Promise<void> {
+  for (const part of ['app', 'replica']) {
+    await inDatabase(pipeline, part, async (client) => {
+      for (const [name, value] of foreignSettings) {
+        await client.query(
+          `alter database ${pg.escapeIdentifier(pipeline.databaseName(part))} set ${name} = ${pg.escapeLiteral(value)}`,
+        );
+      }
+    });
+  }
+  await pipeline.reconnect();
+  await pipeline.source.query(`set datestyle = 'ISO'; set timezone = 'UTC'; ${renamed(typesSetup)}`);
+  // What the replica cannot make itself.
+  await inDatabase(pipeline, 'replica', async (client) => {
+    await client.query(
+      `create schema kinds; create extension citext schema kinds; create extension hstore schema kinds; create extension ltree schema kinds`,
+    );
+  });
+}
+
+/** A table with a column per type: row by row, the types' edges. */
+async function createWide(source: Client, name: string, of: readonly TypeCase[], keyed: boolean) {
+  const columns = of.map(({ type }, i) => `c${i} ${type}`);
+  await source.query(
+    `create table app.${name} (id int ${keyed ? 'primary key' : ''}, ${columns.join(', ')}); ${keyed ? '' : `alter table app.${name} replica identity full`}`,
+  );
+}
+
+async function fillWide(source: Client, name: string, of: readonly TypeCase[]): Promise<void> {
+  const rows = Math.max(...of.map(({ edges }) => edges.length));
+  for (let row = 0; row <= rows; row++) {
+    const values = of.map(({ edges }) => edges[row] ?? null);
+    const cells = of.map(({ type }, i) => `$${i + 1}::${type}`);
+    await source.query(`insert into app.${name} values (${row}, ${cells.join(', ')})`, values);
+  }
+  // Every value once more, in another row and as an old image.
+  await source.query(`update app.${name} set id = id + 1000 where id % 3 = 0`);
+  const swapped = of.map((_, i) => `c${i} = other.c${i}`);
+  await source.query(
+    `update app.${name} t set ${swapped.join(', ')} from app.${name} other where other.id = t.id + 1 and t.id % 3 = 1`,
+  );
+  await source.query(`delete from app.${name} where id % 7 = 2`);
+}
+
+/** One table per type that can be a key. @returns the types */
+async function createKeys(source: Client): Promise<{ table: string; of: TypeCase }[]> {
+  const made: { table: string; of: TypeCase }[] = [];
+  for (const [i, of] of scalars
+    .concat(arrays.filter(({ type }) => /^(text|integer|date)\[\]$/.test(type)))
+    .entries()) {
+    const table = `key_${i}`;
+    try {
+      await source.query(`create table app.${table} (k ${of.type} primary key, v int)`);
+    } catch (error) {
+      // 42704: no operator class, so no key.
+      expect((error as { code?: string }).code, of.type).toBe('42704');
+      continue;
+    }
+    made.push({ table, of });
+  }
+  return made;
+}
+
+async function fillKeys(source: Client, keys: readonly { table: string; of: TypeCase }[]): Promise<void> {
+  for (const { table, of } of keys) {
+    const insert = `insert into app.${table} select v::${of.type}, i from unnest($1::text[]) with ordinality as u (v, i) on conflict do nothing`;
+    await source.query(insert, [of.edges]);
+    await source.query(`update app.${table} set v = v + 100 where v % 2 = 0`);
+    await source.query(`delete from app.${table} where v % 5 = 4`);
+  }
+}
+
+/** The replica's rows are the source's, text by text, without Tidemark in between. */
+async function expectSameRows(pipeline: Pipeline, tables: readonly string[]): Promise<void> {
+  const settings = `set datestyle = 'ISO'; set timezone = 'UTC'; set intervalstyle = 'postgres'; set bytea_output = 'hex'; set extra_float_digits = 1; set search_path = ''`;
+  const rowsOf = async (client: Client, table: string) =>
+    (await textRows(client, `select * from app.${table}`)).map((row) => JSON.stringify(row)).sort();
+  await inDatabase(pipeline, 'app', async (source) => {
+    await source.query(settings);
+    await inDatabase(pipeline, 'replica', async (replica) => {
+      await replica.query(settings);
+      for (const table of tables) {
+        expect(await rowsOf(replica, table), table).toEqual(await rowsOf(source, table));
+      }
+    });
+  });
+}
+
+describe.each(ways)('every type, $way', ({ values }) => {
+  test('reaches every destination as Postgres prints it', () =>
+    stack.run(
+      `types-${values}`,
+      { config: { 'source.values': values, 'kafka.topic.partitions': '1' } },
+      async (pipeline) => {
+        await prepare(pipeline);
+        const { source } = pipeline;
+        await createWide(source, 'scalars', scalars, true);
+        await createWide(source, 'arrays', arrays, true);
+        await createWide(source, 'keyless', scalars, false);
+        const keys = await createKeys(source);
+        expect(keys.length).toBeGreaterThan(50);
+        const reader = pipeline.replicate();
+        const delivery = pipeline.deliver();
+        await pipeline.streaming(reader);
+        await fillWide(source, 'scalars', scalars);
+        await fillWide(source, 'arrays', arrays);
+        await fillWide(source, 'keyless', scalars);
+        await fillKeys(source, keys);
+        for (const destination of pipeline.destinations) await pipeline.verify(destination);
+        const tables = ['scalars', 'arrays', 'keyless', ...keys.map(({ table }) => table)];
+        if (pipeline.destinations.includes('replica')) await expectSameRows(pipeline, tables);
+        await Promise.all([reader.stop(), delivery.stop()]);
+      },
+    ));
+});
