@@ -16,7 +16,6 @@ const names = process.argv.slice(2).length > 0 ? process.argv.slice(2) : Object.
 // The stack's children do not keep the process alive by themselves.
 setInterval(() => {}, 1000);
 const results = new URL('../../.tidemark/bench/', import.meta.url);
-await mkdir(results, { recursive: true });
 for (const name of names) {
   const bench = benches[name];
   if (!bench) {
@@ -26,6 +25,7 @@ for (const name of names) {
   const result = await bench();
   console.table(result.rows);
   process.stdout.write(`${result.note}\n`);
+  await mkdir(results, { recursive: true });
   await writeFile(
     new URL(`${name}.json`, results),
     `${JSON.stringify({ ...result, at: new Date().toISOString() }, null, 2)}\n`,

@@ -14,7 +14,7 @@ const elsewhere: [RegExp, string][] = [
   [/^npm run bench/, 'test/bench/run.ts'],
   [/^npm run stack/, 'test/integration/stack.test.ts'],
   [/^eval "\$\(npm run/, 'test/integration/stack.test.ts'],
-  [/^docker compose/, 'test/integration/stack.test.ts'],
+  [/^docker compose/, 'test/unit/compose-file.test.ts'],
   [/^(npm run docs|TIDEMARK_WRITE_DOCS=1 )/, 'test/unit/config-reference.test.ts'],
   [/^(apt-get|brew|cp|export|rm|curl|duckdb|psql) /, 'the system, not Tidemark'],
   [/^npx tidemark run/, 'test/faults'],
