@@ -10,9 +10,29 @@ import type { AvroSchema, Codec } from './types/codec.ts';
 interface ShapeAttribute {
   schema: string;
   name: string;
-  columns: { name: string; type: string; key?: true; enum?: EnumType }[];
+  columns: {
+    name: string;
+    type: string;
+    key?: true;
+    enum?: EnumType;
+    /** A key column that older versions had as nullable: its field stays so, or they could not be read. */
+    nullable?: true;
+    number?: number;
+    missing?: string;
+  }[];
   key: string[];
   tenant: string | null;
+  oid?: number;
+  /** Tells two versions of the same shape apart (a column renamed and renamed back). */
+  version?: number;
+  /** Counts the changes that older readers cannot follow. */
+  major?: number;
+}
+
+/** Which version of a subject a schema is, beside its shape. */
+export interface SchemaVersion {
+  version: number;
+  major: number;
 }
 
 /** Characters that Avro does not allow in a name become `_`; a leading digit gets one in front, nothing becomes one. */
@@ -41,7 +61,7 @@ export function columnCodecs(shape: TableShape): Codec[] {
  * @returns the schema text of `<topic>-value`
  * @throws TidemarkError TM208 for a type without a codec, or column names that Avro cannot tell apart
  */
-export function valueSchema(shape: TableShape, topic: string): string {
+export function valueSchema(shape: TableShape, topic: string, versions?: SchemaVersion): string {
   const namespace = avroNamespace(topic);
   const value = {
     type: 'record',
@@ -52,14 +72,19 @@ export function valueSchema(shape: TableShape, topic: string): string {
   const attribute: ShapeAttribute = {
     schema: shape.schema,
     name: shape.name,
-    columns: shape.columns.map(({ name, type, key, enum: labels }) => ({
+    columns: shape.columns.map(({ name, type, key, enum: labels, nullable, number, missing }) => ({
       name,
       type,
       ...(key ? { key: true as const } : {}),
       ...(labels ? { enum: labels } : {}),
+      ...(key && nullable ? { nullable: true as const } : {}),
+      ...(number === undefined ? {} : { number }),
+      ...(missing === undefined ? {} : { missing }),
     })),
     key: shape.keyColumns.map((i) => shape.columns[i]!.name),
     tenant: shape.tenantColumn === null ? null : shape.columns[shape.tenantColumn]!.name,
+    ...(shape.oid === undefined ? {} : { oid: shape.oid }),
+    ...versions,
   };
   return JSON.stringify({
     type: 'record',
@@ -192,12 +217,14 @@ export function shapeOfSchema(schemaJson: string): TableShape {
       'a value schema carries no tidemark attribute: another program wrote to the topic',
     );
   const columns = attribute.columns.map(
-    ({ name, type, key, enum: labels }): ColumnShape => ({
+    ({ name, type, key, enum: labels, nullable, number, missing }): ColumnShape => ({
       name,
       type,
       ...(labels ? { enum: labels } : {}),
       key: key === true,
-      nullable: key !== true,
+      nullable: key !== true || nullable === true,
+      ...(number === undefined ? {} : { number }),
+      ...(missing === undefined ? {} : { missing }),
     }),
   );
   const indexOf = (name: string) => columns.findIndex((column) => column.name === name);
@@ -207,7 +234,14 @@ export function shapeOfSchema(schemaJson: string): TableShape {
     columns,
     keyColumns: attribute.key.map(indexOf),
     tenantColumn: attribute.tenant === null ? null : indexOf(attribute.tenant),
+    ...(attribute.oid === undefined ? {} : { oid: attribute.oid }),
   };
+}
+
+/** Schemas from before there were versions are version 1. */
+export function versionOfSchema(schemaJson: string): SchemaVersion {
+  const { version = 1, major = 1 } = (JSON.parse(schemaJson) as { tidemark?: ShapeAttribute }).tidemark ?? {};
+  return { version, major };
 }
 
 /**
