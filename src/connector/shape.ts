@@ -57,6 +57,13 @@ export interface ColumnShape extends TypeParts {
   key: boolean;
   /** False only where the column is part of the key. */
   nullable: boolean;
+  /**
+   * The column's number in its table (pg_attribute.attnum), which no other column of that table ever gets: what tells
+   * a rename from a drop and an add. Absent where the source's catalogue could not say.
+   */
+  number?: number;
+  /** What rows from before the column have in it (ADD COLUMN … DEFAULT writes no row); absent: NULL. */
+  missing?: string;
 }
 
 export interface TableShape extends TableId {
@@ -65,6 +72,8 @@ export interface TableShape extends TableId {
   keyColumns: number[];
   /** Index of the tenant column, where the table has one in its replica identity. */
   tenantColumn: number | null;
+  /** pg_class.oid, where known: a table that was dropped and made anew under its name has another. */
+  oid?: number;
 }
 
 /** `schema.name`, the way units, metrics and the ledger name a table. */

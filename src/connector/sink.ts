@@ -91,10 +91,15 @@ interface WindowBase {
 }
 
 export interface MergeWindow extends WindowBase {
+  /**
+   * A table whose shape changed within the Window stands here once for each shape, in order. The destination's table
+   * is brought to a shape, its rows included, when that one's turn comes: after the merge of the one before.
+   */
   tables: MergeTable[];
 }
 
 export interface AppendWindow extends WindowBase {
+  /** As MergeWindow.tables. */
   tables: AppendTable[];
 }
 

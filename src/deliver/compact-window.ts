@@ -6,15 +6,14 @@ import { batchBytes, rowStates } from './row-states.ts';
 import type { Range, TopicContent } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
 
-/** @param content what the store holds of the range, from `UnitStore.content` */
+/** @param content what the store holds of the Window, from `UnitStore.content` */
 export async function mergeTables(
   store: UnitStore,
-  range: Range,
   content: readonly TopicContent[],
   schemas: RowSchemas,
 ): Promise<MergeTable[]> {
   return Promise.all(
-    content.map(async ({ topic, truncatedAt, schemaId, borrows }): Promise<MergeTable> => {
+    content.map(async ({ topic, range, truncatedAt, schemaId, borrows }): Promise<MergeTable> => {
       const reader = await schemas.reader(schemaId);
       const keyless = reader.shape.keyColumns.length === 0;
       // What came before the last truncate is gone.
@@ -31,12 +30,11 @@ export async function mergeTables(
 
 export async function appendTables(
   store: UnitStore,
-  range: Range,
   content: readonly TopicContent[],
   schemas: RowSchemas,
 ): Promise<AppendTable[]> {
   return Promise.all(
-    content.map(async ({ topic, schemaId }): Promise<AppendTable> => {
+    content.map(async ({ topic, range, schemaId }): Promise<AppendTable> => {
       const reader = await schemas.reader(schemaId);
       return { shape: reader.shape, events: () => rowEvents(store, range, topic, reader) };
     }),
@@ -52,7 +50,6 @@ async function* rowEvents(
   const keyless = reader.shape.keyColumns.length === 0;
   let truncatedAt: string | null = null;
   for await (const changes of store.read(range, topic, 'position')) {
-    await reader.prepare(changes);
     let events: RowEvent[] = [];
     let bytes = 0;
     for (const change of changes) {

@@ -50,7 +50,6 @@ export async function* rowCounts(
       if (columns[0]!.length === chunkRows) flush();
     };
     for await (const changes of store.read(range, topic, 'position')) {
-      await reader.prepare(changes);
       for (const change of changes) {
         if (change.truncate) continue;
         const shaped = reader.read(change);

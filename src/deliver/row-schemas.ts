@@ -1,4 +1,4 @@
-/** Decoders by schema id, and rows of an older shape brought into the Window's shape. */
+/** Decoders by schema id, and the rows that they read. A reader is for one schema: a Window is read in parts of one each. */
 import type { TableShape } from '../connector/shape.ts';
 import type { Cell, PartialRow, Row } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
@@ -30,32 +30,19 @@ export class RowSchemas {
     this.#source = source;
   }
 
-  async shapeOf(schemaId: number): Promise<TableShape> {
-    await this.#load(schemaId);
-    return this.#schemas.get(schemaId)!.decoder.shape;
-  }
-
   /** A reader of rows in the shape that `schemaId` has. */
   async reader(schemaId: number): Promise<RowReader> {
-    return new RowReader(
-      await this.shapeOf(schemaId),
-      schemaId,
-      (id) => this.#schemas.get(id),
-      (id) => this.#load(id),
-    );
-  }
-
-  async #load(schemaId: number): Promise<void> {
-    if (this.#schemas.has(schemaId)) return;
-    const schema = await this.#source.schemaById(schemaId);
-    this.#schemas.set(schemaId, {
-      decoder: compileEnvelopeDecoder(schema),
-      keyDecoder: compileKeyDecoder(schema),
-    });
+    let found = this.#schemas.get(schemaId);
+    if (!found) {
+      const schema = await this.#source.schemaById(schemaId);
+      found = { decoder: compileEnvelopeDecoder(schema), keyDecoder: compileKeyDecoder(schema) };
+      this.#schemas.set(schemaId, found);
+    }
+    return new RowReader(schemaId, found);
   }
 }
 
-/** A Change's row as the Window's shape has it. */
+/** A Change's row. */
 export interface ShapedChange {
   op: DecodedChange['op'];
   commitTimeUs: bigint;
@@ -69,64 +56,42 @@ const keyHeader = Buffer.alloc(5);
 export class RowReader {
   readonly shape: TableShape;
   readonly #schemaId: number;
-  readonly #schema: (id: number) => RowSchema | undefined;
-  readonly #load: (id: number) => Promise<void>;
-  /** Schema id to, per column of the shape, its index there or −1. */
-  readonly #mappings = new Map<number, number[]>();
+  readonly #decoder: EnvelopeDecoder;
+  readonly #keyDecoder: (key: Buffer) => Cell[];
 
-  constructor(
-    shape: TableShape,
-    schemaId: number,
-    schema: (id: number) => RowSchema | undefined,
-    load: (id: number) => Promise<void>,
-  ) {
-    this.shape = shape;
+  constructor(schemaId: number, { decoder, keyDecoder }: RowSchema) {
+    this.shape = decoder.shape;
     this.#schemaId = schemaId;
-    this.#schema = schema;
-    this.#load = load;
-  }
-
-  /** Fetches the schemas of a batch, so that the rest runs without waiting. */
-  async prepare(changes: readonly Pick<StoredChange, 'schemaId'>[]): Promise<void> {
-    for (const { schemaId } of changes) if (!this.#schema(schemaId)) await this.#load(schemaId);
+    this.#decoder = decoder;
+    this.#keyDecoder = keyDecoder;
   }
 
   read(change: StoredChange): ShapedChange {
-    const { decoder } = this.#schemaOf(change);
+    this.#expect(change);
     const { value, unchanged, exact } = change.load();
-    const { op, before, after, commitTimeUs } = decoder.decode(value);
+    const { op, before, after, commitTimeUs } = this.#decoder.decode(value);
     // The headers speak of the row that the Change is about: of a delete that is the old one.
     const exactBefore =
-      before && op === 'd' ? (applyHeaders(before, decoder.shape, null, exact) as Row) : before;
-    const partial = after && applyHeaders(after, decoder.shape, unchanged, exact);
+      before && op === 'd' ? (applyHeaders(before, this.shape, null, exact) as Row) : before;
     return {
       op,
       commitTimeUs,
-      before: exactBefore && (this.#reshape(exactBefore, change.schemaId, decoder.shape) as Row),
-      after: partial && this.#reshape(partial, change.schemaId, decoder.shape),
+      before: exactBefore,
+      after: after && applyHeaders(after, this.shape, unchanged, exact),
     };
   }
 
   /** @param key without registry header, of a record with the Change's schema */
   readKey(key: Buffer, change: Pick<StoredChange, 'schemaId'>): Cell[] {
-    return this.#schemaOf(change).keyDecoder(Buffer.concat([keyHeader, key]));
+    this.#expect(change);
+    return this.#keyDecoder(Buffer.concat([keyHeader, key]));
   }
 
-  #schemaOf({ schemaId }: Pick<StoredChange, 'schemaId'>): RowSchema {
-    const schema = this.#schema(schemaId);
-    if (!schema) throw new TidemarkError('TM901', `schema ${schemaId} was not prepared`);
-    return schema;
-  }
-
-  /** Columns by name. One that the older shape lacks is null: its default never was in the stream. */
-  #reshape(row: PartialRow, schemaId: number, shape: TableShape): PartialRow {
-    if (schemaId === this.#schemaId) return row;
-    let mapping = this.#mappings.get(schemaId);
-    if (!mapping) {
-      const index = new Map(shape.columns.map(({ name }, i) => [name, i]));
-      mapping = this.shape.columns.map(({ name }) => index.get(name) ?? -1);
-      this.#mappings.set(schemaId, mapping);
-    }
-    return mapping.map((i) => (i < 0 ? null : row[i]));
+  #expect({ schemaId }: Pick<StoredChange, 'schemaId'>): void {
+    if (schemaId !== this.#schemaId)
+      throw new TidemarkError(
+        'TM901',
+        `a Change of schema ${schemaId} stands among those of ${this.#schemaId}`,
+      );
   }
 }

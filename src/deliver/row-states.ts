@@ -33,7 +33,6 @@ export async function* rowStates(
   try {
     let state: KeyState | null = null;
     for await (const changes of store.read(range, topic, 'key')) {
-      await reader.prepare(changes);
       let states: RowState[] = [];
       let bytes = 0;
       for (const change of changes) {
@@ -166,7 +165,6 @@ class Lineage {
       if (done) return null;
       this.#batch = value;
       this.#next = 0;
-      await this.#reader.prepare(value.flatMap(({ change }) => change ?? []));
     }
     return this.#batch[this.#next]!;
   }

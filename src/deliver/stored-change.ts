@@ -54,13 +54,15 @@ export interface Range {
   to: Position;
 }
 
-/** What a Window holds of one topic. */
+/** What a Window holds of one topic between two changes of its schema: all of it, nearly always. */
 export interface TopicContent {
   topic: number;
+  /** The part of the Window, by Position. */
+  range: Range;
   changes: number;
   /** Position of the last truncate, or null. */
   truncatedAt: Position | null;
-  /** Schema of the last Change. */
+  /** Schema of every Change. */
   schemaId: number;
   /** Some create half of a key change leaves columns unchanged: old keys must be looked up. */
   borrows: boolean;

@@ -36,6 +36,13 @@ export interface StoreAccess {
 /** DuckDB's part of a row, beside the keys. */
 const rowOverheadBytes = 120;
 const chunkRows = 2048;
+/** Rows with the number of their part: one more at every change of the topic's schema, in Position order. */
+function schemaParts(source: string): string {
+  return `(select *, sum(step) over (partition by topic order by position range unbounded preceding) as part
+    from (select *, case when schema_id <> lag(schema_id) over (partition by topic order by position) then 1 else 0 end as step
+      from ${source}))`;
+}
+
 /** A table is written anew when at least this many rows, and more than half of it, are behind the mark. */
 const rewriteRows = 50_000;
 
@@ -109,23 +116,41 @@ export class UnitStore {
     this.#appends.push({ last, rows: changes.length });
   }
 
-  /** Counts per topic; empty when the range holds nothing. */
+  /**
+   * Per topic, in order, the parts of the range in which its schema is one and the same; empty when the range holds
+   * nothing. A change of shape takes effect for all rows at once, so what comes before and after it is merged apart.
+   */
   async content(range: Range): Promise<TopicContent[]> {
     const source = this.#source(range);
     if (!source) return [];
     const connection = await this.#access.connect();
     try {
+      const several = await connection.run(
+        `select count(*)::integer from (select topic from ${source} group by topic having min(schema_id) <> max(schema_id))`,
+      );
+      const one = ((await several.getRows())[0]![0] as number) === 0;
+      const parts = one ? `(select *, 0 as part from ${source})` : schemaParts(source);
       const result = await connection.run(`
-        select topic, count(*)::integer, max(position) filter (where truncate), arg_max(schema_id, position),
-          coalesce(bool_or(old_key is not null and partial), false)
-        from ${source} group by topic order by topic`);
-      return (await result.getRows()).map(([topic, changes, truncatedAt, schemaId, borrows]) => ({
-        topic: topic as number,
-        changes: changes as number,
-        truncatedAt: truncatedAt as Position | null,
-        schemaId: schemaId as number,
-        borrows: borrows as boolean,
-      }));
+        select topic, count(*)::integer, max(position) filter (where truncate), any_value(schema_id),
+          coalesce(bool_or(old_key is not null and partial), false), max(position)
+        from ${parts} group by topic, part order by topic, part`);
+      const contents: TopicContent[] = [];
+      for (const [topic, changes, truncatedAt, schemaId, borrows, last] of await result.getRows()) {
+        const before = contents.at(-1);
+        const follows = before?.topic === topic;
+        // Up to the last Change of each part; the last part goes to the end.
+        if (!follows && before) before.range.to = range.to;
+        contents.push({
+          topic: topic as number,
+          range: { from: follows ? before!.range.to : range.from, to: last as Position },
+          changes: changes as number,
+          truncatedAt: truncatedAt as Position | null,
+          schemaId: schemaId as number,
+          borrows: borrows as boolean,
+        });
+      }
+      if (contents.length > 0) contents.at(-1)!.range.to = range.to;
+      return contents;
     } catch (error) {
       throw storeError(error);
     } finally {

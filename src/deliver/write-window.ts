@@ -58,7 +58,7 @@ export async function writeWindow(
     commitTimeUs: open.commitTimeUs,
   };
   if (sink.mode === 'merge') {
-    const window: MergeWindow = { ...base, tables: await mergeTables(store, open, content, schemas) };
+    const window: MergeWindow = { ...base, tables: await mergeTables(store, content, schemas) };
     for (const table of window.tables) {
       const { states, counts } = table;
       table.states = () => whileOwned(states(), unit, gone);
@@ -66,7 +66,7 @@ export async function writeWindow(
     }
     return sink.mergeWindow(window);
   }
-  const window: AppendWindow = { ...base, tables: await appendTables(store, open, content, schemas) };
+  const window: AppendWindow = { ...base, tables: await appendTables(store, content, schemas) };
   for (const table of window.tables) {
     const { events } = table;
     table.events = () => whileOwned(events(), unit, gone);

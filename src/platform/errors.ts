@@ -83,6 +83,13 @@ export const errorCatalogue = {
     remedy:
       'Nothing: the reader starts over from Progress and reads values as text. `tidemark check` names the columns.',
   },
+  TM231: {
+    retry: 'data',
+    meaning:
+      "The shape of a table changed in a way that older readers of its topic cannot follow, or whose effect on existing rows the stream does not tell, and the table's on.incompatible.change is park. The table is parked.",
+    remedy:
+      'Its raw changes are kept in the parked topic; everything else goes on. To let such changes through from now on, set on.incompatible.change: evolve for the table. docs/operate.md says how a parked table comes back.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

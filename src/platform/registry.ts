@@ -6,7 +6,7 @@ import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-sc
 import { TidemarkError } from './errors.ts';
 import type { Logger } from './log.ts';
 import { errorFields } from './log.ts';
-import type { RegistryConfig } from './resolved-config.ts';
+import type { Compatibility, RegistryConfig } from './resolved-config.ts';
 
 interface RegistryAnswer {
   status: number;
@@ -77,17 +77,73 @@ export class RegistryClient {
     });
   }
 
+  /** All versions of a subject, oldest first. Waits while the registry is down. */
+  async versions(subject: string): Promise<LatestSchema[]> {
+    const path = `/subjects/${encodeURIComponent(subject)}/versions`;
+    const read = async (what: string, at: string): Promise<unknown> => {
+      const { status, body } = await this.#request('GET', at);
+      if (status === 404) return null;
+      if (status !== 200)
+        throw new TidemarkError('TM305', `the registry answered ${status} for ${what} of subject ${subject}`);
+      return JSON.parse(body);
+    };
+    return this.#waiting('read a subject', async () => {
+      const numbers = ((await read('the versions', path)) ?? []) as number[];
+      const found: LatestSchema[] = [];
+      for (const number of numbers.sort((a, b) => a - b)) {
+        const version = (await read(`version ${number}`, `${path}/${number}`)) as LatestSchema | null;
+        // One that was deleted meanwhile.
+        if (version) found.push({ id: version.id, version: version.version, schema: version.schema });
+      }
+      return found;
+    });
+  }
+
+  /** A subject's own compatibility, or null where it has none. Waits while the registry is down. */
+  compatibilityOf(subject: string): Promise<string | null> {
+    return this.#waiting('read the compatibility of a subject', async () => {
+      const { status, body } = await this.#request('GET', `/config/${encodeURIComponent(subject)}`);
+      if (status === 404) return null;
+      if (status === 200) return (JSON.parse(body) as { compatibilityLevel: string }).compatibilityLevel;
+      throw new TidemarkError('TM305', `the registry answered ${status} for the settings of ${subject}`);
+    });
+  }
+
+  /** Sets a subject's compatibility, by the registry's own name for it. Waits while the registry is down. */
+  setCompatibility(subject: string, compatibility: Compatibility): Promise<void> {
+    return this.#waiting('set the compatibility of a subject', async () => {
+      const path = `/config/${encodeURIComponent(subject)}`;
+      const { status } = await this.#request('PUT', path, JSON.stringify({ compatibility }));
+      if (status === 200) return;
+      throw new TidemarkError(
+        'TM305',
+        `the registry answered ${status} when ${subject} was to be ${compatibility}`,
+      );
+    });
+  }
+
+  /** Whether the registry itself finds the schema compatible with the subject's versions. */
+  isCompatible(subject: string, schema: string): Promise<boolean> {
+    return this.#waiting('ask for compatibility', async () => {
+      const path = `/compatibility/subjects/${encodeURIComponent(subject)}/versions/latest`;
+      const { status, body } = await this.#request('POST', path, JSON.stringify({ schema }));
+      if (status === 404) return true;
+      if (status === 200) return (JSON.parse(body) as { is_compatible: boolean }).is_compatible;
+      throw new TidemarkError('TM305', `the registry answered ${status} when asked about subject ${subject}`);
+    });
+  }
+
   /**
-   * Registers under a subject whose compatibility is BACKWARD; the same text again gives the same id.
+   * Registers under a subject, whose compatibility is set when it is made; the same text again gives the same id.
    * @returns the schema's id
    * @throws TidemarkError TM305 when the registry refuses it
    */
-  register(subject: string, schema: string): Promise<number> {
+  register(subject: string, schema: string, compatibility: Compatibility = 'BACKWARD'): Promise<number> {
     return this.#waiting('register a schema', async () => {
       try {
         const { id } = await this.#library.register(
           { type: SchemaType.AVRO, schema },
-          { subject, compatibility: COMPATIBILITY.BACKWARD },
+          { subject, compatibility: COMPATIBILITY[compatibility] },
         );
         return id;
       } catch (error) {
@@ -145,7 +201,7 @@ export class RegistryClient {
     }
   }
 
-  #request(method: 'GET' | 'DELETE', path: string): Promise<RegistryAnswer> {
+  #request(method: 'GET' | 'DELETE' | 'PUT' | 'POST', path: string, body?: string): Promise<RegistryAnswer> {
     const url = new URL(`${this.#config.url.replace(/\/$/, '')}${path}`);
     const { username, password } = this.#config;
     const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -156,7 +212,10 @@ export class RegistryClient {
           method,
           agent: this.#agent,
           timeout: 10000,
-          headers: { accept: 'application/vnd.schemaregistry.v1+json, application/json' },
+          headers: {
+            accept: 'application/vnd.schemaregistry.v1+json, application/json',
+            ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          },
           ...(username === null ? {} : { auth: `${username}:${password ?? ''}` }),
         },
         (response) => {
@@ -174,7 +233,7 @@ export class RegistryClient {
       outgoing.on('error', (error) =>
         reject(new TidemarkError('TM304', 'the registry does not answer', { cause: error })),
       );
-      outgoing.end();
+      outgoing.end(body);
     });
   }
 }

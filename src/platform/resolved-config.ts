@@ -18,6 +18,19 @@ export interface PostgresEndpoint {
 
 export type ColumnPolicy = 'keep' | 'drop';
 
+/** How versions of a subject must fit together, by the Schema Registry's own names. */
+export type Compatibility =
+  | 'NONE'
+  | 'BACKWARD'
+  | 'BACKWARD_TRANSITIVE'
+  | 'FORWARD'
+  | 'FORWARD_TRANSITIVE'
+  | 'FULL'
+  | 'FULL_TRANSITIVE';
+
+/** What becomes of a table whose change of shape breaks its subject's compatibility. */
+export type IncompatibleChange = 'park' | 'evolve';
+
 export interface TableRule {
   /** `schema.table`, or `schema.*`. */
   pattern: string;
@@ -25,6 +38,8 @@ export interface TableRule {
   tenantColumn: string | null | undefined;
   /** Explicit choices, by column name. */
   columns: Record<string, ColumnPolicy>;
+  /** `on.incompatible.change`; absent: park. */
+  onIncompatibleChange?: IncompatibleChange;
 }
 
 export interface SourceConfig {
@@ -70,6 +85,8 @@ export interface RegistryConfig {
   username: string | null;
   password: string | null;
   tls: ResolvedTls;
+  /** Of the change topics' subjects; absent: BACKWARD. */
+  compatibility?: Compatibility;
 }
 
 export interface DeliverConfig {

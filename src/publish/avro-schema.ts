@@ -10,10 +10,27 @@ import type { AvroSchema, Codec } from './types/codec.ts';
 interface ShapeAttribute {
   schema: string;
   name: string;
-  columns: ({ name: string; field?: string; key?: true } & Pick<ColumnShape, 'type' | 'base' | 'form'> &
+  columns: ({
+    name: string;
+    field?: string;
+    key?: true;
+    /** A key column that older versions had as nullable: its field stays so, or they could not be read. */
+    nullable?: true;
+  } & Pick<ColumnShape, 'type' | 'base' | 'form' | 'number' | 'missing'> &
     TypeParts)[];
   key: string[];
   tenant: string | null;
+  oid?: number;
+  /** Tells two versions of the same shape apart (a column renamed and renamed back). */
+  version?: number;
+  /** Counts the changes that older readers cannot follow. */
+  major?: number;
+}
+
+/** Which version of a subject a schema is, beside its shape. */
+export interface SchemaVersion {
+  version: number;
+  major: number;
 }
 
 /** Characters that Avro does not allow in a name become `_`; a leading digit gets one in front, nothing becomes one. */
@@ -51,7 +68,7 @@ export function fieldNames(columns: readonly Pick<ColumnShape, 'name'>[]): strin
 }
 
 /** @returns the schema text of `<topic>-value` */
-export function valueSchema(shape: TableShape, topic: string): string {
+export function valueSchema(shape: TableShape, topic: string, versions?: SchemaVersion): string {
   const namespace = avroNamespace(topic);
   const fields = fieldNames(shape.columns);
   const value = {
@@ -63,15 +80,18 @@ export function valueSchema(shape: TableShape, topic: string): string {
   const attribute: ShapeAttribute = {
     schema: shape.schema,
     name: shape.name,
-    columns: shape.columns.map(({ name, type, key, nullable: _, ...rest }, i) => ({
+    columns: shape.columns.map(({ name, type, key, nullable, ...rest }, i) => ({
       name,
       ...(fields[i] === avroName(name) ? {} : { field: fields[i]! }),
       type,
       ...(key ? { key: true as const } : {}),
       ...rest,
+      ...(key && nullable ? { nullable: true as const } : {}),
     })),
     key: shape.keyColumns.map((i) => shape.columns[i]!.name),
     tenant: shape.tenantColumn === null ? null : shape.columns[shape.tenantColumn]!.name,
+    ...(shape.oid === undefined ? {} : { oid: shape.oid }),
+    ...versions,
   };
   return JSON.stringify({
     type: 'record',
@@ -197,12 +217,12 @@ export function shapeOfSchema(schemaJson: string): TableShape {
       'a value schema carries no tidemark attribute: another program wrote to the topic',
     );
   const columns = attribute.columns.map(
-    ({ name, type, key, field: _, ...rest }): ColumnShape => ({
+    ({ name, type, key, field: _, nullable, ...rest }): ColumnShape => ({
       name,
       type,
       ...rest,
       key: key === true,
-      nullable: key !== true,
+      nullable: key !== true || nullable === true,
     }),
   );
   const indexOf = (name: string) => columns.findIndex((column) => column.name === name);
@@ -212,7 +232,14 @@ export function shapeOfSchema(schemaJson: string): TableShape {
     columns,
     keyColumns: attribute.key.map(indexOf),
     tenantColumn: attribute.tenant === null ? null : indexOf(attribute.tenant),
+    ...(attribute.oid === undefined ? {} : { oid: attribute.oid }),
   };
+}
+
+/** Schemas from before there were versions are version 1. */
+export function versionOfSchema(schemaJson: string): SchemaVersion {
+  const { version = 1, major = 1 } = (JSON.parse(schemaJson) as { tidemark?: ShapeAttribute }).tidemark ?? {};
+  return { version, major };
 }
 
 /**

@@ -15,6 +15,14 @@ import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import {
+  labelNotePrefix,
+  laterNote,
+  parseLabelNote,
+  parseShapeNote,
+  type ShapeNote,
+  shapeNotePrefix,
+} from '../replicate/column-origins.ts';
+import {
   changedRelations,
   decodeMessage,
   type PgoutputHandler,
@@ -28,6 +36,7 @@ import { partitionOf, TenantPartitions } from './partition.ts';
 import type { ParkedTable, Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import type { TableEncoder, TransactionContext } from './table-encoder.ts';
+import { parksTable, type StreamNotes } from './table-preparation.ts';
 
 export interface ChangeEncoderOptions {
   kafka: KafkaConfig;
@@ -86,6 +95,9 @@ export class ChangeEncoder implements PgoutputHandler {
   #skipThrough = 0;
   /** By table, what it was while it was published; a changed Relation replaces the encoder. */
   readonly #moves = new Map<string, string[]>();
+  /** By table OID. */
+  readonly #shapeNotes = new Map<number, ShapeNote>();
+  readonly #formerNames = new Map<number, string>();
   #lastCommitLsn: bigint;
   #serial = 0;
 
@@ -160,9 +172,21 @@ export class ChangeEncoder implements PgoutputHandler {
     this.#options.onCommit();
   }
 
+  /**
+   * Also one that says the same as before is prepared anew: a column that was dropped and added again looks the same.
+   */
   relation(relation: Relation, raw: Buffer): void {
-    if (this.#tables.get(relation.oid)?.raw.equals(raw)) return;
+    const known = this.#tables.get(relation.oid);
+    if (known?.kind === 'parked' && known.raw.equals(raw)) return;
+    const formerName = known && (known.kind === 'parked' ? known.name : tableName(known.relation));
+    if (formerName !== undefined && formerName !== tableName(relation))
+      this.#formerNames.set(relation.oid, formerName);
     this.#tables.set(relation.oid, { kind: 'described', relation, raw: Buffer.from(raw) });
+  }
+
+  /** What the stream told of the table besides its Relation. */
+  notesOf({ oid }: Relation): StreamNotes {
+    return { shape: this.#shapeNotes.get(oid) ?? null, renamedFrom: this.#formerNames.get(oid) ?? null };
   }
 
   insert(oid: number, after: Tuple, raw: Buffer): void {
@@ -215,8 +239,25 @@ export class ChangeEncoder implements PgoutputHandler {
     }
   }
 
-  message(): void {
-    // Logical messages are not rows of a tracked table; snapshots will read the marks they carry.
+  /** Logical messages are not rows of a tracked table: they are notes about them. */
+  message(transactional: boolean, prefix: string, content: Buffer): void {
+    if (!transactional) return;
+    if (prefix === shapeNotePrefix) {
+      const note = parseShapeNote(content);
+      this.#shapeNotes.set(note.oid, laterNote(this.#shapeNotes.get(note.oid), note));
+    } else if (prefix === labelNotePrefix) this.#describeAgain(parseLabelNote(content));
+  }
+
+  /** New labels come without a Relation message. */
+  #describeAgain(type: { schema: string; name: string }): void {
+    for (const [oid, table] of this.#tables) {
+      if (table.kind !== 'published') continue;
+      const uses = table.encoder.shape.columns.some(
+        ({ enum: used }) => used?.schema === type.schema && used.name === type.name,
+      );
+      const { relation, raw } = table;
+      if (uses) this.#tables.set(oid, { kind: 'described', relation, raw });
+    }
   }
 
   /** Both keys where the row's key or tenant differ, else null. */
@@ -284,7 +325,7 @@ export class ChangeEncoder implements PgoutputHandler {
     try {
       write(table.encoder);
     } catch (error) {
-      if (!(error instanceof TidemarkError) || error.code !== 'TM208') throw error;
+      if (!parksTable(error)) throw error;
       this.batch.rollback(table.encoder.topic, savepoint);
       this.#ordinal = ordinal;
       const name = tableName(table.encoder.shape);

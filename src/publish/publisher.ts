@@ -3,7 +3,6 @@
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
 import { formatPosition } from '../connector/position.ts';
-import { TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
@@ -13,6 +12,7 @@ import { ChangeEncoder } from './change-encoder.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import type { TopicNames } from './record-format.ts';
 import type { TableEncoder } from './table-encoder.ts';
+import { parksTable, type StreamNotes } from './table-preparation.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 
 /** What the publisher needs of the open slot. */
@@ -35,9 +35,12 @@ export interface PublisherOptions {
   source: SourceControl;
   /**
    * Makes the encoder of a table, its topic included; `endOffsets` gives a new topic's current ends.
-   * @throws TidemarkError TM208 when the table must be parked
+   * @throws TidemarkError TM208 or TM231 when the table must be parked
    */
-  prepareTable(relation: Relation): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }>;
+  prepareTable(
+    relation: Relation,
+    notes: StreamNotes,
+  ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }>;
   log: Logger;
   nowMs(): number;
   onProgress?(progress: Progress, stats: PublisherStats): void;
@@ -141,7 +144,7 @@ export class Publisher {
     this.#waiting = messages;
     this.#options.source.pause();
     void this.#options
-      .prepareTable(relation)
+      .prepareTable(relation, this.#encoder.notesOf(relation))
       .then(
         ({ encoder, endOffsets }) => {
           // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
@@ -149,7 +152,7 @@ export class Publisher {
           this.#encoder.publish(relation, encoder);
         },
         (error: unknown) => {
-          if (!(error instanceof TidemarkError) || error.code !== 'TM208') throw error;
+          if (!parksTable(error)) throw error;
           this.#encoder.park(relation, error);
         },
       )

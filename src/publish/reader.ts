@@ -15,7 +15,7 @@ import { errorFields, type Logger } from '../platform/log.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { trackedTables } from '../replicate/catalogue.ts';
+import { ruleFor, trackedTables } from '../replicate/catalogue.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
 import {
@@ -34,6 +34,7 @@ import { topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
 import { SourceLedger } from './source-ledger.ts';
 import { prepareTable } from './table-preparation.ts';
+import { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 import { textColumns } from './value-form.ts';
@@ -189,6 +190,12 @@ async function readUntilFailure(
 
     const knownTopics = new Set(Object.keys(resume.endOffsets));
     const encoderIdentity = { serverName: kafkaConfig.topicPrefix, database: identity.database, version };
+    const versions = new TableVersions({
+      registry,
+      compatibility: config.registry.compatibility ?? 'BACKWARD',
+      onIncompatibleChange: (table) => ruleFor(source.tables, table)?.onIncompatibleChange ?? 'park',
+      log,
+    });
     const sourceControl = {
       pause: () => stream?.pause(),
       resume: () => stream?.resume(),
@@ -202,19 +209,20 @@ async function readUntilFailure(
       resume,
       writer,
       source: sourceControl,
-      prepareTable: (relation) =>
+      prepareTable: (relation, notes) =>
         prepareTable(
           {
             config,
             client,
             admin,
-            registry,
+            versions,
             identity: encoderIdentity,
             knownTopics,
             binary: !form.textValues,
             log,
           },
           relation,
+          notes,
         ),
       log,
       nowMs: Date.now,

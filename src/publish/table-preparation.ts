@@ -4,13 +4,13 @@ import type { ClientBase } from 'pg';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
-import type { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { describeRelation } from '../replicate/catalogue.ts';
+import { catalogueOrigins, matchOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
-import { keySchema, sameSchema, shapeOfSchema, valueSchema } from './avro-schema.ts';
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
+import type { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
 import { readerCodecs } from './types/reader-codecs.ts';
 import { requireReadable } from './value-form.ts';
@@ -20,7 +20,7 @@ export interface PreparationContext {
   /** A plain connection to the source, for its catalogue. */
   client: ClientBase;
   admin: Admin;
-  registry: RegistryClient;
+  versions: TableVersions;
   identity: EncoderIdentity;
   /** Topics whose ends Progress already knows. */
   knownTopics: ReadonlySet<string>;
@@ -29,42 +29,46 @@ export interface PreparationContext {
   log: Logger;
 }
 
+/** What the stream itself told of a table before its Relation message. */
+export interface StreamNotes {
+  /** Of the optional event trigger. */
+  shape: ShapeNote | null;
+  /** The name that the table had in this stream before. */
+  renamedFrom: string | null;
+}
+
+/** Whether the error parks its table and nothing else. */
+export function parksTable(error: unknown): error is TidemarkError {
+  return error instanceof TidemarkError && (error.code === 'TM208' || error.code === 'TM231');
+}
+
 /**
- * Registers the table's schemas, or finds them unchanged.
- * @throws TidemarkError TM208 where the shape cannot be represented or differs from the registered one, TM210 where
- *   the stream must be read with text values
+ * Registers the table's schemas, or finds their versions.
+ * @throws TidemarkError TM208 where the shape cannot be represented, TM231 where its change is against policy, TM210
+ *   where the stream must be read with text values
  */
 export async function prepareTable(
   context: PreparationContext,
   relation: Relation,
+  notes: StreamNotes,
 ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }> {
-  const { config, client, admin, registry, identity, knownTopics, binary, log } = context;
+  const { config, client, admin, versions, identity, knownTopics, binary, log } = context;
   const described = await describeRelation(client, config.source, relation);
-  const { shape, tupleIndex, droppedHere, types, typeOids } = described;
+  const { tupleIndex, droppedHere, types, typeOids } = described;
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
-  const value = valueSchema(shape, topic);
-  const key = keySchema(shape, topic);
+  const origins =
+    (notes.shape && matchOrigins(relation, notes.shape.columns)) ??
+    (await catalogueOrigins(client, relation));
   await ensureTopics(admin, config.kafka, [relation]);
-
-  const registered = await registry.latest(`${topic}-value`);
-  if (registered) {
-    const owner = tableName(shapeOfSchema(registered.schema));
-    if (owner !== tableName(relation)) {
-      throw new TidemarkError(
-        'TM208',
-        `topic ${topic} belongs to table ${owner}: both names become the same topic`,
-      );
-    }
-  }
-  if (registered && !sameSchema(registered.schema, value)) {
-    throw new TidemarkError(
-      'TM208',
-      `the shape of ${tableName(relation)} changed: ${difference(registered.schema, value)}`,
-    );
-  }
-  const valueSchemaId = registered ? registered.id : await registry.register(`${topic}-value`, value);
-  const keySchemaId = key === null ? null : await registry.register(`${topic}-key`, key);
+  const { shape, valueSchemaId, keySchemaId } = await versions.register({
+    topic,
+    shape: described.shape,
+    oid: relation.oid,
+    origins,
+    made: notes.shape?.made ?? false,
+    renamedFrom: notes.renamedFrom,
+  });
   if (droppedHere.length > 0) {
     log.info(
       `${tableName(relation)}: the publication sends columns that the policy drops; the reader drops them`,
@@ -91,24 +95,4 @@ export async function prepareTable(
     }),
     endOffsets,
   };
-}
-
-/** Which columns differ, in words; names only. */
-function difference(registered: string, wanted: string): string {
-  const before = shapeOfSchema(registered);
-  const after = shapeOfSchema(wanted);
-  const changes: string[] = [];
-  for (const column of after.columns) {
-    const old = before.columns.find(({ name }) => name === column.name);
-    if (!old) changes.push(`column ${column.name} added`);
-    else if (old.type !== column.type)
-      changes.push(`column ${column.name} changed from ${old.type} to ${column.type}`);
-    else if (old.key !== column.key)
-      changes.push(`column ${column.name} ${column.key ? 'joined' : 'left'} the key`);
-  }
-  for (const column of before.columns) {
-    if (!after.columns.some(({ name }) => name === column.name))
-      changes.push(`column ${column.name} dropped`);
-  }
-  return changes.length > 0 ? changes.join(', ') : 'columns were reordered or the tenant column changed';
 }

@@ -62,23 +62,24 @@ describe('definitions', () => {
       await client.end();
     }));
 
-  test('a changed shape of a known table is TM405, a dropped table TM404', () =>
+  test('a table that was changed by hand is TM405 when the shape changes, a dropped table TM404', () =>
     withSink(server, async (sink, database) => {
       await sink.mergeWindow(windowOf(1, [mergeTable(users, {})]));
       const wider = shape('app', 'users', ['id bigint key', 'name text', 'bio text', 'age integer']);
+      const client = await server.connect(database);
+      await client.query('ALTER TABLE app.users DROP COLUMN bio');
       const error = await failure(sink.mergeWindow(windowOf(2, [mergeTable(wider, {})])));
       expect(error).toMatchObject({
         code: 'TM405',
-        remedy: 'ALTER TABLE "app"."users" ADD COLUMN "age" integer;',
+        remedy: 'ALTER TABLE "app"."users" ADD COLUMN "bio" text;',
       });
-      const client = await server.connect(database);
       await client.query('DROP TABLE app.users');
       await client.end();
       expect((await failure(sink.mergeWindow(windowOf(2, [mergeTable(users, {})])))).code).toBe('TM404');
     }));
 
-  test('a missing type and missing enum labels are TM405 with the remedy', () =>
-    withSink(server, async (sink, database) => {
+  test('a missing type is TM405, missing enum labels are added', () =>
+    withSink(server, async (sink) => {
       const mail = shape('app', 'mail', ['id integer key', 'address app.email']);
       const error = await failure(sink.mergeWindow(windowOf(1, [mergeTable(mail, {})])));
       expect(error.code).toBe('TM405');
@@ -94,11 +95,6 @@ describe('definitions', () => {
           },
         ]);
       await sink.mergeWindow(windowOf(1, [mergeTable(level(['a']), {})]));
-      const more = await failure(sink.mergeWindow(windowOf(2, [mergeTable(level(['a', 'b']), {})])));
-      expect(more).toMatchObject({ code: 'TM405', remedy: `ALTER TYPE "app"."level" ADD VALUE 'b';` });
-      const client = await server.connect(database);
-      await client.query(more.remedy);
-      await client.end();
       const two = level(['a', 'b']);
       await sink.mergeWindow(
         windowOf(2, [mergeTable(two, { states: [upsert(two, ['b']), upsert(two, ['a'])] })]),

@@ -200,7 +200,7 @@ describe('compaction', () => {
           to,
           fencingToken: 1n,
           commitTimeUs: 0n,
-          tables: await mergeTables(bench.unit, { from, to }, content, bench.schemas),
+          tables: await mergeTables(bench.unit, content, bench.schemas),
         });
         const dump = destination.dump();
         expect(dump['app.keyed'] ?? [], `${context}, window ${window}`).toEqual(keyed.dump());
@@ -216,22 +216,42 @@ describe('compaction', () => {
     }
   });
 
-  test('a shape that changes inside a window brings older rows along', async () => {
+  test('a shape that changes inside a window parts it there, each part in its own shape', async () => {
     const r = random();
     const bench = new Bench(['p.app.t']);
     const table = new TableRecords('p', shape('t', ['id', 'a']), 1, bench.register);
-    await table.setShape(shape('t', ['id', 'a']));
-    await bench.commit(r, [{ table, changes: [{ op: 'c', row: ['1', 'old'] }] }]);
-    await table.setShape(shape('t', ['id', 'a', 'b']));
-    const to = await bench.commit(r, [{ table, changes: [{ op: 'c', row: ['2', 'new', 'more'] }] }]);
-    const range = { from: beforeEverything, to };
-    const [merge] = await mergeTables(bench.unit, range, await bench.unit.content(range), bench.schemas);
-    expect(merge!.shape.columns.map(({ name }) => name)).toEqual(['id', 'a', 'b']);
-    const states = (await collect(merge!.states())).map((state) => 'values' in state && state.values);
-    expect(states).toEqual([
-      ['1', 'old', null],
-      ['2', 'new', 'more'],
+    const narrow = shape('t', ['id', 'a']);
+    const wide = shape('t', ['id', 'a', 'b']);
+    await table.setShape(narrow);
+    const middle = await bench.commit(r, [
+      { table, changes: [{ op: 't' }, { op: 'c', row: ['1', 'old'] }, { op: 'c', row: ['2', 'old'] }] },
     ]);
+    await table.setShape(wide);
+    const changed = await bench.commit(r, [{ table, changes: [{ op: 'u', row: ['2', undefined, 'more'] }] }]);
+    await table.setShape(shape('t', ['id', 'a', 'b', 'c']));
+    const to = await bench.commit(r, [{ table, changes: [{ op: 'c', row: ['3', 'new', null, 'last'] }] }]);
+    const content = await bench.unit.content({ from: beforeEverything, to });
+    expect(content.map(({ range }) => [range.from, range.to])).toEqual([
+      [beforeEverything, middle],
+      [middle, changed],
+      [changed, to],
+    ]);
+    const merges = await mergeTables(bench.unit, content, bench.schemas);
+    expect(merges.map(({ shape: { columns }, truncated }) => [columns.length, truncated])).toEqual([
+      [2, true],
+      [3, false],
+      [4, false],
+    ]);
+    const states = await Promise.all(merges.map((merge) => collect(merge.states())));
+    expect(states.map((part) => part.map((state) => 'values' in state && state.values))).toEqual([
+      [
+        ['1', 'old'],
+        ['2', 'old'],
+      ],
+      [['2', undefined, 'more']],
+      [['3', 'new', null, 'last']],
+    ]);
+    expect(states[1]![0]).toMatchObject({ fillFrom: ['2'] });
   });
 
   test('a chain of key changes takes unchanged values from the key the row had before the window', async () => {
@@ -247,7 +267,7 @@ describe('compaction', () => {
       { table, changes: [{ op: 'c', row: ['1', 'another', 'row'] }] },
     ]);
     const range = { from, to };
-    const [merge] = await mergeTables(bench.unit, range, await bench.unit.content(range), bench.schemas);
+    const [merge] = await mergeTables(bench.unit, await bench.unit.content(range), bench.schemas);
     const states = await collect(merge!.states());
     expect(states).toMatchObject([
       { op: 'upsert', key: ['1'], values: ['1', 'another', 'row'], fillFrom: null },
@@ -276,7 +296,7 @@ describe('compaction', () => {
       },
     ]);
     const range = { from: beforeEverything, to };
-    const [append] = await appendTables(bench.unit, range, await bench.unit.content(range), bench.schemas);
+    const [append] = await appendTables(bench.unit, await bench.unit.content(range), bench.schemas);
     const events: RowEvent[] = await collect(append!.events());
     expect(events.map(({ op, key, values, previousKey }) => [op, key, values, previousKey])).toEqual([
       ['c', ['1'], ['1', 'x'], null],

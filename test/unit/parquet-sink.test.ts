@@ -86,12 +86,15 @@ describe('types', () => {
 });
 
 it('fields are unique whatever the case, stable, and never given to another column', () => {
-  const columns = (...names: string[]) =>
-    names.map((name) => ({ name, type: 'text', key: false, nullable: true }));
+  const columns = (...names: string[]) => ({
+    columns: names.map((name) => ({ name, type: 'text', key: false, nullable: true })),
+  });
   const first = assignFields(columns('a', 'A', 'a~2', '_OP'), []);
   expect(first.map(({ field }) => field)).toEqual(['a', 'A~3', 'a~2', '_OP~2']);
   const later = assignFields(columns('A', 'A~3', 'x'), first);
-  expect(later.slice(0, 4)).toEqual(first);
+  expect(later.slice(0, 4).map(({ name, field }) => [name, field])).toEqual(
+    first.map(({ name, field }) => [name, field]),
+  );
   expect(later.slice(4).map(({ field }) => field)).toEqual(['A~3~2', 'x']);
 });
 

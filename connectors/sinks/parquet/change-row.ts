@@ -52,8 +52,8 @@ function rowImage(columns: readonly StoredColumn[], order: readonly number[], ro
 }
 
 export class ChangeRows {
-  readonly counts = { c: 0, u: 0, d: 0, t: 0 };
-  readonly #hash = new RowHash();
+  readonly counts: Record<RowEvent['op'], number>;
+  readonly #hash: RowHash;
   readonly #shape: TableShape;
   readonly #columns: readonly StoredColumn[];
   readonly #byName: number[];
@@ -61,7 +61,15 @@ export class ChangeRows {
   #day = -1n;
   #date = '';
 
-  constructor(shape: TableShape, columns: readonly StoredColumn[], encoder: EncoderName) {
+  /** @param earlier of the same Window, in another shape: counting and hashing go on from there */
+  constructor(
+    shape: TableShape,
+    columns: readonly StoredColumn[],
+    encoder: EncoderName,
+    earlier: ChangeRows | null,
+  ) {
+    this.counts = earlier?.counts ?? { c: 0, u: 0, d: 0, t: 0 };
+    this.#hash = earlier ? earlier.#hash : new RowHash();
     this.#shape = shape;
     this.#columns = columns;
     this.#encoder = encoder;

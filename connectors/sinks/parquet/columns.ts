@@ -2,7 +2,7 @@
  * How a Postgres column is stored in a data file: the native type where it is a superset of the column's type,
  * else Postgres' own text. A value outside its native type goes to `_exact` as text, with NULL in the column.
  */
-import type { ColumnShape } from '../../../src/connector/shape.ts';
+import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
 import type { EncoderName } from './options.ts';
 
 export type StorageKind =
@@ -129,45 +129,149 @@ const reserved = [
 export interface FieldName {
   name: string;
   field: string;
+  /** What tells the column from others of its name: ColumnShape.number and TableShape.oid. */
+  number?: number;
+  oid?: number;
+  /** The Postgres type that the field was made for. */
+  type?: string;
+  /** Position just before the first Change that has the field; absent: the table began with it. */
+  since?: string;
+  /** What the column has in Changes up to `since`, where it is in none of them; absent: NULL. */
+  missing?: string;
+  /** The field that the column had up to `since`, under another type. */
+  earlier?: string;
+}
+
+/** How Changes up to `until` have the column. */
+export interface EarlierForm {
+  until: string;
+  /** Their field, or the value that all of them have. */
+  held: { field: string; storage: Storage } | { value: string | null };
 }
 
 export interface StoredColumn extends FieldName {
   storage: Storage;
   key: boolean;
+  /** Its name in the views. */
+  shown: string;
+  /** Newest first. */
+  forms: EarlierForm[];
 }
 
 /**
  * Gives every column its field. A field is the column's own name, or, where that would meet a metadata column or
  * another field when case is ignored (DuckDB ignores it), the name with `~2`, `~3`, … behind it. Fields given
- * earlier are kept, those of dropped columns too, so that one field never holds two columns of a table's history.
+ * earlier are kept, those of dropped columns too, so that one field never holds two columns of a table's history, nor
+ * two types that are stored in different ways.
+ * @param since Position just before the first Change of this shape
  */
-export function assignFields(columns: readonly ColumnShape[], earlier: readonly FieldName[]): FieldName[] {
-  const fields = new Map(earlier.map(({ name, field }) => [name, field]));
-  const taken = new Set([...reserved, ...fields.values()].map((name) => name.toLowerCase()));
+export function assignFields(
+  { columns, oid }: Pick<TableShape, 'columns' | 'oid'>,
+  earlier: readonly FieldName[],
+  since?: string,
+): FieldName[] {
+  const fields = earlier.map((each) => ({ ...each }));
+  const taken = new Set([...reserved, ...fields.map(({ field }) => field)].map((name) => name.toLowerCase()));
   // A made-up name must not take the own name of a column that comes later in the list.
   const own = new Set(columns.map(({ name }) => name.toLowerCase()));
-  for (const { name } of columns) {
-    if (fields.has(name)) continue;
+  const current = currentFields(fields);
+  // A table that was made anew has none of the old one's rows: its columns may go on in the fields of the same name.
+  const oids = new Set(fields.flatMap((each) => each.oid ?? []));
+  const anew = oid !== undefined && oids.size > 0 && !oids.has(oid);
+  const found = columns.map((column) => current.find((each) => isField(each, column, oid, anew)));
+  for (const [i, column] of columns.entries()) {
+    const { name, number, missing } = column;
+    const type = storedType(column);
+    const known = found[i];
+    const identity = { ...(number === undefined ? {} : { number }), ...(oid === undefined ? {} : { oid }) };
+    if (known && storedAlike(known.type ?? type, type)) {
+      Object.assign(known, { name, type, ...identity });
+      continue;
+    }
     let field = name;
-    for (let number = 2; taken.has(field.toLowerCase()); number += 1) {
-      field = `${name}~${number}`;
+    for (let suffix = 2; taken.has(field.toLowerCase()); suffix += 1) {
+      field = `${name}~${suffix}`;
       if (own.has(field.toLowerCase())) field = name;
     }
     taken.add(field.toLowerCase());
-    fields.set(name, field);
+    const before = since === undefined || anew || earlier.length === 0;
+    fields.push({
+      name,
+      field,
+      type,
+      ...identity,
+      ...(before ? {} : { since }),
+      ...(before || known || missing === undefined ? {} : { missing }),
+      ...(before || !known ? {} : { earlier: known.field }),
+    });
   }
-  return [...fields].map(([name, field]) => ({ name, field }));
+  return fields;
+}
+
+/** Without those that another field of the same column replaced. */
+function currentFields(fields: readonly FieldName[]): FieldName[] {
+  const replaced = new Set(fields.map(({ earlier }) => earlier));
+  return fields.filter(({ field }) => !replaced.has(field)).reverse();
+}
+
+function isField(field: FieldName, column: ColumnShape, oid: number | undefined, anew: boolean): boolean {
+  if (field.oid !== undefined && oid !== undefined && field.oid !== oid)
+    return anew && field.name === column.name;
+  if (field.number !== undefined && column.number !== undefined) return field.number === column.number;
+  return field.name === column.name;
+}
+
+/** A domain is stored as the type under it. */
+function storedType({ base, type }: Pick<ColumnShape, 'base' | 'type'>): string {
+  return base ?? type;
+}
+
+function storedAlike(before: string, after: string): boolean {
+  const [old, now] = [storageOf(before), storageOf(after)];
+  return old.duckdbType === now.duckdbType;
 }
 
 /** The shape's columns with their fields, in the shape's order. */
-export function storedColumns(columns: readonly ColumnShape[], fields: readonly FieldName[]): StoredColumn[] {
-  const byName = new Map(fields.map(({ name, field }) => [name, field]));
-  return columns.map(({ name, type, base, key }) => ({
+export function storedColumns(
+  shape: Pick<TableShape, 'columns' | 'oid'>,
+  fields: readonly FieldName[],
+): StoredColumn[] {
+  const current = currentFields(fields);
+  const byField = new Map(fields.map((each) => [each.field, each]));
+  const shown = new Map(shownNames(shape.columns));
+  return shape.columns.map((column) => {
+    const found = current.find((each) => isField(each, column, shape.oid, false))!;
+    const forms: EarlierForm[] = [];
+    for (let at = found; at.since !== undefined; ) {
+      const earlier = at.earlier === undefined ? undefined : byField.get(at.earlier);
+      if (!earlier) {
+        forms.push({ until: at.since, held: { value: at.missing ?? null } });
+        break;
+      }
+      const { field, type } = earlier;
+      forms.push({ until: at.since, held: { field, storage: storageOf(type ?? storedType(column)) } });
+      at = earlier;
+    }
+    return {
+      ...found,
+      name: column.name,
+      storage: storageOf(storedType(column)),
+      key: column.key,
+      shown: shown.get(column.name)!,
+      forms,
+    };
+  });
+}
+
+/** As the fields of a table that began with these columns. */
+function shownNames(columns: readonly ColumnShape[]): [string, string][] {
+  const plain = columns.map(({ name, key, nullable, ...column }) => ({
     name,
-    field: byName.get(name)!,
-    storage: storageOf(base ?? type),
+    type: storedType(column),
     key,
+    nullable,
   }));
+  return assignFields({ columns: plain }, []).map(({ name, field }) => [name, field]);
 }
 
 /** An identifier in DuckDB's SQL. */

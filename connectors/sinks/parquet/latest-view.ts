@@ -27,8 +27,11 @@ export interface ViewTable {
  */
 export type ViewOutput = 'native' | 'text';
 
-/** Text of the column's native value, as Postgres prints it. */
-function nativeText(value: string, { storage }: StoredColumn): string {
+/** A field of the files, under a type. */
+type Held = Pick<StoredColumn, 'field' | 'storage'>;
+
+/** Text of a field's native value, as Postgres prints it. */
+function nativeText(value: string, { storage }: Held): string {
   switch (storage.kind) {
     case 'text':
       return value;
@@ -44,40 +47,85 @@ function nativeText(value: string, { storage }: StoredColumn): string {
   }
 }
 
-/** The column in its type; TRY_CAST, because files older than a type change hold it in another one. */
-function typed(column: StoredColumn): string {
-  const name = quoteName(column.field);
-  return column.storage.kind === 'text' || column.storage.kind === 'bytea'
-    ? `CAST(${name} AS ${column.storage.duckdbType})`
-    : `TRY_CAST(${name} AS ${column.storage.duckdbType})`;
+/** The field in its type; TRY_CAST, because files of the other encoder hold it in another one. */
+function typed({ field, storage }: Held): string {
+  const name = `c.${quoteName(field)}`;
+  return storage.kind === 'text' || storage.kind === 'bytea'
+    ? `CAST(${name} AS ${storage.duckdbType})`
+    : `TRY_CAST(${name} AS ${storage.duckdbType})`;
 }
 
-function isFloat({ storage }: StoredColumn): boolean {
+function isFloat({ storage }: Held): boolean {
   return storage.kind === 'real' || storage.kind === 'double';
 }
 
-function exactOf(column: StoredColumn): string {
-  return `CAST(CAST("_exact" AS JSON) AS MAP(VARCHAR, VARCHAR))[${quoteText(column.field)}]`;
+function exactOf({ field }: Held): string {
+  return `CAST(CAST(c."_exact" AS JSON) AS MAP(VARCHAR, VARCHAR))[${quoteText(field)}]`;
 }
 
 /** As typed; -0 and what else was left to `_exact` comes back, since the type can hold it. */
-function typedFloat(column: StoredColumn): string {
-  const value = typed(column);
-  const exact = `TRY_CAST(${exactOf(column)} AS ${column.storage.duckdbType})`;
-  return `CASE WHEN "_exact" IS NULL THEN ${value} ELSE coalesce(${exact}, ${value}) END`;
+function typedFloat(held: Held): string {
+  const value = typed(held);
+  const exact = `TRY_CAST(${exactOf(held)} AS ${held.storage.duckdbType})`;
+  return `CASE WHEN c."_exact" IS NULL THEN ${value} ELSE coalesce(${exact}, ${value}) END`;
 }
 
-/** Text that tells two values of the column apart. */
-function exactText(column: StoredColumn): string {
-  if (isFloat(column)) return `CAST(${typedFloat(column)} AS VARCHAR)`;
-  const text = nativeText(typed(column), column);
-  if (column.storage.kind === 'text') return text;
-  return `CASE WHEN "_exact" IS NULL THEN ${text} ELSE coalesce(${exactOf(column)}, ${text}) END`;
+/** Text that tells two values of the field apart. */
+function exactText(held: Held): string {
+  if (isFloat(held)) return `CAST(${typedFloat(held)} AS VARCHAR)`;
+  const text = nativeText(typed(held), held);
+  if (held.storage.kind === 'text') return text;
+  return `CASE WHEN c."_exact" IS NULL THEN ${text} ELSE coalesce(${exactOf(held)}, ${text}) END`;
+}
+
+/** Postgres' text as the column's own type. */
+function fromText(text: string, { storage }: Held): string {
+  if (storage.kind === 'text') return text;
+  if (storage.kind === 'bytea') return `unhex(substr(${text}, 3))`;
+  return `TRY_CAST(${text} AS ${storage.duckdbType})`;
+}
+
+/** The column over all its history: `now` for Changes that have it as it is, `then` of the text of earlier ones. */
+function overTime(column: StoredColumn, now: string, then: (text: string) => string): string {
+  if (column.forms.length === 0) return now;
+  const cases = [...column.forms].reverse().map(({ until, held }) => {
+    const text = 'field' in held ? exactText(held) : held.value === null ? 'NULL' : quoteText(held.value);
+    return `WHEN c."_position" <= ${quoteText(until)} THEN ${text === 'NULL' ? text : then(text)}`;
+  });
+  return `CASE ${cases.join(' ')} ELSE ${now} END`;
+}
+
+/** The column's text over all its history; a float's is DuckDB's, also where the column was another type before. */
+function textOverTime(column: StoredColumn): string {
+  const then = (text: string) => (isFloat(column) ? `CAST(${fromText(text, column)} AS VARCHAR)` : text);
+  return overTime(column, exactText(column), then);
+}
+
+/** The column in the old row of a table without a key. */
+function beforeOverTime(column: StoredColumn): string {
+  const text = (field: string) => `CAST(c."_before" AS JSON) ->> ${quoteText(jsonPointer(field))}`;
+  const spelled = (value: string) =>
+    isFloat(column) ? `CAST(${fromText(value, column)} AS VARCHAR)` : value;
+  const cases = [...column.forms].reverse().map(({ until, held }) => {
+    const value = 'field' in held ? text(held.field) : held.value === null ? 'NULL' : quoteText(held.value);
+    return `WHEN c."_position" <= ${quoteText(until)} THEN ${spelled(`(${value})`)}`;
+  });
+  const now = spelled(`(${text(column.field)})`);
+  return cases.length === 0 ? now : `CASE ${cases.join(' ')} ELSE ${now} END`;
+}
+
+function jsonPointer(field: string): string {
+  return `/${field.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+}
+
+/** Identity of a row of a table without a key whose shape changed: of its values as they are by now. */
+function imageOf(texts: readonly string[]): string {
+  return `md5(CAST(to_json([${texts.map((text) => `CAST(${text} AS VARCHAR)`).join(', ')}]) AS VARCHAR))`;
 }
 
 /** A key part of `_previous_key`, spelled as exactText spells the column. */
 function previousPart(column: StoredColumn, part: number): string {
-  const text = `"_previous_key"[${part + 1}]`;
+  const text = `c."_previous_key"[${part + 1}]`;
   if (!isFloat(column)) return text;
   return `CAST(CAST(${text} AS ${column.storage.duckdbType}) AS VARCHAR)`;
 }
@@ -89,26 +137,39 @@ function keyText(parts: readonly string[]): string {
 /** The statement that makes `tidemark_changes`. */
 function changesView({ columns, keyColumns, uniform }: ViewTable, output: ViewOutput): string {
   const keys = keyColumns.map((index) => columns[index]!);
-  const lines = metadataColumns.map(([name]) => `  ${quoteName(name)}`);
+  const lines = metadataColumns.map(([name]) => {
+    // Hashes of rows of another shape say nothing about rows of this one.
+    if (!uniform && keys.length === 0 && name === '_image')
+      return `  CASE WHEN c."_image" IS NOT NULL THEN ${imageOf(columns.map(textOverTime))} END AS "_image"`;
+    if (!uniform && keys.length === 0 && name === '_before_image')
+      return `  CASE WHEN c."_before_image" IS NOT NULL THEN ${imageOf(columns.map(beforeOverTime))} END AS "_before_image"`;
+    return `  c.${quoteName(name)}`;
+  });
   if (keys.length > 0) {
-    lines.push(`  ${keyText(keys.map(exactText))} AS "_key"`);
+    lines.push(`  ${keyText(keys.map(textOverTime))} AS "_key"`);
     const previous = keyText(keys.map(previousPart));
-    lines.push(`  CASE WHEN len("_previous_key") > 0 THEN ${previous} END AS "_old_key"`);
+    lines.push(`  CASE WHEN len(c."_previous_key") > 0 THEN ${previous} END AS "_old_key"`);
     // A delete and a create of one key at one Position: the create counts.
-    lines.push(`  "_position" || CASE WHEN "_op" = 'd' THEN '0' ELSE '1' END AS "_at"`);
+    lines.push(`  c."_position" || CASE WHEN c."_op" = 'd' THEN '0' ELSE '1' END AS "_at"`);
   }
   for (const column of columns) {
-    const value = isFloat(column)
+    const now = isFloat(column)
       ? typedFloat(column)
       : output === 'native'
         ? typed(column)
         : exactText(column);
-    lines.push(`  ${value} AS ${quoteName(column.field)}`);
+    const native = isFloat(column) || output === 'native';
+    const value = overTime(column, now, (text) => (native ? fromText(text, column) : text));
+    lines.push(`  ${value} AS ${quoteName(column.shown)}`);
   }
+  const held = columns.flatMap((column): Held[] => [
+    column,
+    ...column.forms.flatMap((form) => ('field' in form.held ? [form.held] : [])),
+  ]);
   // The second half adds no rows: it gives columns that no file has yet, with their types.
   const empty = [
     ...metadataColumns.map(([name, type]) => `NULL::${type} AS ${quoteName(name)}`),
-    ...columns.map(({ field, storage }) => `NULL::${storage.duckdbType} AS ${quoteName(field)}`),
+    ...held.map(({ field, storage }) => `NULL::${storage.duckdbType} AS ${quoteName(field)}`),
   ];
   return `CREATE OR REPLACE TEMP VIEW tidemark_changes AS
 SELECT
@@ -117,8 +178,8 @@ FROM (
   FROM read_parquet(getvariable('tidemark_files'), union_by_name => ${!uniform}, hive_partitioning => false)
   UNION ALL BY NAME
   SELECT ${empty.join(', ')} WHERE false
-)
-WHERE coalesce("_position" <= CAST(getvariable('tidemark_at') AS VARCHAR), true);`;
+) AS c
+WHERE coalesce(c."_position" <= CAST(getvariable('tidemark_at') AS VARCHAR), true);`;
 }
 
 const cleared = `cleared AS MATERIALIZED (
@@ -135,13 +196,13 @@ function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): stri
     keyColumns.includes(index) ? [] : [{ ...column, slot: `f${index}` }],
   );
   const filled = fillable.map(
-    ({ field, slot }) =>
-      `,\n    arg_max({'v': l.${quoteName(field)}}, l."_at") FILTER (WHERE ${isKnown('l', field)}) AS ${slot}`,
+    (column) =>
+      `,\n    arg_max({'v': l.${quoteName(column.shown)}}, l."_at") FILTER (WHERE ${isKnown('l', column)}) AS ${column.slot}`,
   );
-  const selected = columns.map(({ field }, index) => {
-    const name = quoteName(field);
+  const selected = columns.map((column, index) => {
+    const name = quoteName(column.shown);
     if (keyColumns.includes(index)) return `p.${name}`;
-    return `CASE WHEN ${isKnown('p', field)} THEN p.${name} ELSE f.f${index}.v END AS ${name}`;
+    return `CASE WHEN ${isKnown('p', column)} THEN p.${name} ELSE f.f${index}.v END AS ${name}`;
   });
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
 WITH RECURSIVE ${cleared},
@@ -175,13 +236,16 @@ SELECT ${[...selected, ...systemColumns[output].map((name) => `p.${quoteName(nam
 FROM present p LEFT JOIN filled f ON f.row_key = p."_key";`;
 }
 
-function isKnown(alias: string, field: string): string {
-  return `NOT coalesce(list_contains(${alias}."_unchanged", ${quoteText(field)}), false)`;
+/** Under whichever field the column had at the time. */
+function isKnown(alias: string, { field, forms }: StoredColumn): string {
+  const fields = [field, ...forms.flatMap(({ held }) => ('field' in held ? [held.field] : []))];
+  const named = fields.map((each) => `list_contains(${alias}."_unchanged", ${quoteText(each)})`);
+  return `NOT coalesce(${named.join(' OR ')}, false)`;
 }
 
 function keylessView({ columns }: ViewTable, output: ViewOutput): string {
   const selected = [
-    ...columns.map(({ field }) => quoteName(field)),
+    ...columns.map(({ shown }) => quoteName(shown)),
     ...systemColumns[output].map((name) => quoteName(name)),
   ].map((name) => `l.${name}`);
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS

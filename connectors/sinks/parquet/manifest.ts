@@ -93,12 +93,21 @@ export function newManifest(
   };
 }
 
-/** Whether files of this encoder and shape look like those of the Windows before. */
-export function staysUniform(latest: Manifest | null, encoder: string, shape: TableShape | null): boolean {
-  if (latest?.shape == null) return true;
-  if (!latest.uniform || shape === null) return latest.uniform;
-  const columns = (of: TableShape) => JSON.stringify(of.columns.map(({ name, type }) => [name, type]));
-  return latest.encoder === encoder && columns(latest.shape) === columns(shape);
+/** Whether files of this encoder and these shapes look like those of the Windows before. */
+export function staysUniform(
+  latest: Manifest | null,
+  encoder: string,
+  shapes: readonly TableShape[],
+): boolean {
+  if (latest !== null && !latest.uniform) return false;
+  const columns = (of: TableShape) =>
+    JSON.stringify([
+      of.oid ?? null,
+      of.columns.map(({ name, type, number }) => [name, type, number ?? null]),
+    ]);
+  const all = latest?.shape ? [latest.shape, ...shapes] : shapes;
+  if (shapes.length > 0 && latest?.shape && latest.encoder !== encoder) return false;
+  return new Set(all.map(columns)).size <= 1;
 }
 
 /** @throws TidemarkError TM103 for a newer format, TM404 for a manifest that is gone or not one of ours. */

@@ -25,6 +25,7 @@ import { commitManifest, heldOf, type Manifest, newManifest, receiptOf, staysUni
 import type { ObjectStore } from './object-store.ts';
 import type { ParquetOptions } from './options.ts';
 import { dropAttempt, recordAttempt, sweepOrphans } from './orphans.ts';
+import { PartEvents, refuseNewKey } from './part-events.ts';
 import { readLatestRows } from './read-back.ts';
 import { UnitState } from './unit-state.ts';
 
@@ -36,6 +37,8 @@ const uploads = 4;
 interface Encoded {
   files: EncodedFile[];
   shape: TableShape | null;
+  /** Of the Window's parts. */
+  shapes: TableShape[];
   fields: FieldName[];
   rows: Manifest['rows'];
   contentHash: string;
@@ -112,49 +115,52 @@ export class ParquetSink implements AppendSink {
   }
 
   async #encode(window: AppendWindow, state: UnitState, folder: string): Promise<Encoded> {
-    const earlier = state.latest?.fields ?? [];
-    const [table, second] = window.tables;
-    if (second !== undefined) {
-      throw new TidemarkError('TM901', `${window.unit}: a Window of this sink holds one table`);
-    }
-    if (table === undefined) {
-      const shape = state.latest?.shape ?? null;
-      return {
-        files: [],
-        shape,
-        fields: earlier,
-        rows: { c: 0, u: 0, d: 0, t: 0 },
-        contentHash: '0'.repeat(32),
-      };
-    }
-    const { shape } = table;
-    if (tableName(shape) !== window.unit) {
-      throw new TidemarkError('TM901', `${window.unit}: the Window holds ${tableName(shape)}`);
-    }
-    const fields = assignFields(shape.columns, earlier);
-    const columns = storedColumns(shape.columns, fields);
-    const rows = new ChangeRows(shape, columns, this.#options.encoder);
-    const encoder = await this.#encoder({
-      columns,
-      folder,
-      compression: this.#options.compression,
-      memoryBytes: this.#options.memoryBytes,
-      rowGroupRows: this.#options.rowGroupRows,
-    });
-    try {
-      for await (const batch of table.events()) {
-        // In slices: a batch may be larger than what should be held twice.
-        for (let start = 0; start < batch.length; start += 1024) {
-          await encoder.write(batch.slice(start, start + 1024).map((event) => rows.from(event)));
-        }
-        // Native buffers are freed in turns of the event loop, which promises alone never reach.
-        await setImmediate();
+    const encoded: Encoded = {
+      files: [],
+      shape: state.latest?.shape ?? null,
+      shapes: [],
+      fields: state.latest?.fields ?? [],
+      rows: { c: 0, u: 0, d: 0, t: 0 },
+      contentHash: '0'.repeat(32),
+    };
+    let earlier: ChangeRows | null = null;
+    for (const [part, table] of window.tables.entries()) {
+      const { shape } = table;
+      if (tableName(shape) !== window.unit) {
+        throw new TidemarkError('TM901', `${window.unit}: the Window holds ${tableName(shape)}`);
       }
-      const files = await encoder.finish();
-      return { files, shape, fields, rows: rows.counts, contentHash: rows.contentHash };
-    } finally {
-      await encoder.close();
+      if (encoded.shape) refuseNewKey(encoded.shape, shape);
+      const partFolder = join(folder, String(part));
+      await mkdir(partFolder, { recursive: true });
+      const begun = await PartEvents.begin(table, encoded.shape);
+      const fields = assignFields(shape, encoded.fields, begun.since);
+      const columns = storedColumns(shape, fields);
+      const rows: ChangeRows = new ChangeRows(shape, columns, this.#options.encoder, earlier);
+      const encoder = await this.#encoder({
+        columns,
+        folder: partFolder,
+        compression: this.#options.compression,
+        memoryBytes: this.#options.memoryBytes,
+        rowGroupRows: this.#options.rowGroupRows,
+      });
+      try {
+        for await (const batch of begun.batches()) {
+          // In slices: a batch may be larger than what should be held twice.
+          for (let start = 0; start < batch.length; start += 1024) {
+            await encoder.write(batch.slice(start, start + 1024).map((event) => rows.from(event)));
+          }
+          // Native buffers are freed in turns of the event loop, which promises alone never reach.
+          await setImmediate();
+        }
+        encoded.files.push(...(await encoder.finish()));
+      } finally {
+        await encoder.close();
+      }
+      earlier = rows;
+      Object.assign(encoded, { shape, fields, rows: rows.counts, contentHash: rows.contentHash });
+      encoded.shapes.push(shape);
     }
+    return encoded;
   }
 
   async #encoder(settings: EncoderSettings): Promise<Encoder> {
@@ -187,7 +193,7 @@ export class ParquetSink implements AppendSink {
       nonce: attempt.nonce,
       encoder: this.#options.encoder,
       shape: encoded.shape,
-      uniform: staysUniform(state.latest, this.#options.encoder, encoded.shape),
+      uniform: staysUniform(state.latest, this.#options.encoder, encoded.shapes),
       fields: encoded.fields,
       rows: encoded.rows,
       bytes: encoded.files.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -261,7 +267,7 @@ export class ParquetSink implements AppendSink {
   async #writeLatestSql(state: UnitState): Promise<void> {
     const shape = state.latest?.shape;
     if (!shape) return;
-    const columns = storedColumns(shape.columns, state.latest!.fields);
+    const columns = storedColumns(shape, state.latest!.fields);
     const base = `${this.#store.readableUrl}/${tableFolder(state.unit)}/`;
     const sql = latestSqlScript(base, state.unit, {
       columns,

@@ -39,9 +39,9 @@ export async function* readLatestRows(
   try {
     const { paths, newest } = await filesUpTo(store, unit, at, settings.folder);
     if (paths.length === 0 || newest === null) return;
-    const fields = assignFields(shape.columns, newest.fields);
+    const fields = assignFields(shape, newest.fields);
     const table = {
-      columns: storedColumns(shape.columns, fields),
+      columns: storedColumns(shape, fields),
       keyColumns: shape.keyColumns,
       uniform: newest.uniform,
     };

@@ -83,6 +83,13 @@ const classes: FailureClass[] = [
     remedy:
       'Create the type (domain, composite type or extension) in the destination as it is in the source.',
   },
+  {
+    state: '2BP01',
+    code: 'TM405',
+    meaning: 'something of your own (a view, say) depends on a column that the source dropped or retyped',
+    remedy:
+      'Drop or change what depends on the column (the server’s log names it); delivery goes on by itself.',
+  },
   { state: '0A', code: 'TM405', meaning: 'it does not support the operation' },
   { state: '2', code: 'TM405', meaning: 'it refused a row' },
   { state: '42', code: 'TM405', meaning: 'it refused a statement' },

@@ -29,7 +29,8 @@ const definitions = [
   format        smallint NOT NULL DEFAULT ${format},
   PRIMARY KEY (source_id, destination, unit)
 )`,
-  // The tables that a destination merges into, and whether it made them: no two may share one.
+  // The tables that a destination merges into, whether it made them, and the shape they were merged with last: no two
+  // may share one.
   `CREATE TABLE IF NOT EXISTS _tidemark.tables (
   schema_name text NOT NULL,
   table_name  text NOT NULL,
@@ -37,6 +38,7 @@ const definitions = [
   destination text NOT NULL,
   created     boolean NOT NULL,
   first_seen  timestamptz NOT NULL DEFAULT now(),
+  shape       jsonb,
   PRIMARY KEY (schema_name, table_name)
 )`,
 ];

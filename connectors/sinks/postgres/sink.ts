@@ -13,6 +13,7 @@ import type {
 } from '../../../src/connector/sink.ts';
 import { durableCommit, Session } from './client.ts';
 import { asSinkFailure } from './failures.ts';
+import { addLabels, enumTypes, MissingLabels, watchLabels } from './labels.ts';
 import { mergeKeyed } from './merge-keyed.ts';
 import { mergeKeyless } from './merge-keyless.ts';
 import { MergeRun } from './merge-run.ts';
@@ -32,6 +33,8 @@ export class PostgresSink implements MergeSink {
   /** Tables seen by a committed merge, by quoted name (`a.b` has two readings unquoted), with the fingerprint of the shape that was checked. */
   #known = new Map<string, string>();
   #filled = new Set<string>();
+  /** Labels that rows brought and no shape has, by quoted type. */
+  readonly #labels = new Map<string, Set<string>>();
 
   constructor(context: SinkContext, settings: PostgresSettings) {
     this.#context = context;
@@ -54,7 +57,24 @@ export class PostgresSink implements MergeSink {
    * @throws TidemarkError TM401 to TM405, TM407; errors of the Window's own row streams unchanged
    */
   mergeWindow(window: MergeWindow): Promise<Receipt> {
-    return this.#exclusive((session) => this.#merge(session, window));
+    return this.#exclusive(async (session) => {
+      const unseen = window.tables.map(({ shape }) => shape).filter((shape) => !this.#isKnown(shape));
+      for (let types = enumTypes(unseen); ; ) {
+        for (const type of await addLabels(session, types))
+          this.#context.log('info', 'added labels to an enum', { type });
+        try {
+          return await this.#merge(session, window);
+        } catch (error) {
+          if (!(error instanceof MissingLabels)) throw error;
+          await session.rollback();
+          const { type, labels } = error;
+          const known = this.#labels.get(quoteTable(type)) ?? new Set();
+          this.#labels.set(quoteTable(type), new Set([...known, ...labels]));
+          // Their place among the others is not known: behind them.
+          types = [{ ...type, labels: [...type.labels, ...known, ...labels] }];
+        }
+      }
+    });
   }
 
   async *readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
@@ -83,12 +103,22 @@ export class PostgresSink implements MergeSink {
       return already;
     }
     await failpoint('postgres-sink-locked');
-    const seen = await this.#ensureTables(session, window.tables);
+    // The shape that each table has by now.
+    const shapes = new Map<string, string>();
     const run = new MergeRun(session, window.destination, this.#filled);
     try {
-      for (const table of window.tables) {
+      for (const [i, table] of window.tables.entries()) {
+        const name = quoteTable(table.shape);
+        // All tables are looked at in one go; the later shapes of one that changed, when its earlier rows are in.
+        const turn = shapes.has(name) ? [table.shape] : i === 0 ? firstShapes(window.tables) : [];
+        if (turn.length > 0) {
+          await run.batch.flush();
+          await run.pipe.drain();
+          await this.#ensureTables(session, turn, i === 0);
+          for (const shape of turn) shapes.set(quoteTable(shape), shapeFingerprint(shape));
+        }
         run.tableNumber++;
-        await this.#mergeTable(run, table);
+        await this.#mergeTable(run, watchLabels(table, this.#labels));
       }
       await failpoint('postgres-sink-staged');
       await run.batch.flush();
@@ -107,7 +137,7 @@ export class PostgresSink implements MergeSink {
     await failpoint('postgres-sink-before-commit');
     await commit(session, saveProgress(window, receipt));
     await failpoint('postgres-sink-committed');
-    for (const [name, fingerprint] of seen) this.#known.set(name, fingerprint);
+    for (const [name, fingerprint] of shapes) this.#known.set(name, fingerprint);
     return receipt;
   }
 
@@ -119,15 +149,14 @@ export class PostgresSink implements MergeSink {
     }
   }
 
-  async #ensureTables(session: Session, tables: readonly MergeTable[]): Promise<Map<string, string>> {
-    const seen = new Map(tables.map(({ shape }) => [quoteTable(shape), shapeFingerprint(shape)]));
-    const unseen = tables
-      .map(({ shape }) => shape)
-      .filter((shape) => {
-        return this.#known.get(quoteTable(shape)) !== seen.get(quoteTable(shape));
-      });
-    if (unseen.length > 0) await ensureTables(session, unseen, this.#context);
-    return seen;
+  /** @param first the tables may be as they were left by the last merge */
+  async #ensureTables(session: Session, shapes: readonly TableShape[], first: boolean): Promise<void> {
+    const unseen = shapes.filter((shape) => !first || !this.#isKnown(shape));
+    if (unseen.length > 0) await ensureTables(session, unseen, this.#context, this.#labels);
+  }
+
+  #isKnown(shape: TableShape): boolean {
+    return this.#known.get(quoteTable(shape)) === shapeFingerprint(shape);
   }
 
   #unit(unit: string) {
@@ -162,6 +191,13 @@ async function commit(session: Session, statement: string | null): Promise<void>
   // A COMMIT of a transaction that had failed is a ROLLBACK and no error.
   if (results.at(-1)!.command !== 'COMMIT')
     throw new TidemarkError('TM901', 'the destination answered COMMIT with ROLLBACK');
+}
+
+/** Of each table the shape that comes first. */
+function firstShapes(tables: readonly MergeTable[]): TableShape[] {
+  const first = new Map<string, TableShape>();
+  for (const { shape } of tables) if (!first.has(quoteTable(shape))) first.set(quoteTable(shape), shape);
+  return [...first.values()];
 }
 
 /** Schemas of key types that bring their own equality (citext): found by operator only through the search path. */

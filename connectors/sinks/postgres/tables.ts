@@ -1,10 +1,12 @@
 /**
  * The replica's schemas, enum types and tables: made on first sight with the source's own column types and the key
- * as primary key, otherwise compared with the shape. Runs inside the merge's transaction, behind the progress lock.
+ * as primary key, brought along where the shape changed since, otherwise compared with the shape. Runs inside the
+ * merge's transaction, behind the progress lock.
  */
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type EnumType, type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Session } from './client.ts';
+import { describeEvolution, evolveStatements } from './evolve.ts';
 import { asSinkFailure } from './failures.ts';
 import { lockDefinitions } from './progress.ts';
 import { quoteName, quoteTable, quoteText, typeText } from './quote.ts';
@@ -25,7 +27,11 @@ interface ExistingTable {
   columns: ExistingColumn[];
   /** Column names of every unique index that ON CONFLICT can use. */
   uniqueKeys: string[][];
+  /** Name of the primary key constraint. */
+  primaryKey: string | null;
   owner: { sourceId: string; destination: string } | null;
+  /** The shape that it was merged with last. */
+  merged: TableShape | null;
 }
 
 export interface TablesOwner {
@@ -37,64 +43,75 @@ export interface TablesOwner {
 /** What identifies a shape here: a table is looked at again when this changes. */
 export function shapeFingerprint(shape: TableShape): string {
   return JSON.stringify([
-    shape.columns.map(({ name, type, base, enum: e, composite }) => [
+    shape.columns.map(({ name, type, base, enum: e, composite, number }) => [
       name,
       base ?? type,
       e?.labels,
       composite,
+      number,
     ]),
     shape.keyColumns,
+    shape.oid,
   ]);
 }
 
 /**
- * Makes what is missing and checks what is there.
+ * Makes what is missing, brings along what has another shape, and checks the rest.
+ * @param labels of new enum types beyond the shapes', by quoted type
  * @throws TidemarkError TM405 naming table and column, TM404 for a table that was dropped behind our back
  */
 export async function ensureTables(
   session: Session,
   shapes: readonly TableShape[],
   owner: TablesOwner,
+  labels: ReadonlyMap<string, ReadonlySet<string>>,
 ): Promise<void> {
   // Looked at behind the lock: another sink may be making the same schema or type.
   await session.run(lockDefinitions);
-  await ensureEnums(session, shapes, owner);
+  await ensureShapeColumn(session);
+  await ensureEnums(session, shapes, owner, labels);
   await ensureTypes(session, shapes);
   const existing = await readTables(session, shapes);
   const schemas = new Set<string>();
-  const statements: string[] = [];
-  const made: (TableShape | null)[] = [];
+  const statements: { sql: string; shape: TableShape }[] = [];
+  const created: TableShape[] = [];
+  const evolved: [TableShape, TableShape][] = [];
   for (const [i, shape] of shapes.entries()) {
     const found = existing[i]!;
+    const add = (sql: string) => statements.push({ sql, shape });
     checkOwner(shape, found, owner);
+    const { merged } = found;
+    const changed = merged !== null && shapeFingerprint(merged) !== shapeFingerprint(shape);
     if (found.kind === null) {
       if (!found.schemaExists && !schemas.has(shape.schema)) {
         schemas.add(shape.schema);
-        statements.push(`CREATE SCHEMA IF NOT EXISTS ${quoteName(shape.schema)}`);
-        made.push(null);
+        add(`CREATE SCHEMA IF NOT EXISTS ${quoteName(shape.schema)}`);
       }
-      statements.push(createTable(shape));
-      made.push(shape);
+      add(createTable(shape));
+      created.push(shape);
+    } else if (changed) {
+      compareTable(merged, found);
+      for (const statement of evolveStatements(merged, shape, found.primaryKey)) add(statement);
+      evolved.push([merged, shape]);
     } else {
       compareTable(shape, found);
     }
     if (!found.owner) {
-      statements.push(registerTable(shape, owner, found.kind === null));
-      made.push(null);
+      add(registerTable(shape, owner, found.kind === null));
       if (found.kind !== null)
         owner.log('warn', 'merging into a table that Tidemark did not make', { table: tableName(shape) });
-    }
+    } else if (changed || merged === null) add(rememberShape(shape));
   }
   if (statements.length === 0) return;
   try {
-    await session.run(...statements);
+    await session.run(...statements.map(({ sql }) => sql));
   } catch (error) {
-    const at = (error as { completed?: number }).completed ?? 0;
-    throw asSinkFailure(error, owner.destination, [
-      made.slice(at).find((shape) => shape !== null) ?? shapes[0]!,
-    ]);
+    const failed = statements[(error as { completed?: number }).completed ?? 0];
+    throw asSinkFailure(error, owner.destination, [failed?.shape ?? shapes[0]!]);
   }
-  for (const shape of made) if (shape) owner.log('info', 'created table', { table: tableName(shape) });
+  for (const shape of created) owner.log('info', 'created table', { table: tableName(shape) });
+  for (const [before, after] of evolved)
+    owner.log('info', 'the table follows its source', describeEvolution(before, after));
 }
 
 function createTable(shape: TableShape): string {
@@ -107,13 +124,22 @@ function createTable(shape: TableShape): string {
   return `CREATE TABLE ${quoteTable(shape)} (\n  ${lines.join(',\n  ')}\n)`;
 }
 
-function registerTable(
-  { schema, name }: TableShape,
-  { sourceId, destination }: TablesOwner,
-  created: boolean,
-): string {
-  const values = [schema, name, sourceId, destination].map(quoteText).join(', ');
-  return `INSERT INTO _tidemark.tables (schema_name, table_name, source_id, destination, created) VALUES (${values}, ${created})`;
+function registerTable(shape: TableShape, { sourceId, destination }: TablesOwner, created: boolean): string {
+  const values = [shape.schema, shape.name, sourceId, destination].map(quoteText).join(', ');
+  return `INSERT INTO _tidemark.tables (schema_name, table_name, source_id, destination, created, shape) VALUES (${values}, ${created}, ${quoteText(JSON.stringify(shape))})`;
+}
+
+function rememberShape(shape: TableShape): string {
+  return `UPDATE _tidemark.tables SET shape = ${quoteText(JSON.stringify(shape))} WHERE schema_name = ${quoteText(shape.schema)} AND table_name = ${quoteText(shape.name)}`;
+}
+
+/** Destinations of older versions have none. */
+async function ensureShapeColumn(session: Session): Promise<void> {
+  const [found] = await session.run(
+    `SELECT FROM pg_attribute WHERE attrelid = '_tidemark.tables'::regclass AND attname = 'shape'`,
+  );
+  if (found!.count === 0)
+    await session.run('ALTER TABLE _tidemark.tables ADD COLUMN IF NOT EXISTS shape jsonb');
 }
 
 function keyNames(shape: TableShape): string[] {
@@ -200,7 +226,9 @@ function compareTable(shape: TableShape, found: ExistingTable): void {
 
 async function readTables(session: Session, shapes: readonly TableShape[]): Promise<ExistingTable[]> {
   const wanted = shapes.map(({ schema, name }, i) => `(${i}, ${quoteText(schema)}, ${quoteText(name)})`);
-  const [result] = await session.run(`SELECT n.oid IS NOT NULL, c.relkind, r.source_id, r.destination,
+  const [result] =
+    await session.run(`SELECT n.oid IS NOT NULL, c.relkind, r.source_id, r.destination, r.shape::text,
+  (SELECT conname FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p'),
   (SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
      'notNull', a.attnotnull, 'generated', a.attgenerated <> '' OR a.attidentity = 'a'))
    FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
@@ -213,19 +241,24 @@ LEFT JOIN pg_namespace n ON n.nspname = w.schema_name
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.table_name
 LEFT JOIN _tidemark.tables r ON r.schema_name = w.schema_name AND r.table_name = w.table_name
 ORDER BY w.i`);
-  return result!.rows.map(([schemaExists, kind, sourceId, destination, columns, uniqueKeys]) => ({
-    schemaExists: schemaExists === 't',
-    kind: kind ?? null,
-    columns: JSON.parse(columns ?? '[]') as ExistingColumn[],
-    uniqueKeys: JSON.parse(uniqueKeys ?? '[]') as string[][],
-    owner: sourceId == null ? null : { sourceId, destination: destination! },
-  }));
+  return result!.rows.map(
+    ([schemaExists, kind, sourceId, destination, merged, primaryKey, columns, uniqueKeys]) => ({
+      schemaExists: schemaExists === 't',
+      kind: kind ?? null,
+      columns: JSON.parse(columns ?? '[]') as ExistingColumn[],
+      uniqueKeys: JSON.parse(uniqueKeys ?? '[]') as string[][],
+      primaryKey: primaryKey ?? null,
+      owner: sourceId == null ? null : { sourceId, destination: destination! },
+      merged: merged == null ? null : (JSON.parse(merged) as TableShape),
+    }),
+  );
 }
 
 async function ensureEnums(
   session: Session,
   shapes: readonly TableShape[],
   owner: TablesOwner,
+  extra: ReadonlyMap<string, ReadonlySet<string>>,
 ): Promise<void> {
   const wanted = new Map<string, { type: EnumType; shape: TableShape }>();
   for (const shape of shapes) {
@@ -233,19 +266,19 @@ async function ensureEnums(
   }
   if (wanted.size === 0) return;
   const list = [...wanted.values()];
-  const [result] = await session.run(`SELECT t.typtype,
-  (SELECT json_agg(e.enumlabel) FROM pg_enum e WHERE e.enumtypid = t.oid)
+  const [result] = await session.run(`SELECT t.typtype
 FROM (VALUES ${list.map(({ type }, i) => `(${i}, ${quoteText(type.schema)}, ${quoteText(type.name)})`).join(', ')}) AS w (i, schema_name, type_name)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema_name
 LEFT JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = w.type_name
 ORDER BY w.i`);
   const statements: string[] = [];
   for (const [i, { type, shape }] of list.entries()) {
-    const [kind, labels] = result!.rows[i]!;
+    const [kind] = result!.rows[i]!;
+    const labels = [...new Set([...type.labels, ...(extra.get(quoteTable(type)) ?? [])])];
     if (kind === null) {
       statements.push(
         `CREATE SCHEMA IF NOT EXISTS ${quoteName(type.schema)}`,
-        `CREATE TYPE ${quoteTable(type)} AS ENUM (${type.labels.map(quoteText).join(', ')})`,
+        `CREATE TYPE ${quoteTable(type)} AS ENUM (${labels.map(quoteText).join(', ')})`,
       );
       continue;
     }
@@ -254,14 +287,6 @@ ORDER BY w.i`);
         shape,
         `needs the enum ${quoteTable(type)}, which exists as another kind of type`,
         `Rename ${quoteTable(type)} in the destination.`,
-      );
-    }
-    const missing = type.labels.filter((label) => !(JSON.parse(labels ?? '[]') as string[]).includes(label));
-    if (missing.length > 0) {
-      throw refused(
-        shape,
-        `needs the enum ${quoteTable(type)} to have ${missing.length} more labels`,
-        missing.map((label) => `ALTER TYPE ${quoteTable(type)} ADD VALUE ${quoteText(label)};`).join(' '),
       );
     }
   }

@@ -2,7 +2,13 @@
 import { resolve as resolvePath } from 'node:path';
 import { TidemarkError } from '../errors.ts';
 import { defaultTlsMode, isSocketFolder, type PostgresUrl, parsePostgresUrl } from '../postgres-endpoint.ts';
-import type { KafkaConfig, PostgresEndpoint, RegistryConfig, ResolvedTls } from '../resolved-config.ts';
+import type {
+  Compatibility,
+  KafkaConfig,
+  PostgresEndpoint,
+  RegistryConfig,
+  ResolvedTls,
+} from '../resolved-config.ts';
 import { withoutPrefix } from './field.ts';
 import type { ConfigurationValues } from './fields.ts';
 import type { Report } from './problems.ts';
@@ -212,5 +218,11 @@ export async function registryConfig(context: SectionContext): Promise<RegistryC
     report('registry.tls.mode', text, given.get('registry.tls.mode'));
   }
   const tls = await sectionTls('registry', keys, secure ? 'verify-full' : 'disable', context);
-  return { url: url.href.replace(/\/+$/, ''), username, password, tls };
+  return {
+    url: url.href.replace(/\/+$/, ''),
+    username,
+    password,
+    tls,
+    compatibility: keys.compatibility as Compatibility,
+  };
 }

@@ -231,6 +231,22 @@ const ownRegistryFields = {
     default: null,
     description: 'Password for basic authentication.',
   },
+  compatibility: {
+    type: 'string',
+    unit: 'level',
+    default: 'BACKWARD',
+    oneOf: [
+      'NONE',
+      'BACKWARD',
+      'BACKWARD_TRANSITIVE',
+      'FORWARD',
+      'FORWARD_TRANSITIVE',
+      'FULL',
+      'FULL_TRANSITIVE',
+    ],
+    description:
+      "Compatibility of the change topics' subjects. A change of shape that breaks it follows the table rule's on.incompatible.change.",
+  },
 } as const satisfies FieldTable;
 
 const deliverFields = {
@@ -308,6 +324,14 @@ export const tableRuleFields = {
     default: null,
     defaultText: 'source.tenant.column',
     description: 'Column that holds the tenant in these tables; `null` says that they have none.',
+  },
+  'on.incompatible.change': {
+    type: 'string',
+    unit: 'choice',
+    default: 'park',
+    oneOf: ['park', 'evolve'],
+    description:
+      'What a change of shape does that breaks registry.compatibility, or whose effect on existing rows the stream does not tell. `park`: the table alone stops, its raw changes are kept. `evolve`: it goes on as a new major version; existing rows in destinations are cast where they can be.',
   },
 } as const satisfies FieldTable;
 

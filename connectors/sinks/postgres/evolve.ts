@@ -1,0 +1,92 @@
+/**
+ * The replica's table from one shape to the next, as the source's own ALTER TABLE did it: inside the merge's
+ * transaction, after the rows of the old shape and before those of the new one. Only columns that the old shape had are
+ * touched.
+ */
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import { madeAnew, pairColumns } from '../../../src/connector/shape-versions.ts';
+import { quoteName, quoteTable, quoteText, typeText } from './quote.ts';
+
+/** @param primaryKey name of the table's primary key constraint, or null where it has none */
+export function evolveStatements(before: TableShape, after: TableShape, primaryKey: string | null): string[] {
+  const target = quoteTable(after);
+  const alter = (what: string) => `ALTER TABLE ${target} ${what}`;
+  const statements: string[] = [];
+  const anew = madeAnew(before, after);
+  // None of its rows is the new table's.
+  if (anew) statements.push(`TRUNCATE ${target}`);
+  const pairs = pairColumns(before, after);
+  // An empty column needs no cast, and two types may have none.
+  const retyped = pairs.kept.filter(([old, column]) => old.type !== column.type);
+  const replaced = new Set(anew ? retyped.map(([, column]) => column) : []);
+  const dropped = [
+    ...pairs.dropped,
+    ...retyped.filter(([, column]) => replaced.has(column)).map(([old]) => old),
+  ];
+  const kept = pairs.kept.filter(([, column]) => !replaced.has(column));
+  const added = after.columns.filter((column) => replaced.has(column) || pairs.added.includes(column));
+
+  const formerNames = new Map(kept.map(([old, column]) => [column.name, old.name]));
+  const oldKey = before.keyColumns.map((i) => before.columns[i]!.name);
+  const newKey = after.keyColumns.map((i) => after.columns[i]!.name);
+  const rekeyed = oldKey.join('\0') !== newKey.map((name) => formerNames.get(name) ?? `\0${name}`).join('\0');
+  if (rekeyed && oldKey.length > 0) {
+    if (primaryKey !== null) statements.push(alter(`DROP CONSTRAINT ${quoteName(primaryKey)}`));
+    for (const name of oldKey) statements.push(alter(`ALTER COLUMN ${quoteName(name)} DROP NOT NULL`));
+  }
+  for (const { name } of dropped) statements.push(alter(`DROP COLUMN ${quoteName(name)}`));
+  statements.push(
+    ...renameStatements(
+      kept.map(([old, column]) => [old.name, column.name]),
+      alter,
+    ),
+  );
+  for (const [old, column] of kept) {
+    if (old.type === column.type) continue;
+    const name = quoteName(column.name);
+    const type = typeText(after, column);
+    statements.push(alter(`ALTER COLUMN ${name} TYPE ${type} USING ${name}::${type}`));
+  }
+  for (const column of added) {
+    const name = quoteName(column.name);
+    const type = typeText(after, column);
+    const missing = anew ? undefined : column.missing;
+    if (missing === undefined) statements.push(alter(`ADD COLUMN ${name} ${type}`));
+    else {
+      statements.push(alter(`ADD COLUMN ${name} ${type} DEFAULT ${quoteText(missing)}::${type}`));
+      statements.push(alter(`ALTER COLUMN ${name} DROP DEFAULT`));
+    }
+  }
+  if (rekeyed && newKey.length > 0)
+    statements.push(alter(`ADD PRIMARY KEY (${newKey.map(quoteName).join(', ')})`));
+  return statements;
+}
+
+/** By way of names that nobody has where a new name is another column's old one: two columns may swap theirs. */
+function renameStatements(
+  names: readonly (readonly [string, string])[],
+  alter: (what: string) => string,
+): string[] {
+  const changed = names.filter(([from, to]) => from !== to);
+  const taken = new Set(names.map(([from]) => from));
+  const rename = (from: string, to: string) => alter(`RENAME COLUMN ${quoteName(from)} TO ${quoteName(to)}`);
+  if (!changed.some(([, to]) => taken.has(to))) return changed.map(([from, to]) => rename(from, to));
+  return [
+    ...changed.map(([from], i) => rename(from, `_tidemark_renamed_${i}`)),
+    ...changed.map(([, to], i) => rename(`_tidemark_renamed_${i}`, to)),
+  ];
+}
+
+/** What the log says of it; names only. */
+export function describeEvolution(before: TableShape, after: TableShape): Record<string, unknown> {
+  const { kept, added, dropped } = pairColumns(before, after);
+  return {
+    table: tableName(after),
+    added: added.map(({ name }) => name),
+    dropped: dropped.map(({ name }) => name),
+    renamed: kept
+      .filter(([old, { name }]) => old.name !== name)
+      .map(([old, { name }]) => `${old.name} to ${name}`),
+    retyped: kept.filter(([old, { type }]) => old.type !== type).map(([, { name }]) => name),
+  };
+}

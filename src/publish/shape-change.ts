@@ -1,0 +1,160 @@
+/**
+ * What lies between two versions of a table's shape, in words, and what of it breaks: for older readers of the topic
+ * (Avro's schema resolution), or for existing rows in destinations, whose new values are not in the stream. The
+ * registry is asked too, but a registry may say no more than no.
+ */
+import { sameText } from '../connector/recast.ts';
+import type { ColumnShape, TableShape } from '../connector/shape.ts';
+import { madeAnew, pairColumns } from '../connector/shape-versions.ts';
+import type { ColumnOrigin } from '../replicate/column-origins.ts';
+import { columnCodecs } from './avro-schema.ts';
+import type { AvroSchema } from './types/codec.ts';
+
+export interface ShapeChange {
+  /** Everything that is different; names only. */
+  changes: string[];
+  /** The part that older readers of the topic cannot follow. */
+  breaksReaders: string[];
+  /** The part whose effect on existing rows the stream does not tell. */
+  breaksRows: string[];
+}
+
+/** What is known of a change beside the two shapes. */
+export interface ChangeContext {
+  /** Of the new version's columns, by name; null: not known. */
+  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed'>> | null;
+  /** The table was made by a statement in the stream: it had no rows before. */
+  made: boolean;
+}
+
+export function compareShapes(
+  before: TableShape,
+  after: TableShape,
+  { origins, made }: ChangeContext,
+): ShapeChange {
+  const change: ShapeChange = { changes: [], breaksReaders: [], breaksRows: [] };
+  const { changes } = change;
+  const breaks = (what: 'breaksReaders' | 'breaksRows', text: string) => {
+    changes.push(text);
+    change[what].push(text);
+  };
+  const anew = madeAnew(before, after);
+  if (anew && made) changes.push('the table was dropped and made anew');
+  else if (anew) {
+    breaks('breaksRows', 'another table took the name, and whether it had rows before is not in the stream');
+  }
+  const { kept, added, dropped } = pairColumns(before, after);
+  for (const [old, column] of kept) {
+    if (old.name !== column.name) changes.push(`column ${old.name} renamed to ${column.name}`);
+    if (old.type !== column.type) {
+      const text = `column ${column.name} changed from ${old.type} to ${column.type}`;
+      const unreadable = whyUnreadable(old, column);
+      if (unreadable) breaks('breaksReaders', `${text}: ${unreadable}`);
+      else if (!anew && !sameText(old, column))
+        breaks('breaksRows', `${text}: existing rows got other values by it, which are not in the stream`);
+      else changes.push(text);
+    } else if (labelsOf(old) !== labelsOf(column)) changes.push(`labels of ${column.type} changed`);
+  }
+  for (const column of added) {
+    const text = `column ${column.name} added`;
+    const namesake = before.columns.find(({ name }) => name === column.name);
+    const unreadable = namesake && whyUnreadable(namesake, column);
+    if (unreadable) breaks('breaksReaders', `${text} where one of the name was dropped: ${unreadable}`);
+    else if (anew) changes.push(text);
+    else if (origins === null)
+      breaks(
+        'breaksRows',
+        `${text}: the catalogue has moved on since, so what existing rows have in it is not known`,
+      );
+    else if (origins.get(column.name)?.computed && column.missing === undefined)
+      breaks(
+        'breaksRows',
+        `${text}: its default was worked out row by row, so what existing rows have in it is not known`,
+      );
+    else changes.push(text);
+  }
+  for (const column of dropped) changes.push(`column ${column.name} dropped`);
+  if (!anew && added.length > 0 && dropped.some(({ number }) => number === undefined))
+    breaks('breaksRows', 'whether a column was renamed is not known: its number is not');
+  const [oldKey, newKey] = [keyText(before), keyText(after)];
+  if (oldKey !== newKey) {
+    const text = `the key changed from (${oldKey}) to (${newKey})`;
+    // A table that had no key has no key subject to break, and one that loses it writes no keys.
+    if (before.keyColumns.length > 0 && after.keyColumns.length > 0)
+      breaks('breaksReaders', `${text}: older readers cannot read the new keys`);
+    else changes.push(text);
+  }
+  const [oldTenant, newTenant] = [tenantText(before), tenantText(after)];
+  if (oldTenant !== newTenant) changes.push(`the tenant column changed from ${oldTenant} to ${newTenant}`);
+  if (changes.length === 0)
+    changes.push(
+      orderOf(before) === orderOf(after) ? "the columns' numbers are known now" : 'columns reordered',
+    );
+  return change;
+}
+
+function tenantText({ columns, tenantColumn }: TableShape): string {
+  return tenantColumn === null ? 'none' : columns[tenantColumn]!.name;
+}
+
+function keyText({ columns, keyColumns }: TableShape): string {
+  return keyColumns.map((i) => columns[i]!.name).join(', ');
+}
+
+function orderOf(shape: TableShape): string {
+  return JSON.stringify(shape.columns.map(({ name }) => name));
+}
+
+function labelsOf(column: ColumnShape): string {
+  return JSON.stringify(column.enum?.labels ?? null);
+}
+
+function whyUnreadable(before: ColumnShape, after: ColumnShape): string | null {
+  const [old] = columnCodecs(alone(before));
+  const [codec] = columnCodecs(alone(after));
+  return readable(old!.schema, codec!.schema)
+    ? null
+    : `Avro cannot read ${avroText(old!.schema)} as ${avroText(codec!.schema)}`;
+}
+
+function alone(column: ColumnShape): TableShape {
+  return { schema: '', name: '', columns: [column], keyColumns: [], tenantColumn: null };
+}
+
+/** Whether what `writer` wrote can be read as `reader` (Avro 1.12, Schema Resolution), for the codecs' schemas. */
+function readable(writer: AvroSchema, reader: AvroSchema): boolean {
+  const [from, to] = [kindOf(writer), kindOf(reader)];
+  if (from === to) {
+    if (from !== 'array' && from !== 'record') return attributesAgree(writer, reader);
+    if (from === 'record') return JSON.stringify(writer) === JSON.stringify(reader);
+    return readable(itemsOf(writer), itemsOf(reader));
+  }
+  return promotions[from]?.includes(to) ?? false;
+}
+
+const promotions: Record<string, readonly string[]> = {
+  int: ['long', 'float', 'double'],
+  long: ['float', 'double'],
+  float: ['double'],
+};
+
+/** A decimal's bytes mean another number at another scale. */
+function attributesAgree(writer: AvroSchema, reader: AvroSchema): boolean {
+  const scale = (schema: AvroSchema) =>
+    typeof schema === 'object' && !Array.isArray(schema) ? (schema.scale ?? null) : null;
+  return scale(writer) === scale(reader);
+}
+
+function kindOf(schema: AvroSchema): string {
+  if (typeof schema === 'string') return schema;
+  return Array.isArray(schema) ? 'union' : kindOf(schema.type);
+}
+
+function itemsOf(schema: AvroSchema): AvroSchema {
+  const items = (schema as unknown as { items: AvroSchema[] }).items;
+  return items[1]!;
+}
+
+function avroText(schema: AvroSchema): string {
+  return kindOf(schema) === 'array' ? `array of ${avroText(itemsOf(schema))}` : kindOf(schema);
+}

@@ -1,0 +1,266 @@
+/**
+ * The versions of a table's shape, as the registry has them under `<topic>-value`. A Relation message picks the version
+ * that it describes, or makes the next one; after a restart the stream describes old shapes once more, and those are
+ * found again rather than registered a second time.
+ */
+import { type ColumnShape, type TableShape, tableName } from '../connector/shape.ts';
+import { madeAnew, pairColumns } from '../connector/shape-versions.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { Logger } from '../platform/log.ts';
+import type { RegistryClient } from '../platform/registry.ts';
+import type { Compatibility, IncompatibleChange } from '../platform/resolved-config.ts';
+import type { ColumnOrigin } from '../replicate/column-origins.ts';
+import { keySchema, shapeOfSchema, valueSchema, versionOfSchema } from './avro-schema.ts';
+import { compareShapes, type ShapeChange } from './shape-change.ts';
+
+interface Version {
+  schemaId: number;
+  shape: TableShape;
+  version: number;
+  major: number;
+}
+
+interface Subject {
+  versions: Version[];
+  /** The one that the stream is at; null until its first Relation of this process. */
+  current: number | null;
+}
+
+export interface DescribedTable {
+  topic: string;
+  /** As the Relation and the catalogue describe it. */
+  shape: TableShape;
+  oid: number;
+  /** By name; null: not known. */
+  origins: ReadonlyMap<string, ColumnOrigin> | null;
+  made: boolean;
+  /** The name that this table had before, where the stream showed it. */
+  renamedFrom: string | null;
+}
+
+export interface VersionOptions {
+  registry: Pick<
+    RegistryClient,
+    'versions' | 'register' | 'setCompatibility' | 'compatibilityOf' | 'isCompatible'
+  >;
+  compatibility: Compatibility;
+  onIncompatibleChange(table: TableShape): IncompatibleChange;
+  log: Logger;
+}
+
+export interface RegisteredShape {
+  shape: TableShape;
+  valueSchemaId: number;
+  keySchemaId: number | null;
+}
+
+export class TableVersions {
+  readonly #options: VersionOptions;
+  readonly #subjects = new Map<string, Subject>();
+
+  constructor(options: VersionOptions) {
+    this.#options = options;
+  }
+
+  /** @throws TidemarkError TM208 for a topic of another table; TM231 where the change is against policy */
+  async register(table: DescribedTable): Promise<RegisteredShape> {
+    const { topic } = table;
+    const subject = await this.#subject(topic);
+    const last = subject.versions.at(-1);
+    if (last && tableName(last.shape) !== tableName(table.shape)) {
+      throw new TidemarkError(
+        'TM208',
+        `topic ${topic} belongs to table ${tableName(last.shape)}: both names become the same topic`,
+      );
+    }
+    const wanted = describedShape(table);
+    const from = subject.current ?? 0;
+    const found = subject.versions.findLastIndex(
+      ({ shape }, i) => i >= from && looksLike(shape, wanted) && says(shape, wanted),
+    );
+    if (found >= 0) {
+      subject.current = found;
+      return this.#registered(topic, subject.versions[found]!);
+    }
+    if (!last) {
+      if (table.renamedFrom !== null) this.#decide(table.shape, renamed(table.renamedFrom));
+      return this.#append(subject, topic, wanted, { version: 1, major: 1 }, 'fits');
+    }
+    const before =
+      subject.current === null
+        ? (subject.versions.findLast(({ shape }) => looksLike(shape, wanted)) ?? last)
+        : subject.versions[subject.current]!;
+    const shape = continued(before.shape, wanted);
+    const change = compareShapes(before.shape, shape, table);
+    const versions = { version: last.version + 1, major: last.major };
+    const breaking = await this.#breaking(topic, shape, change);
+    if (breaking.length > 0) {
+      this.#decide(shape, { ...change, breaksRows: breaking, breaksReaders: [] });
+      versions.major++;
+    }
+    const registered = await this.#append(
+      subject,
+      topic,
+      shape,
+      versions,
+      breaking.length > 0 ? 'breaks' : 'fits',
+    );
+    this.#options.log.info(`${tableName(shape)} has a new shape: ${change.changes.join(', ')}`, {
+      topic,
+      ...versions,
+      schemaId: registered.valueSchemaId,
+    });
+    return registered;
+  }
+
+  /** @throws TidemarkError TM231 where the table's policy is to park */
+  #decide(shape: TableShape, change: ShapeChange): void {
+    const policy = this.#options.onIncompatibleChange(shape);
+    const reason = `the shape of ${tableName(shape)} changed: ${change.changes.join(', ')}`;
+    if (policy === 'park') throw new TidemarkError('TM231', reason);
+    this.#options.log.warn(`${reason}; it goes on as a new major version, as on.incompatible.change says`, {
+      breaking: [...change.breaksReaders, ...change.breaksRows],
+    });
+  }
+
+  /** Everything that keeps the new version from following the old one by itself, the registry's own opinion included. */
+  async #breaking(topic: string, shape: TableShape, change: ShapeChange): Promise<string[]> {
+    const { compatibility, registry } = this.#options;
+    const breaking = [...change.breaksRows, ...(compatibility === 'NONE' ? [] : change.breaksReaders)];
+    if (breaking.length > 0) return breaking;
+    const key = keySchema(shape, topic);
+    const asked: [string, string][] = [[`${topic}-value`, valueSchema(shape, topic)]];
+    if (key !== null) asked.push([`${topic}-key`, key]);
+    for (const [name, schema] of asked) {
+      if (await registry.isCompatible(name, schema)) continue;
+      const text = `the registry finds it not ${compatibility} compatible with subject ${name}`;
+      change.changes.push(text);
+      breaking.push(text);
+    }
+    return breaking;
+  }
+
+  async #append(
+    subject: Subject,
+    topic: string,
+    shape: TableShape,
+    versions: { version: number; major: number },
+    how: 'fits' | 'breaks',
+  ): Promise<RegisteredShape> {
+    const schema = valueSchema(shape, topic, versions);
+    const schemaId = await this.#put(`${topic}-value`, schema, how);
+    const version = { schemaId, shape, ...versions };
+    const registered = await this.#registered(topic, version, how);
+    subject.current = subject.versions.push(version) - 1;
+    return registered;
+  }
+
+  async #registered(
+    topic: string,
+    { shape, schemaId }: Version,
+    how: 'fits' | 'breaks' = 'fits',
+  ): Promise<RegisteredShape> {
+    const key = keySchema(shape, topic);
+    const keySchemaId = key === null ? null : await this.#put(`${topic}-key`, key, how);
+    return { shape, valueSchemaId: schemaId, keySchemaId };
+  }
+
+  /** A version that breaks the subject's compatibility is registered while there is none. */
+  async #put(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
+    const { registry, compatibility, log } = this.#options;
+    if (how === 'fits' || compatibility === 'NONE') {
+      const actual = await registry.compatibilityOf(subject);
+      if (actual !== null && actual !== compatibility) {
+        log.warn(
+          `subject ${subject} was ${actual}; it is ${compatibility} now, as registry.compatibility says`,
+        );
+        await registry.setCompatibility(subject, compatibility);
+      }
+      return registry.register(subject, schema, compatibility);
+    }
+    await registry.setCompatibility(subject, 'NONE');
+    try {
+      return await registry.register(subject, schema, 'NONE');
+    } finally {
+      await registry.setCompatibility(subject, compatibility);
+    }
+  }
+
+  async #subject(topic: string): Promise<Subject> {
+    let subject = this.#subjects.get(topic);
+    if (!subject) {
+      const versions = (await this.#options.registry.versions(`${topic}-value`)).map(({ id, schema }) => ({
+        schemaId: id,
+        shape: shapeOfSchema(schema),
+        ...versionOfSchema(schema),
+      }));
+      subject = { versions, current: null };
+      this.#subjects.set(topic, subject);
+    }
+    return subject;
+  }
+}
+
+function renamed(from: string): ShapeChange {
+  const text = `it was ${from} before, and its rows from then are in the topic of that name`;
+  return { changes: [text], breaksReaders: [], breaksRows: [text] };
+}
+
+/** With what is known of its columns beside the Relation. */
+function describedShape({ shape, oid, origins }: DescribedTable): TableShape {
+  if (!origins) return { ...shape, oid };
+  const columns = shape.columns.map((column): ColumnShape => {
+    const origin = origins.get(column.name);
+    if (!origin) return column;
+    const { number, missing } = origin;
+    return { ...column, number, ...(missing === null ? {} : { missing }) };
+  });
+  return { ...shape, oid, columns };
+}
+
+/**
+ * The shape as the next version after another: a column keeps what was known of it, and no field stops being nullable
+ * or begins as required, since older records could not be read then.
+ */
+function continued(before: TableShape, shape: TableShape): TableShape {
+  const kept = new Map(pairColumns(before, shape).kept.map(([old, column]) => [column.name, old]));
+  const anew = madeAnew(before, shape);
+  const columns = shape.columns.map((column): ColumnShape => {
+    const old = kept.get(column.name);
+    const nullable = !(column.key && old && !old.nullable);
+    if (!old || anew) return { ...column, nullable };
+    const { missing: _, ...rest } = column;
+    const number = column.number ?? old.number;
+    return {
+      ...rest,
+      nullable,
+      ...(number === undefined ? {} : { number }),
+      ...(old.missing === undefined ? {} : { missing: old.missing }),
+    };
+  });
+  return { ...shape, columns };
+}
+
+/** The same columns, key and tenant of the same table; what is not known of either side does not count. */
+function looksLike(left: TableShape, right: TableShape): boolean {
+  const known = (a: number | undefined, b: number | undefined) =>
+    a === undefined || b === undefined || a === b;
+  if (left.columns.length !== right.columns.length || !known(left.oid, right.oid)) return false;
+  if (left.tenantColumn !== right.tenantColumn) return false;
+  if (left.keyColumns.join() !== right.keyColumns.join()) return false;
+  return left.columns.every((column, i) => {
+    const other = right.columns[i]!;
+    return column.name === other.name && column.type === other.type && known(column.number, other.number);
+  });
+}
+
+/** Whether a version of the same look tells all that is known: labels, and the numbers that older versions lack. */
+function says(version: TableShape, wanted: TableShape): boolean {
+  return version.columns.every((column, i) => {
+    const { enum: labels, number } = wanted.columns[i]!;
+    return (
+      JSON.stringify(column.enum) === JSON.stringify(labels) &&
+      (column.number !== undefined || number === undefined)
+    );
+  });
+}

@@ -1,0 +1,118 @@
+/**
+ * What a Relation message lacks about a table's columns: their numbers, and what existing rows have in a column that
+ * was added with a default. It comes from the optional event trigger's message (migrations/optional/shape_notes.sql),
+ * which stands at its exact place in the stream, or from the catalogue, which may have moved on since: then nothing
+ * is claimed.
+ */
+import type { ClientBase } from 'pg';
+import { TidemarkError } from '../platform/errors.ts';
+import type { Relation } from './pgoutput.ts';
+
+export interface ColumnOrigin {
+  name: string;
+  number: number;
+  /** OID of the type, and its modifier. */
+  type: number;
+  typmod: number;
+  /** Postgres' text of what rows from before the column have in it; null: nothing is stored for them. */
+  missing: string | null;
+  /** The default is worked out row by row, so what existing rows got when the column was added is not in the stream. */
+  computed: boolean;
+}
+
+/** One message of the trigger. */
+export interface ShapeNote {
+  oid: number;
+  /** The table was made by this statement: it had no rows before. */
+  made: boolean;
+  columns: ColumnOrigin[];
+}
+
+export const shapeNotePrefix = 'tidemark.shape';
+export const labelNotePrefix = 'tidemark.labels';
+
+/** @throws TidemarkError TM206 for a format that this version does not know */
+export function parseShapeNote(content: Buffer): ShapeNote {
+  const { oid, made, columns } = parseNote(content) as ShapeNote & { columns: ColumnOrigin[] | null };
+  return { oid, made, columns: columns ?? [] };
+}
+
+/** The enum whose labels changed. @throws TidemarkError TM206 */
+export function parseLabelNote(content: Buffer): { schema: string; name: string } {
+  return parseNote(content) as unknown as { schema: string; name: string };
+}
+
+function parseNote(content: Buffer): object {
+  const note = JSON.parse(content.toString('utf8')) as { format?: unknown };
+  if (note.format === 1) return note;
+  throw new TidemarkError(
+    'TM206',
+    'the event trigger tidemark_shape_notes wrote a note of an unknown format',
+    {
+      remedy: 'Run migrations/optional/shape_notes.sql of this version in the source database.',
+    },
+  );
+}
+
+/**
+ * A table's notes taken together: what existing rows got is known from the first note that has the column, since
+ * a rewrite of the table later moves it into the rows.
+ */
+export function laterNote(earlier: ShapeNote | undefined, note: ShapeNote): ShapeNote {
+  if (!earlier) return note;
+  const known = new Map(earlier.columns.map((column) => [column.number, column]));
+  return {
+    oid: note.oid,
+    made: earlier.made || note.made,
+    columns: note.columns.map((column) => {
+      const first = known.get(column.number);
+      return first ? { ...column, missing: first.missing, computed: first.computed } : column;
+    }),
+  };
+}
+
+/** The columns of the note that the Relation has, by name; null where it is not this shape. */
+export function matchOrigins(
+  relation: Relation,
+  columns: readonly ColumnOrigin[],
+): Map<string, ColumnOrigin> | null {
+  const byName = new Map(columns.map((column) => [column.name, column]));
+  const found = new Map<string, ColumnOrigin>();
+  let last = 0;
+  for (const { name, typeOid, typmod } of relation.columns) {
+    const origin = byName.get(name);
+    // pgoutput sends columns in the order of their numbers.
+    if (!origin || origin.type !== typeOid || origin.typmod !== typmod || origin.number <= last) return null;
+    last = origin.number;
+    found.set(name, origin);
+  }
+  return found;
+}
+
+/** As the catalogue has the table now. */
+export async function catalogueOrigins(
+  client: ClientBase,
+  relation: Relation,
+): Promise<Map<string, ColumnOrigin> | null> {
+  await client.query(sessionForText);
+  const { rows } = await client.query<ColumnOrigin>(originsQuery, [relation.oid]);
+  return matchOrigins(relation, rows);
+}
+
+/** Under these a value's text is the one that sinks know (connector/sink.ts). */
+const sessionForText =
+  "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC'; set bytea_output = 'hex'; set extra_float_digits = 1";
+
+const originsQuery = `
+  with stored (oid) as (
+    select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)
+  select a.attname as name, a.attnum::int as number, a.atttypid::int8::float8 as type, a.atttypmod as typmod,
+         (select (s.attmissingval::text::text[])[1] from stored join pg_attribute s on s.attrelid = stored.oid
+           where s.attname = a.attname and s.atthasmissing limit 1) as missing,
+         a.attidentity <> '' or coalesce(t.typtype = 'd' and d.adbin is not null, false)
+           or exists (select from regexp_matches(d.adbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
+                        join pg_proc p on p.oid = m[1]::oid where p.provolatile = 'v') as computed
+    from pg_attribute a join pg_type t on t.oid = a.atttypid
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+   where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+   order by a.attnum`;
