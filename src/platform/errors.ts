@@ -77,6 +77,13 @@ export const errorCatalogue = {
       'The shape of a table changed, or it has a type this version cannot represent. The table is parked.',
     remedy: 'Its raw changes are kept in the parked topic. `tidemark status` names the change.',
   },
+  TM240: {
+    retry: 'operator',
+    meaning:
+      'privacy.hash.key is not the key that a table was published with, so its hashes cannot be compared.',
+    remedy:
+      'Give back the key whose id the message names; after a rotation, verify once the table is published under the new key.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

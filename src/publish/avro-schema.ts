@@ -2,7 +2,7 @@
  * Avro schemas of a table: Debezium's envelope (Debezium 3.6, PostgreSQL connector, Confluent Avro converter), with
  * the table's own shape in `tidemark` attributes, so that a consumer can rebuild the shape from the registry alone.
  */
-import type { ColumnShape, EnumType, TableShape } from '../connector/shape.ts';
+import type { ColumnProtection, ColumnShape, EnumType, TableShape } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { codecFor, variableScaleDecimalName } from './types/catalogue.ts';
 import type { AvroSchema, Codec } from './types/codec.ts';
@@ -10,7 +10,7 @@ import type { AvroSchema, Codec } from './types/codec.ts';
 interface ShapeAttribute {
   schema: string;
   name: string;
-  columns: { name: string; type: string; key?: true; enum?: EnumType }[];
+  columns: { name: string; type: string; key?: true; enum?: EnumType; protection?: ColumnProtection }[];
   key: string[];
   tenant: string | null;
 }
@@ -52,11 +52,12 @@ export function valueSchema(shape: TableShape, topic: string): string {
   const attribute: ShapeAttribute = {
     schema: shape.schema,
     name: shape.name,
-    columns: shape.columns.map(({ name, type, key, enum: labels }) => ({
+    columns: shape.columns.map(({ name, type, key, enum: labels, protection }) => ({
       name,
       type,
       ...(key ? { key: true as const } : {}),
       ...(labels ? { enum: labels } : {}),
+      ...(protection ? { protection } : {}),
     })),
     key: shape.keyColumns.map((i) => shape.columns[i]!.name),
     tenant: shape.tenantColumn === null ? null : shape.columns[shape.tenantColumn]!.name,
@@ -192,10 +193,11 @@ export function shapeOfSchema(schemaJson: string): TableShape {
       'a value schema carries no tidemark attribute: another program wrote to the topic',
     );
   const columns = attribute.columns.map(
-    ({ name, type, key, enum: labels }): ColumnShape => ({
+    ({ name, type, key, enum: labels, protection }): ColumnShape => ({
       name,
       type,
       ...(labels ? { enum: labels } : {}),
+      ...(protection ? { protection } : {}),
       key: key === true,
       nullable: key !== true,
     }),

@@ -1,14 +1,16 @@
 /** From a Relation message to an encoder: shape, topic and registered schemas. */
 import type { Admin } from 'kafkajs';
 import type { ClientBase } from 'pg';
-import { tableName } from '../connector/shape.ts';
+import { type ColumnShape, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { describeRelation } from '../replicate/catalogue.ts';
+import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
+import { ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { keySchema, sameSchema, shapeOfSchema, valueSchema } from './avro-schema.ts';
+import { ParkedMessages } from './parked-messages.ts';
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
 import { ensureTopics } from './topics.ts';
@@ -34,7 +36,8 @@ export async function prepareTable(
   relation: Relation,
 ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }> {
   const { config, client, admin, registry, identity, knownTopics, log } = context;
-  const { shape, tupleIndex, droppedHere } = await describeRelation(client, config.source, relation);
+  const described = await describeRelation(client, config.source, relation);
+  const { shape, sourceColumns, tupleIndex, droppedHere } = described;
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const value = valueSchema(shape, topic);
   const key = keySchema(shape, topic);
@@ -73,9 +76,25 @@ export async function prepareTable(
     for (const { partition, high } of offsets) endOffsets[partition] = BigInt(high);
   }
   return {
-    encoder: new TableEncoder({ shape, topic, tupleIndex, keySchemaId, valueSchemaId, identity }),
+    encoder: new TableEncoder({
+      shape,
+      topic,
+      tupleIndex,
+      keySchemaId,
+      valueSchemaId,
+      identity,
+      protection: { sourceColumns, protector: new ColumnProtector(config.source.hashKey) },
+    }),
     endOffsets,
   };
+}
+
+/** What the relation's messages may carry while it is parked: known before anything else of the table is. */
+export async function prepareParking(
+  { config, client }: Pick<PreparationContext, 'config' | 'client'>,
+  relation: Relation,
+): Promise<ParkedMessages> {
+  return new ParkedMessages(config.source, relation, await relationColumns(client, config.source, relation));
 }
 
 /** Which columns differ, in words; names only. */
@@ -86,6 +105,8 @@ function difference(registered: string, wanted: string): string {
   for (const column of after.columns) {
     const old = before.columns.find(({ name }) => name === column.name);
     if (!old) changes.push(`column ${column.name} added`);
+    else if (JSON.stringify(old.protection) !== JSON.stringify(column.protection))
+      changes.push(`column ${column.name} is ${policyText(column)}, was ${policyText(old)}`);
     else if (old.type !== column.type)
       changes.push(`column ${column.name} changed from ${old.type} to ${column.type}`);
     else if (old.key !== column.key)
@@ -96,4 +117,8 @@ function difference(registered: string, wanted: string): string {
       changes.push(`column ${column.name} dropped`);
   }
   return changes.length > 0 ? changes.join(', ') : 'columns were reordered or the tenant column changed';
+}
+
+function policyText({ protection }: ColumnShape): string {
+  return protection ? `${protectionLabel(protection)} of ${protection.of}` : 'kept';
 }

@@ -2,8 +2,10 @@
 import type { ClientBase } from 'pg';
 import type { ColumnShape, EnumType, TableId, TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
+import { isMask, isProtecting, type ProtectingPolicy } from '../platform/column-policy.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ColumnPolicy, SourceConfig, TableRule } from '../platform/resolved-config.ts';
+import { protectionOf } from './column-protection.ts';
 import type { Relation } from './pgoutput.ts';
 
 export interface CatalogueColumn {
@@ -141,6 +143,8 @@ export function tenantColumnOf(source: SourceConfig, table: TableId): string | n
 
 export interface DescribedRelation {
   shape: TableShape;
+  /** The shape's columns as Postgres has them: they differ where a column is hashed or masked. */
+  sourceColumns: ColumnShape[];
   /** For each column of the shape its index in the relation's tuples. */
   tupleIndex: number[];
   /** Columns in the stream that the policy drops here, because the publication cannot leave them out. */
@@ -154,16 +158,20 @@ interface TypeRow {
   comment: string | null;
 }
 
-/**
- * The shape of a table as the Relation message gives it. Only what the message lacks comes from the catalogue: the
- * names of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
- * @throws TidemarkError TM208 when the policy would drop a key column
- */
-export async function describeRelation(
+/** A column of a Relation message, with what only the catalogue knows. */
+export interface RelationColumnInfo {
+  name: string;
+  type: string;
+  enum: EnumType | null;
+  policy: ColumnPolicy;
+}
+
+/** In the order of the relation's tuples. */
+export async function relationColumns(
   client: ClientBase,
   source: SourceConfig,
   relation: Relation,
-): Promise<DescribedRelation> {
+): Promise<RelationColumnInfo[]> {
   await client.query(`set search_path = ''`);
   const { rows } = await client.query<TypeRow>(
     `select u.position::int as position, format_type(u.type, u.typmod) as type,
@@ -183,15 +191,38 @@ export async function describeRelation(
       relation.columns.map((column) => column.name),
     ],
   );
+  return relation.columns.map(({ name, typeOid }, i) => {
+    const row = rows[i]!;
+    const personal = isPersonal(source, name, row.comment);
+    return {
+      name,
+      type: row.type ?? `oid ${typeOid}`,
+      enum: row.enum,
+      policy: columnPolicy(source, relation, { name, personal }),
+    };
+  });
+}
+
+/**
+ * The shape of a table as the Relation message gives it. Only what the message lacks comes from the catalogue: the
+ * names of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
+ * @throws TidemarkError TM208 when the policy would drop or mask a key column,
+ */
+export async function describeRelation(
+  client: ClientBase,
+  source: SourceConfig,
+  relation: Relation,
+): Promise<DescribedRelation> {
+  const described = await relationColumns(client, source, relation);
   const keyNames = await keyColumnNames(client, relation);
   const columns: ColumnShape[] = [];
+  const sourceColumns: ColumnShape[] = [];
   const tupleIndex: number[] = [];
   const droppedHere: string[] = [];
-  relation.columns.forEach((column, i) => {
-    const row = rows[i]!;
+  described.forEach((column, i) => {
+    const { policy } = column;
     const key = keyNames.has(column.name);
-    const personal = isPersonal(source, column.name, row.comment);
-    if (columnPolicy(source, relation, { name: column.name, personal }) === 'drop') {
+    if (policy === 'drop') {
       if (key) {
         throw new TidemarkError(
           'TM208',
@@ -204,13 +235,22 @@ export async function describeRelation(
       droppedHere.push(column.name);
       return;
     }
-    columns.push({
+    if (key && isMask(policy)) {
+      throw new TidemarkError(
+        'TM208',
+        `key column ${tableName(relation)}.${column.name} is masked, but rows cannot be told apart by what a mask leaves`,
+        { remedy: `Say in tidemark.yaml that ${column.name} is kept or hashed.` },
+      );
+    }
+    const own: ColumnShape = {
       name: column.name,
-      type: row.type ?? `oid ${column.typeOid}`,
-      ...(row.enum ? { enum: row.enum } : {}),
+      type: column.type,
+      ...(column.enum ? { enum: column.enum } : {}),
       key,
       nullable: !key,
-    });
+    };
+    sourceColumns.push(own);
+    columns.push(isProtecting(policy) ? protectedColumn(own, policy, source.hashKey) : own);
     tupleIndex.push(i);
   });
   const tenantName = tenantColumnOf(source, relation);
@@ -226,9 +266,18 @@ export async function describeRelation(
       // Without it in the identity, a delete does not say whose row it was: partition by key then.
       tenantColumn: inIdentity ? tenant : null,
     },
+    sourceColumns,
     tupleIndex,
     droppedHere,
   };
+}
+
+function protectedColumn(
+  { name, type, key, nullable }: ColumnShape,
+  policy: ProtectingPolicy,
+  hashKey: string | null,
+): ColumnShape {
+  return { name, type: 'text', key, nullable, protection: protectionOf(policy, type, hashKey) };
 }
 
 /** Under FULL every column is flagged as identity; the primary key, if any, is what tells rows apart. */
