@@ -1,4 +1,5 @@
 /** The status report for people. */
+import { withheldText } from '../replicate/withheld-columns.ts';
 import type { Problem, StatusReport } from './status.ts';
 
 export function renderStatus(report: StatusReport): string {
@@ -18,6 +19,7 @@ export function renderStatus(report: StatusReport): string {
     for (const { table, code, reason } of progress.parked)
       lines.push(`  ✗ ${table} is parked (${code}): ${reason}`);
   } else lines.push('  no Progress');
+  for (const line of withheldText(report.withheld ?? [])) lines.push(`  withheld from ${line}`);
   if (source.problem) lines.push(...problemLines(source.problem, '  '));
   const width = Math.max(0, ...units.map(({ unit }) => unit.length));
   let destination = '';

@@ -7,7 +7,10 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-peek.ts';
 import { topicNames } from '../publish/record-format.ts';
+import { trackedTables } from '../replicate/catalogue.ts';
+import { planPublications } from '../replicate/publication.ts';
 import { connectSource, readSlot } from '../replicate/source.ts';
+import { type WithheldColumn, withheldColumns } from '../replicate/withheld-columns.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 import { renderStatus } from './status-text.ts';
 
@@ -46,6 +49,8 @@ export interface StatusReport {
     epoch: number | null;
     problem: Problem | null;
   };
+  /** Columns that do not leave Postgres as they are; null where the source did not say. */
+  withheld: WithheldColumn[] | null;
   progress: {
     position: string;
     boundary: boolean;
@@ -82,6 +87,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
     attempt('kafka', () => readProgress(config, context)),
     attempt('control', () => readLedger(config, context)),
   ]);
+  const withheld = source && (await attempt('tables', () => readWithheld(config)));
   const currentLsn = source?.currentLsn ?? null;
   const lagBytes = (position: string) =>
     currentLsn === null ? null : Math.max(0, Number(currentLsn - parsePosition(position).lsn));
@@ -128,6 +134,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
       epoch: ledger?.source?.epoch ?? null,
       problem: readerProblem,
     },
+    withheld,
     progress: progress && {
       position: progress.position,
       boundary: progress.boundary,
@@ -154,6 +161,17 @@ async function readSource(config: ResolvedConfig) {
       `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end - '0/0'::pg_lsn)::text as lsn`,
     );
     return { slot, currentLsn: BigInt(rows[0].lsn) };
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+async function readWithheld({ source }: ResolvedConfig): Promise<WithheldColumn[]> {
+  const client = await connectSource(source, 'tidemark/status');
+  try {
+    const { rows } = await client.query(`select current_setting('server_version_num')::int as version`);
+    const tables = await trackedTables(client, source);
+    return withheldColumns(source, planPublications(source, tables, rows[0].version));
   } finally {
     await client.end().catch(() => {});
   }

@@ -2,9 +2,20 @@
  * The shape of a tracked table at some moment, as the sinks see it. It travels inside the Avro value schema (see
  * publish/avro-schema.ts), so a consumer needs nothing but the Schema Registry to rebuild it.
  */
+import type { ProtectingPolicy } from '../platform/column-policy.ts';
+
 export interface TableId {
   schema: string;
   name: string;
+}
+
+/** How a column's values were made unreadable on their way out of Postgres. */
+export interface ColumnProtection {
+  policy: ProtectingPolicy;
+  /** The column's type in Postgres; here it is text. */
+  of: string;
+  /** For hash: id of the key. */
+  key?: string;
 }
 
 export interface EnumType {
@@ -55,6 +66,8 @@ export interface ColumnShape extends TypeParts {
   form?: 'text';
   /** True for the columns of the primary key or replica identity index. */
   key: boolean;
+  /** Set where the column leaves Postgres hashed or masked: its type is text then. */
+  protection?: ColumnProtection;
   /** False only where the column is part of the key. */
   nullable: boolean;
   /**

@@ -14,6 +14,7 @@ import {
 } from './configuration/endpoints.ts';
 import { withoutPrefix } from './configuration/field.ts';
 import { configurationFields } from './configuration/fields.ts';
+import { checkPrivacyRules } from './configuration/privacy-rules.ts';
 import { Problems } from './configuration/problems.ts';
 import { resolveReferences } from './configuration/references.ts';
 import { parseTableRules } from './configuration/table-rules.ts';
@@ -70,6 +71,16 @@ async function resolveConfig(
       given.get(replicas[0]) ?? given.get(replicas[1]) ?? null,
     );
   }
+  checkPrivacyRules(
+    {
+      tables: source.tables ?? [],
+      tenantColumn: source['tenant.column'],
+      hashKey: values['privacy.hash.key'],
+      hashKeyFailed: failed.has('privacy.hash.key'),
+      line: given.get('source.tables') ?? null,
+    },
+    report,
+  );
   const ownName = `tidemark_${source.id ?? ''}`.replaceAll('-', '_');
   const directoryKey = 'deliver.instances.directory';
   return {
@@ -82,6 +93,7 @@ async function resolveConfig(
       tables: source.tables,
       tenantColumn: source['tenant.column'],
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
+      hashKey: values['privacy.hash.key'],
       heartbeatIntervalMs: source['heartbeat.interval'],
       statusIntervalMs: source['status.interval'],
       values: source.values,

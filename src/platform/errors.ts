@@ -90,6 +90,13 @@ export const errorCatalogue = {
     remedy:
       'Its raw changes are kept in the parked topic; everything else goes on. To let such changes through from now on, set on.incompatible.change: evolve for the table. docs/operate.md says how a parked table comes back.',
   },
+  TM240: {
+    retry: 'operator',
+    meaning:
+      'privacy.hash.key is not the key that a table was published with, so its hashes cannot be compared.',
+    remedy:
+      'Give back the key whose id the message names; after a rotation, verify once the table is published under the new key.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

@@ -3,6 +3,7 @@
  * and the instance files; nothing else reads configuration.
  */
 import type { ConnectionOptions as TlsOptions } from 'node:tls';
+import type { ColumnPolicy } from './column-policy.ts';
 
 /** Options for node:tls, or false for plain text. */
 export type ResolvedTls = TlsOptions | false;
@@ -16,7 +17,7 @@ export interface PostgresEndpoint {
   tls: ResolvedTls;
 }
 
-export type ColumnPolicy = 'keep' | 'drop';
+export type { ColumnPolicy };
 
 /** How versions of a subject must fit together, by the Schema Registry's own names. */
 export type Compatibility =
@@ -53,6 +54,8 @@ export interface SourceConfig {
   tenantColumn: string | null;
   /** Column names (lower case, `*` allowed) that count as personal beside those commented `@personal`. */
   personalColumns: string[];
+  /** `privacy.hash.key`; set where a column has the policy hash. */
+  hashKey: string | null;
   heartbeatIntervalMs: number;
   /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */
   statusIntervalMs: number;

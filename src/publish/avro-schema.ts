@@ -16,7 +16,7 @@ interface ShapeAttribute {
     key?: true;
     /** A key column that older versions had as nullable: its field stays so, or they could not be read. */
     nullable?: true;
-  } & Pick<ColumnShape, 'type' | 'base' | 'form' | 'number' | 'missing'> &
+  } & Pick<ColumnShape, 'type' | 'base' | 'form' | 'number' | 'missing' | 'protection'> &
     TypeParts)[];
   key: string[];
   tenant: string | null;

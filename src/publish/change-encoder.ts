@@ -32,6 +32,7 @@ import {
   valueKind,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
+import type { ParkedMessages } from './parked-messages.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
 import type { ParkedTable, Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
@@ -51,8 +52,8 @@ export interface ChangeEncoderOptions {
 /** A table as the stream describes it. It is prepared at its first change: a partition's Relation comes without any. */
 type KnownTable =
   | { kind: 'described'; relation: Relation; raw: Buffer }
-  | { kind: 'published'; relation: Relation; encoder: TableEncoder; raw: Buffer }
-  | { kind: 'parked'; name: string; columns: string[]; raw: Buffer };
+  | { kind: 'published'; relation: Relation; encoder: TableEncoder; parking: ParkedMessages; raw: Buffer }
+  | { kind: 'parked'; name: string; columns: string[]; parking: ParkedMessages; raw: Buffer };
 
 /** The tuples of one record. */
 interface RowImages {
@@ -126,27 +127,28 @@ export class ChangeEncoder implements PgoutputHandler {
   encode(message: Buffer): Relation | null {
     for (const oid of changedRelations(message)) {
       const table = this.#tables.get(oid);
-      if (table?.kind !== 'described') continue;
-      const name = tableName(table.relation);
-      if (!this.parked[name]) return table.relation;
-      this.#parkTable(name, table.relation, table.raw);
+      if (table?.kind === 'described') return table.relation;
     }
     decodeMessage(message, this);
     return null;
   }
 
   /** The relation's changes can be encoded from now on. */
-  publish(relation: Relation, encoder: TableEncoder): void {
+  publish(relation: Relation, parking: ParkedMessages, encoder: TableEncoder): void {
     const { raw } = this.#tables.get(relation.oid)!;
-    this.#tables.set(relation.oid, { kind: 'published', relation, encoder, raw });
+    this.#tables.set(relation.oid, { kind: 'published', relation, encoder, parking, raw });
     this.#moves.set(tableName(relation), movesOf(encoder));
   }
 
-  /** The relation's changes go to the parked topic from now on. */
-  park(relation: Relation, error: TidemarkError): void {
-    const name = tableName(relation);
-    this.#startParking(name, error);
-    this.#parkTable(name, relation, this.#tables.get(relation.oid)!.raw);
+  /** Its table was parked, here or before the start. */
+  isParked(relation: Relation): boolean {
+    return this.parked[tableName(relation)] !== undefined;
+  }
+
+  /** The relation's changes go to the parked topic from now on. @param error null where the table is parked already */
+  park(relation: Relation, parking: ParkedMessages, error: TidemarkError | null): void {
+    if (error) this.#startParking(tableName(relation), error);
+    this.#parkTable(relation, parking, this.#tables.get(relation.oid)!.raw);
   }
 
   begin(start: TransactionStart): void {
@@ -202,6 +204,7 @@ export class ChangeEncoder implements PgoutputHandler {
     this.#change(oid, raw, (encoder) => {
       const moved = before && this.#moved(encoder, before, after);
       if (moved) {
+        if (!fill) encoder.requireHashable(before!, after);
         // A row that changes its key or its tenant leaves its partition: delete there, create here.
         const { oldKey, newKey } = moved;
         const newLink = newKey ? { name: header.newKey, key: newKey } : null;
@@ -315,7 +318,7 @@ export class ChangeEncoder implements PgoutputHandler {
     if (!table)
       throw new TidemarkError('TM206', `pgoutput sent a change of relation ${oid} without describing it`);
     if (table.kind === 'parked') {
-      this.#parkChange(table.name, raw);
+      this.#parkChange(table.name, table.parking.withhold(raw));
       return;
     }
     if (table.kind === 'described')
@@ -330,8 +333,8 @@ export class ChangeEncoder implements PgoutputHandler {
       this.#ordinal = ordinal;
       const name = tableName(table.encoder.shape);
       this.#startParking(name, error);
-      this.#parkTable(name, table.relation, table.raw);
-      this.#parkChange(name, raw);
+      this.#parkTable(table.relation, table.parking, table.raw);
+      this.#parkChange(name, table.parking.withhold(raw));
     }
   }
 
@@ -371,17 +374,19 @@ export class ChangeEncoder implements PgoutputHandler {
     });
   }
 
-  #parkTable(name: string, relation: Relation, raw: Buffer): void {
+  #parkTable(relation: Relation, parking: ParkedMessages, raw: Buffer): void {
+    const name = tableName(relation);
     const columns = relation.columns.map((column) => column.name);
-    this.#tables.set(relation.oid, { kind: 'parked', name, columns, raw });
+    this.#tables.set(relation.oid, { kind: 'parked', name, columns, parking, raw });
     // A Relation is not a Change: it has no Position of its own.
     this.#park(name, raw, { [header.format]: formatHeader });
   }
 
+  /** @param raw a copy, without what is withheld */
   #parkChange(name: string, raw: Buffer): void {
     if (!this.#nextPosition()) return;
     this.#requireFit(name, raw.length);
-    this.#park(name, Buffer.from(raw), this.#headers(null).headers);
+    this.#park(name, raw, this.#headers(null).headers);
   }
 
   #requireFit(name: string, bytes: number): void {

@@ -9,6 +9,7 @@ import type { KafkaConfig } from '../platform/resolved-config.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { Batch } from './batch.ts';
 import { ChangeEncoder } from './change-encoder.ts';
+import type { ParkedMessages } from './parked-messages.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import type { TopicNames } from './record-format.ts';
 import type { TableEncoder } from './table-encoder.ts';
@@ -41,6 +42,8 @@ export interface PublisherOptions {
     relation: Relation,
     notes: StreamNotes,
   ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }>;
+  /** What the table's messages may carry while it is parked. */
+  prepareParking(relation: Relation): Promise<ParkedMessages>;
   log: Logger;
   nowMs(): number;
   onProgress?(progress: Progress, stats: PublisherStats): void;
@@ -143,21 +146,29 @@ export class Publisher {
   #prepare(relation: Relation, messages: Buffer[]): void {
     this.#waiting = messages;
     this.#options.source.pause();
-    void this.#options
-      .prepareTable(relation, this.#encoder.notesOf(relation))
-      .then(
-        ({ encoder, endOffsets }) => {
-          // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
-          if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
-          this.#encoder.publish(relation, encoder);
-        },
-        (error: unknown) => {
-          if (!parksTable(error)) throw error;
-          this.#encoder.park(relation, error);
-        },
-      )
+    void this.#prepareRelation(relation)
       .then(() => this.#continue())
       .catch((error: unknown) => this.#fail(error));
+  }
+
+  async #prepareRelation(relation: Relation): Promise<void> {
+    const parking = await this.#options.prepareParking(relation);
+    if (this.#encoder.isParked(relation)) {
+      this.#encoder.park(relation, parking, null);
+      return;
+    }
+    try {
+      const { encoder, endOffsets } = await this.#options.prepareTable(
+        relation,
+        this.#encoder.notesOf(relation),
+      );
+      // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
+      if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
+      this.#encoder.publish(relation, parking, encoder);
+    } catch (error) {
+      if (!parksTable(error)) throw error;
+      this.#encoder.park(relation, parking, error);
+    }
   }
 
   #continue(): void {

@@ -33,7 +33,7 @@ import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
 import { SourceLedger } from './source-ledger.ts';
-import { prepareTable } from './table-preparation.ts';
+import { prepareParking, prepareTable } from './table-preparation.ts';
 import { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
@@ -209,6 +209,7 @@ async function readUntilFailure(
       resume,
       writer,
       source: sourceControl,
+      prepareParking: (relation) => prepareParking({ config, client }, relation),
       prepareTable: (relation, notes) =>
         prepareTable(
           {

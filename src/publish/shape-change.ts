@@ -7,6 +7,7 @@ import { sameText } from '../connector/recast.ts';
 import type { ColumnShape, TableShape } from '../connector/shape.ts';
 import { madeAnew, pairColumns } from '../connector/shape-versions.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
+import { protectionLabel } from '../replicate/column-protection.ts';
 import { columnCodecs } from './avro-schema.ts';
 import type { AvroSchema } from './types/codec.ts';
 
@@ -22,7 +23,7 @@ export interface ShapeChange {
 /** What is known of a change beside the two shapes. */
 export interface ChangeContext {
   /** Of the new version's columns, by name; null: not known. */
-  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed'>> | null;
+  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed' | 'missing'>> | null;
   /** The table was made by a statement in the stream: it had no rows before. */
   made: boolean;
 }
@@ -46,6 +47,10 @@ export function compareShapes(
   const { kept, added, dropped } = pairColumns(before, after);
   for (const [old, column] of kept) {
     if (old.name !== column.name) changes.push(`column ${old.name} renamed to ${column.name}`);
+    if (protectionText(old) !== protectionText(column)) {
+      const text = `column ${column.name} is ${protectionText(column)}, was ${protectionText(old)}`;
+      breaks('breaksRows', `${text}: existing rows in destinations have it as it was`);
+    }
     if (old.type !== column.type) {
       const text = `column ${column.name} changed from ${old.type} to ${column.type}`;
       const unreadable = whyUnreadable(old, column);
@@ -66,6 +71,8 @@ export function compareShapes(
         'breaksRows',
         `${text}: the catalogue has moved on since, so what existing rows have in it is not known`,
       );
+    else if (column.protection && origins.get(column.name)?.missing != null)
+      breaks('breaksRows', `${text}: it is ${protectionText(column)}, and existing rows got a default`);
     else if (origins.get(column.name)?.computed && column.missing === undefined)
       breaks(
         'breaksRows',
@@ -103,6 +110,10 @@ function keyText({ columns, keyColumns }: TableShape): string {
 
 function orderOf(shape: TableShape): string {
   return JSON.stringify(shape.columns.map(({ name }) => name));
+}
+
+function protectionText({ protection }: ColumnShape): string {
+  return protection ? `${protectionLabel(protection)} of ${protection.of}` : 'kept';
 }
 
 function labelsOf(column: ColumnShape): string {

@@ -2,11 +2,14 @@
  * encodeChange for one table: pgoutput tuple to Avro key and Debezium envelope, without intermediate objects.
  * Compiled once per shape; the constant parts of the envelope are bytes to copy.
  */
-import type { TableShape } from '../connector/shape.ts';
+import type { ColumnShape, TableShape } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { type ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import { type Tuple, valueKind } from '../replicate/pgoutput.ts';
 import { columnCodecs } from './avro-schema.ts';
 import { ByteWriter } from './byte-writer.ts';
+import { readWithheld } from './parked-messages.ts';
+import { protectedCodec, type RowTenant } from './protected-codec.ts';
 import { unavailableValue } from './record-format.ts';
 import type { Codec } from './types/codec.ts';
 
@@ -40,6 +43,11 @@ export class TableEncoder {
   readonly topic: string;
   readonly remarks: RowRemarks = { unchanged: [], exact: null };
   readonly #codecs: Codec[];
+  /** Per column, where its values go out hashed or masked: the label that a parked message gives such a value. */
+  readonly #labels: (string | null)[];
+  /** Set before a row is encoded: hashes are salted with it. */
+  readonly #rowTenant: RowTenant = { tenant: null };
+  readonly #hashed: boolean;
   /** For each column of the shape its index in the relation's tuples. */
   readonly #tupleIndex: number[];
   readonly #nullable: boolean[];
@@ -64,11 +72,21 @@ export class TableEncoder {
     identity: EncoderIdentity;
     /** With the binary forms that only the reader knows; absent: those of the shape alone. */
     codecs?: Codec[];
+    /** Where a column is hashed or masked: the shape's columns as Postgres has them, and what protects them. */
+    protection?: { sourceColumns: ColumnShape[]; protector: ColumnProtector };
   }) {
-    const { shape, identity } = options;
+    const { shape, identity, protection } = options;
     this.shape = shape;
     this.topic = options.topic;
-    this.#codecs = options.codecs ?? columnCodecs(shape);
+    const own =
+      options.codecs ?? columnCodecs(protection ? { ...shape, columns: protection.sourceColumns } : shape);
+    this.#codecs = shape.columns.map((column, i) =>
+      column.protection
+        ? protectedCodec(own[i]!, column.protection.policy, protection!.protector, this.#rowTenant)
+        : own[i]!,
+    );
+    this.#labels = shape.columns.map(({ protection }) => (protection ? protectionLabel(protection) : null));
+    this.#hashed = shape.columns.some(({ protection }) => protection?.policy === 'hash');
     this.#tupleIndex = options.tupleIndex;
     this.#nullable = shape.columns.map((column) => column.nullable);
     this.#placeholder = this.#codecs.map(placeholderFor);
@@ -96,12 +114,17 @@ export class TableEncoder {
 
   /** The record key; `fallback` supplies key columns that `tuple` does not carry. */
   encodeKey(tuple: Tuple, fallback: Tuple | null, out: ByteWriter): Buffer {
+    this.#enterRow(tuple, fallback);
     out.mark();
     out.raw(this.#keyHead);
     for (const column of this.shape.keyColumns) {
       const at = this.#tupleIndex[column]!;
       const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
       const kind = from.kinds[at];
+      if (kind === valueKind.withheld) {
+        out.text(this.#withheldText(column, from.bytes, from.starts[at]!, from.ends[at]!));
+        continue;
+      }
       if (kind !== valueKind.binary && kind !== valueKind.text) {
         throw new TidemarkError(
           'TM206',
@@ -177,6 +200,7 @@ export class TableEncoder {
   /** @param remark whether this row's inexact and unchanged values go to the headers */
   #row(tuple: Tuple, fill: Tuple | null, out: ByteWriter, remark: boolean): void {
     const { bytes, kinds, starts, ends } = tuple;
+    this.#enterRow(tuple, fill);
     for (let column = 0; column < this.#codecs.length; column++) {
       const at = this.#tupleIndex[column]!;
       const kind = kinds[at]!;
@@ -190,10 +214,15 @@ export class TableEncoder {
           );
         }
         out.byte(0);
-      } else {
+      } else if (kind === valueKind.withheld) this.#withheld(column, tuple, at, out);
+      else {
         const filled = fill?.kinds[at];
         if (filled === valueKind.binary || filled === valueKind.text) {
           this.#value(column, filled, fill!.bytes, fill!.starts[at]!, fill!.ends[at]!, out, remark);
+          continue;
+        }
+        if (fill && fill.kinds[at] === valueKind.withheld) {
+          this.#withheld(column, fill, at, out);
           continue;
         }
         if (!this.#nullable[column]) {
@@ -208,6 +237,45 @@ export class TableEncoder {
         if (remark) this.remarks.unchanged.push(this.#name(column));
       }
     }
+  }
+
+  /** Hashes of the row that comes are salted with its tenant. */
+  #enterRow(tuple: Tuple, fallback: Tuple | null): void {
+    if (this.#hashed) this.#rowTenant.tenant = this.tenant(tuple, fallback);
+  }
+
+  /**
+   * A row that changes its tenant gets other hashes. Of a TOASTed value that the update left untouched, and that no
+   * whole old row supplies, only the hash under the old tenant is known.
+   * @throws TidemarkError TM208
+   */
+  requireHashable(before: Tuple, after: Tuple): void {
+    if (!this.#hashed || this.tenant(before, null) === this.tenant(after, before)) return;
+    this.shape.columns.forEach(({ name, protection }, column) => {
+      if (protection?.policy !== 'hash') return;
+      if (after.kinds[this.#tupleIndex[column]!] !== valueKind.unchanged) return;
+      throw new TidemarkError(
+        'TM208',
+        `a row of ${this.#label} changed its tenant and left hashed column ${name} untouched in TOAST: its new hash cannot be known`,
+        { remedy: `alter table ${this.#label} replica identity full; -- then rebuild the table` },
+      );
+    });
+  }
+
+  #withheld(column: number, { bytes, starts, ends }: Tuple, at: number, out: ByteWriter): void {
+    const text = this.#withheldText(column, bytes, starts[at]!, ends[at]!);
+    if (this.#nullable[column]) out.byte(2);
+    out.text(text);
+  }
+
+  /** What a parked message let out in place of a value. @throws TidemarkError TM208 under another policy than now */
+  #withheldText(column: number, bytes: Buffer, start: number, end: number): string {
+    const { label, text } = readWithheld(bytes, start, end);
+    if (label === this.#labels[column] && text !== null) return text;
+    throw new TidemarkError(
+      'TM208',
+      `${this.#label}.${this.#name(column)} was withheld while the table was parked (${label}), and its policy now is ${this.#labels[column] ?? 'keep'}`,
+    );
   }
 
   #value(

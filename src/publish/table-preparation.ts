@@ -5,14 +5,16 @@ import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { describeRelation } from '../replicate/catalogue.ts';
+import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
 import { catalogueOrigins, matchOrigins, type ShapeNote } from '../replicate/column-origins.ts';
+import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
+import { ParkedMessages } from './parked-messages.ts';
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
 import type { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
-import { readerCodecs } from './types/reader-codecs.ts';
+import { binaryTextOf, readerCodecs } from './types/reader-codecs.ts';
 import { requireReadable } from './value-form.ts';
 
 export interface PreparationContext {
@@ -54,7 +56,7 @@ export async function prepareTable(
 ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }> {
   const { config, client, admin, versions, identity, knownTopics, binary, log } = context;
   const described = await describeRelation(client, config.source, relation);
-  const { tupleIndex, droppedHere, types, typeOids } = described;
+  const { sourceColumns, tupleIndex, droppedHere, types, typeOids } = described;
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
@@ -91,8 +93,22 @@ export async function prepareTable(
       keySchemaId,
       valueSchemaId,
       identity,
-      codecs: readerCodecs(shape, types, typeOids),
+      codecs: readerCodecs({ ...shape, columns: sourceColumns }, types, typeOids),
+      protection: { sourceColumns, protector: new ColumnProtector(config.source.hashKey) },
     }),
     endOffsets,
   };
+}
+
+/** What the relation's messages may carry while it is parked: known before anything else of the table is. */
+export async function prepareParking(
+  { config, client }: Pick<PreparationContext, 'config' | 'client'>,
+  relation: Relation,
+): Promise<ParkedMessages> {
+  const { columns, types } = await relationColumns(client, config.source, relation);
+  return new ParkedMessages(
+    config.source,
+    relation,
+    columns.map(({ type, policy, typeOid }) => ({ type, policy, text: binaryTextOf(types, typeOid) })),
+  );
 }

@@ -213,7 +213,8 @@ function describedShape({ shape, oid, origins }: DescribedTable): TableShape {
     const origin = origins.get(column.name);
     if (!origin) return column;
     const { number, missing } = origin;
-    return { ...column, number, ...(missing === null ? {} : { missing }) };
+    // What existing rows have is not theirs to tell where the column leaves Postgres hashed or masked.
+    return { ...column, number, ...(missing === null || column.protection ? {} : { missing }) };
   });
   return { ...shape, oid, columns };
 }
@@ -250,7 +251,12 @@ function looksLike(left: TableShape, right: TableShape): boolean {
   if (left.keyColumns.join() !== right.keyColumns.join()) return false;
   return left.columns.every((column, i) => {
     const other = right.columns[i]!;
-    return column.name === other.name && column.type === other.type && known(column.number, other.number);
+    return (
+      column.name === other.name &&
+      column.type === other.type &&
+      JSON.stringify(column.protection) === JSON.stringify(other.protection) &&
+      known(column.number, other.number)
+    );
   });
 }
 

@@ -2,8 +2,10 @@
 import type { ClientBase } from 'pg';
 import type { ColumnShape, TableId, TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
+import { isMask, isProtecting, type ProtectingPolicy } from '../platform/column-policy.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ColumnPolicy, SourceConfig, TableRule } from '../platform/resolved-config.ts';
+import { protectionOf } from './column-protection.ts';
 import type { Relation } from './pgoutput.ts';
 import { describeType, keyForm, readSourceTypes, type SourceTypes } from './source-types.ts';
 
@@ -144,6 +146,8 @@ export function tenantColumnOf(source: SourceConfig, table: TableId): string | n
 
 export interface DescribedRelation {
   shape: TableShape;
+  /** The shape's columns as Postgres has them: they differ where a column is hashed or masked. */
+  sourceColumns: ColumnShape[];
   /** For each column of the shape its index in the relation's tuples. */
   tupleIndex: number[];
   /** Columns in the stream that the policy drops here, because the publication cannot leave them out. */
@@ -159,16 +163,18 @@ interface TypeRow {
   comment: string | null;
 }
 
-/**
- * The shape of a table as the Relation message gives it. Only what the message lacks comes from the catalogue: the
- * names and structure of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
- * @throws TidemarkError TM208 when the policy would drop a key column
- */
-export async function describeRelation(
+/** A column of a Relation message, with what only the catalogue knows. */
+export interface RelationColumnInfo extends Omit<ColumnShape, 'key' | 'nullable'> {
+  typeOid: number;
+  policy: ColumnPolicy;
+}
+
+/** In the order of the relation's tuples. */
+export async function relationColumns(
   client: ClientBase,
   source: SourceConfig,
   relation: Relation,
-): Promise<DescribedRelation> {
+): Promise<{ columns: RelationColumnInfo[]; types: SourceTypes }> {
   await client.query(`set search_path = ''`);
   const { rows } = await client.query<TypeRow>(
     `select u.position::int as position, format_type(u.type, u.typmod) as type,
@@ -187,15 +193,39 @@ export async function describeRelation(
     client,
     relation.columns.map((column) => column.typeOid),
   );
+  const columns = relation.columns.map(({ name, typeOid }, i) => {
+    const row = rows[i]!;
+    const personal = isPersonal(source, name, row.comment);
+    return {
+      name,
+      ...describeType(types, typeOid, row.type ?? `oid ${typeOid}`),
+      typeOid,
+      policy: columnPolicy(source, relation, { name, personal }),
+    };
+  });
+  return { columns, types };
+}
+
+/**
+ * The shape of a table as the Relation message gives it. Only what the message lacks comes from the catalogue: the
+ * names and structure of types, enum labels, the primary key under REPLICA IDENTITY FULL, and comments.
+ * @throws TidemarkError TM208 when the policy would drop or mask a key column
+ */
+export async function describeRelation(
+  client: ClientBase,
+  source: SourceConfig,
+  relation: Relation,
+): Promise<DescribedRelation> {
+  const { columns: described, types } = await relationColumns(client, source, relation);
   const keyNames = await keyColumnNames(client, relation);
   const columns: ColumnShape[] = [];
+  const sourceColumns: ColumnShape[] = [];
   const tupleIndex: number[] = [];
   const droppedHere: string[] = [];
-  relation.columns.forEach((column, i) => {
-    const row = rows[i]!;
+  described.forEach((column, i) => {
+    const { policy } = column;
     const key = keyNames.has(column.name);
-    const personal = isPersonal(source, column.name, row.comment);
-    if (columnPolicy(source, relation, { name: column.name, personal }) === 'drop') {
+    if (policy === 'drop') {
       if (key) {
         throw new TidemarkError(
           'TM208',
@@ -208,14 +238,22 @@ export async function describeRelation(
       droppedHere.push(column.name);
       return;
     }
-    const type = describeType(types, column.typeOid, row.type ?? `oid ${column.typeOid}`);
-    columns.push({
-      name: column.name,
+    if (key && isMask(policy)) {
+      throw new TidemarkError(
+        'TM208',
+        `key column ${tableName(relation)}.${column.name} is masked, but rows cannot be told apart by what a mask leaves`,
+        { remedy: `Say in tidemark.yaml that ${column.name} is kept or hashed.` },
+      );
+    }
+    const { typeOid: _, policy: __, ...type } = column;
+    const own: ColumnShape = {
       ...type,
       ...(key ? keyForm(type) : {}),
       key,
       nullable: !key,
-    });
+    };
+    sourceColumns.push(own);
+    columns.push(isProtecting(policy) ? protectedColumn(own, policy, source.hashKey) : own);
     tupleIndex.push(i);
   });
   const tenantName = tenantColumnOf(source, relation);
@@ -231,11 +269,20 @@ export async function describeRelation(
       // Without it in the identity, a delete does not say whose row it was: partition by key then.
       tenantColumn: inIdentity ? tenant : null,
     },
+    sourceColumns,
     tupleIndex,
     droppedHere,
     types,
     typeOids: tupleIndex.map((i) => relation.columns[i]!.typeOid),
   };
+}
+
+function protectedColumn(
+  { name, type, key, nullable }: ColumnShape,
+  policy: ProtectingPolicy,
+  hashKey: string | null,
+): ColumnShape {
+  return { name, type: 'text', key, nullable, protection: protectionOf(policy, type, hashKey) };
 }
 
 /** Under FULL every column is flagged as identity; the primary key, if any, is what tells rows apart. */

@@ -20,8 +20,11 @@ export interface Relation {
   columns: RelationColumn[];
 }
 
-/** Kinds of a tuple's values, as bytes on the wire. */
-export const valueKind = { null: 0x6e, unchanged: 0x75, text: 0x74, binary: 0x62 } as const;
+/**
+ * Kinds of a tuple's values, as bytes on the wire. `withheld` is ours: pgoutput never sends it, parked messages carry
+ * it in place of what does not leave Postgres (publish/parked-messages.ts).
+ */
+export const valueKind = { null: 0x6e, unchanged: 0x75, text: 0x74, binary: 0x62, withheld: 0x70 } as const;
 
 /** A row inside a message. The object is reused: it is valid until the next message is decoded. */
 export class Tuple {
@@ -52,7 +55,8 @@ export class Tuple {
         ends[i] = at;
         continue;
       }
-      if (kind !== valueKind.binary && kind !== valueKind.text) throw unknown('value', kind);
+      if (kind !== valueKind.binary && kind !== valueKind.text && kind !== valueKind.withheld)
+        throw unknown('value', kind);
       if (at + 4 > bytes.length) throw truncated();
       const length = bytes.readInt32BE(at);
       at += 4;

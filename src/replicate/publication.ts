@@ -33,7 +33,7 @@ export function planPublications(
   const insertOnly: PublishedTable[] = [];
   for (const table of tables) {
     const kept = table.columns.filter(
-      (column) => !column.generated && columnPolicy(source, table, column) === 'keep',
+      (column) => !column.generated && columnPolicy(source, table, column) !== 'drop',
     );
     const dropped = table.columns.filter(
       (column) => !column.generated && columnPolicy(source, table, column) === 'drop',

@@ -3,11 +3,19 @@ import pg from 'pg';
 import { formatLsn, parseLsn } from '../connector/position.ts';
 import { tableName } from '../connector/shape.ts';
 import type { CheckFinding } from '../connector/sink.ts';
+import { isMask } from '../platform/column-policy.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
-import { type CatalogueTable, hasIdentity, tenantColumnOf, trackedTables } from './catalogue.ts';
+import {
+  type CatalogueTable,
+  columnPolicy,
+  hasIdentity,
+  tenantColumnOf,
+  trackedTables,
+} from './catalogue.ts';
 import { comparePublications, planPublications } from './publication.ts';
+import { withheldColumns, withheldText } from './withheld-columns.ts';
 
 export interface SourceIdentity {
   systemIdentifier: string;
@@ -187,6 +195,7 @@ export async function checkSource(source: SourceConfig): Promise<CheckFinding[]>
         });
       }
     }
+    for (const line of withheldText(withheldColumns(source, plans))) ok(line);
     const differences = await comparePublications(client, plans, version);
     for (const { what, statement, plan } of differences) {
       const mayChange = plan.tables.every(({ table }) => table.owned);
@@ -317,6 +326,15 @@ async function checkTable(
       level: 'warn',
       what: `${name} has no usable replica identity: only inserts and truncates are replicated, updates and deletes are not`,
       remedy: `alter table ${quoted(table)} add primary key (…); -- or: alter table ${quoted(table)} replica identity full;`,
+    });
+  }
+  for (const column of table.columns) {
+    const policy = columnPolicy(source, table, column);
+    if (!column.identity || !(policy === 'drop' || isMask(policy))) continue;
+    findings.push({
+      level: 'error',
+      what: `${name}: key column ${column.name} has the policy ${policy}, but rows cannot be told apart without it: the table would be parked`,
+      remedy: `Say in tidemark.yaml that ${column.name} is kept or hashed, or give the table another replica identity.`,
     });
   }
   const tenant = tenantColumnOf(source, table);

@@ -11,6 +11,7 @@ import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { BucketSums } from './bucket-sums.ts';
 import { hintFor, uncomparedColumns } from './hints.ts';
 import type { ParkedTables } from './parked-tables.ts';
+import { protectedRows } from './protected-rows.ts';
 import type { KeyDifference, TableReport, VerifyEvent } from './report.ts';
 import { RowDifferences, selectRows } from './row-differences.ts';
 import type { RowLayout } from './row-digest.ts';
@@ -135,7 +136,9 @@ function withoutColumns(shape: TableShape, gone: readonly string[]): TableShape 
     ...shape,
     columns: kept.map((i) => shape.columns[i]!),
     keyColumns: wholeKey ? shape.keyColumns.map(place) : [],
-    tenantColumn: null,
+    // Hashes are salted with it.
+    tenantColumn:
+      shape.tenantColumn !== null && kept.includes(shape.tenantColumn) ? place(shape.tenantColumn) : null,
   };
 }
 
@@ -156,7 +159,8 @@ class TableScan {
 
   async source(pass: 1 | 2 | 3, take: (row: Row) => void, signal = this.#context.signal): Promise<void> {
     this.#sourceRows = 0;
-    const rows = sourceRows(this.#context.client, this.#table, this.#shape);
+    const { client, source } = this.#context;
+    const rows = protectedRows(sourceRows(client, this.#table, this.#shape), this.#shape, source.hashKey);
     await scanRows(rows, signal, take, (count) => {
       this.#sourceRows += count;
       this.#report(pass);

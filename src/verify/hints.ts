@@ -20,11 +20,17 @@ export function uncomparedColumns(
 ): UncomparedColumns {
   const known = new Set(shape.columns.map(({ name }) => name));
   const present = new Set(table.columns.map(({ name }) => name));
+  const gone = new Set([...known].filter((name) => !present.has(name)));
+  const tenant = shape.tenantColumn === null ? null : shape.columns[shape.tenantColumn]!.name;
+  if (tenant !== null && gone.has(tenant)) {
+    // Without the tenant that salted them, hashes cannot be made again.
+    for (const { name, protection } of shape.columns) if (protection?.policy === 'hash') gone.add(name);
+  }
   return {
-    gone: [...known].filter((name) => !present.has(name)),
+    gone: [...gone],
     added: table.columns
       .filter((column) => !known.has(column.name) && !column.generated)
-      .filter((column) => columnPolicy(source, table, column) === 'keep')
+      .filter((column) => columnPolicy(source, table, column) !== 'drop')
       .map(({ name }) => name),
   };
 }

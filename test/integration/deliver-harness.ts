@@ -82,6 +82,7 @@ export async function startHarness(): Promise<Harness> {
         tables: [],
         tenantColumn: null,
         personalColumns: [],
+        hashKey: null,
         heartbeatIntervalMs: 1000,
         statusIntervalMs: 1000,
         values: 'auto',

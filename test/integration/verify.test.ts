@@ -107,6 +107,7 @@ class World {
         publication: 'tidemark',
         tenantColumn: null,
         personalColumns: ['email'],
+        hashKey: null,
         tables: [{ pattern: 'app.*', tenantColumn: null, columns: {} }],
         heartbeatIntervalMs: 1000,
         statusIntervalMs: 5000,

@@ -367,6 +367,36 @@ registry: {username: "x", password: "\${file:${folder}/password}"}`,
   });
 });
 
+describe('privacy', () => {
+  const tables = (policy: string) =>
+    minimal.replace('[app.*]', `[{pattern: app.*, tenant.column: org, columns: {${policy}}}]`);
+  const key = 'privacy.hash.key: sekret-of-thirty-two-characters-and-more\n';
+
+  test('a column is kept, dropped, hashed or masked in a documented form', async () => {
+    const config = await load(tables('a: hash, b: mask:network, c: drop, d: keep') + key);
+    expect(config.source.tables[0]!.columns).toEqual({
+      a: 'hash',
+      b: 'mask:network',
+      c: 'drop',
+      d: 'keep',
+    });
+    expect(config.source.hashKey).toBe('sekret-of-thirty-two-characters-and-more');
+  });
+
+  test.each([
+    ['a hash without a key', tables('a: hash'), /privacy.hash.key: is missing/],
+    ['a short key', `${minimal}privacy.hash.key: sekret\n`, /privacy.hash.key: must be at least 32 char/],
+    ['a hash with a short key', `${tables('a: hash')}privacy.hash.key: sekret\n`, /at least 32 char[^\n]*$/],
+    ['a hashed tenant', tables('org: hash') + key, /org is the tenant column/],
+    ['a masked tenant', tables('org: mask:full'), /org is the tenant column/],
+  ])('%s is refused, without a word of the key', async (_what, yaml, expected) => {
+    const { code, text } = await failure(yaml);
+    expect(code).toBe('TM101');
+    expect(text).toMatch(expected);
+    expect(text).not.toMatch(/sekret/);
+  });
+});
+
 describe('what is refused', () => {
   test('unknown, doubled and unfit keys, all at once, with their lines', async () => {
     const { code, text } = await failure(`
@@ -394,7 +424,7 @@ obsrve: {metrics: {port: 1}}
       /yaml:6: source.tables\[0\]: must be `schema.table` or `schema.\*`/,
       /yaml:6: source.tables\[1\]: must be/,
       /yaml:6: source.tables\[4\].column: unknown key/,
-      /yaml:6: source.tables\[5\].columns.a: must be one of keep, drop; did you mean keep\?/,
+      /yaml:6: source.tables\[5\].columns.a: must be one of keep, drop, hash, mask:full, .*; did you mean keep\?/,
       /yaml:6: source.tables\[5\].pattern: is missing/,
       /yaml:6: source.tables: has two rules for the same pattern/,
       /yaml:7: source.status.interval: must be a duration such as 500ms.* from 100ms to 1m$/m,
@@ -501,7 +531,8 @@ describe('redactConfig', () => {
     });
     const config = await load(
       `${minimal.replace(':pw@', ':sekret-1@').replace('http://', 'http://u:sekret-2@')}
-kafka.sasl: {mechanism: scram-sha-256, username: someone, password: sekret-3}`,
+kafka.sasl: {mechanism: scram-sha-256, username: someone, password: sekret-3}
+privacy.hash.key: sekret-of-thirty-two-characters-and-more`,
     );
     config.source.endpoint.tls = { key: 'sekret-4', passphrase: 'sekret-5', cert: 'x', ca: 'y' };
     const printed = JSON.stringify(redactConfig(config));

@@ -249,6 +249,17 @@ const ownRegistryFields = {
   },
 } as const satisfies FieldTable;
 
+const privacyFields = {
+  'hash.key': {
+    type: 'secret',
+    unit: 'secret',
+    default: null,
+    form: { pattern: /^[\s\S]{32,}$/, says: 'at least 32 characters' },
+    description:
+      'Key of the policy hash; required where a column has it. Its id stands in the schemas of such tables, so another key is a change of their shape.',
+  },
+} as const satisfies FieldTable;
+
 const deliverFields = {
   'instances.directory': {
     type: 'path',
@@ -306,6 +317,7 @@ export const configurationFields = {
     'tls.mode': { ...tlsFields['tls.mode'], defaultText: '`verify-full` for https, `disable` for http' },
   }),
   ...underPrefix('control', endpointFields),
+  ...underPrefix('privacy', privacyFields),
   ...underPrefix('deliver', deliverFields),
   ...underPrefix('observe', observeFields),
 } as const satisfies FieldTable;

@@ -18,7 +18,11 @@ export function rememberSecrets(options: object, keys: Iterable<string>): void {
 export function redactConfig(config: ResolvedConfig): Record<string, unknown> {
   return {
     file: config.file,
-    source: { ...config.source, endpoint: redactEndpoint(config.source.endpoint) },
+    source: {
+      ...config.source,
+      endpoint: redactEndpoint(config.source.endpoint),
+      hashKey: config.source.hashKey === null ? null : redacted,
+    },
     kafka: {
       ...config.kafka,
       tls: redactTls(config.kafka.tls),

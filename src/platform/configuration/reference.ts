@@ -1,4 +1,5 @@
 /** The configuration reference: docs/configuration.md and docs/tidemark.schema.json, made from the field tables. */
+import { columnPolicies } from '../column-policy.ts';
 import type { SinkOptions } from './destinations.ts';
 import { type Field, type FieldTable, optionAsField } from './field.ts';
 import { configurationFields, destinationFields, tablePattern, tableRuleFields } from './fields.ts';
@@ -110,10 +111,10 @@ export function configurationReference(sinkKinds: readonly SinkOptions[]): strin
       const columns: Field = {
         type: 'string',
         unit: 'choice',
-        oneOf: ['keep', 'drop'],
+        oneOf: columnPolicies,
         default: null,
         defaultText: 'drop if personal, else keep',
-        description: 'Whether this column leaves Postgres.',
+        description: 'Whether, and how, this column leaves Postgres: see docs/records.md.',
       };
       const rows = { ...tableRuleFields, 'columns.<name>': columns };
       parts.push('#### Table rules\n', 'The keys of one item of `source.tables`, where it is a mapping:\n');
@@ -198,9 +199,9 @@ export function configurationSchema(): Json {
 }
 
 const columnsSchema = {
-  description: 'Whether a column leaves Postgres, by column name.',
+  description: 'Whether, and how, a column leaves Postgres, by column name.',
   type: 'object',
-  additionalProperties: { enum: ['keep', 'drop'] },
+  additionalProperties: { enum: columnPolicies },
 };
 
 const tenantColumn = leaf(tableRuleFields['tenant.column']);

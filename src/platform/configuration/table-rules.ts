@@ -1,4 +1,5 @@
-/** source.tables: a list of patterns and of mappings {pattern, tenant.column, columns: {name: keep|drop}}. */
+/** source.tables: a list of patterns and of mappings {pattern, tenant.column, columns: {name: policy}}. */
+import { columnPolicies } from '../column-policy.ts';
 import type { ColumnPolicy, TableRule } from '../resolved-config.ts';
 import type { MapNode, Node } from './document.ts';
 import type { Field } from './field.ts';
@@ -9,8 +10,8 @@ import { type FlatEntry, readValues } from './values.ts';
 const columnChoice: Field = {
   type: 'string',
   unit: 'choice',
-  oneOf: ['keep', 'drop'],
-  description: 'Whether the column leaves Postgres.',
+  oneOf: columnPolicies,
+  description: 'Whether, and how, the column leaves Postgres.',
 };
 
 /** The rules; reports under `source.tables[i]` and leaves out what is wrong. A plain text is a comma-separated list. */
