@@ -226,8 +226,10 @@ function compareTable(shape: TableShape, found: ExistingTable): void {
 
 async function readTables(session: Session, shapes: readonly TableShape[]): Promise<ExistingTable[]> {
   const wanted = shapes.map(({ schema, name }, i) => `(${i}, ${quoteText(schema)}, ${quoteText(name)})`);
-  const [result] =
-    await session.run(`SELECT n.oid IS NOT NULL, c.relkind, r.source_id, r.destination, r.shape::text,
+  // Types are printed with their schemas, also those that the merge's path would print without.
+  const [, result] = await session.run(
+    `SELECT set_config('_tidemark.path', current_setting('search_path'), true), set_config('search_path', 'pg_catalog', true)`,
+    `SELECT n.oid IS NOT NULL, c.relkind, r.source_id, r.destination, r.shape::text,
   (SELECT conname FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p'),
   (SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
      'notNull', a.attnotnull, 'generated', a.attgenerated <> '' OR a.attidentity = 'a'))
@@ -240,7 +242,9 @@ FROM (VALUES ${wanted.join(', ')}) AS w (i, schema_name, table_name)
 LEFT JOIN pg_namespace n ON n.nspname = w.schema_name
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.table_name
 LEFT JOIN _tidemark.tables r ON r.schema_name = w.schema_name AND r.table_name = w.table_name
-ORDER BY w.i`);
+ORDER BY w.i`,
+    `SELECT set_config('search_path', current_setting('_tidemark.path'), true)`,
+  );
   return result!.rows.map(
     ([schemaExists, kind, sourceId, destination, merged, primaryKey, columns, uniqueKeys]) => ({
       schemaExists: schemaExists === 't',
