@@ -76,7 +76,7 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
   const pool = openControl(config.control, log, 2);
   const registry = new RegistryClient(config.registry, log);
   const ledger = new SourceLedger(pool, config.source.id);
-  const stream = { textValues: config.source.values === 'text' };
+  const stream = { textValues: config.source.values === 'text', unread: 0 };
   let migrated = false;
   let delayMs = 250;
   try {
@@ -90,9 +90,7 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
         const error = asTidemarkError(caught);
         if (signal.aborted) return;
         await ledger.report(error).catch(() => {});
-        // Positions do not depend on the form of values: what was read is not read again.
-        if (error.code === 'TM210' && config.source.values === 'auto') stream.textValues = true;
-        else if (error.code === 'TM210') throw error;
+        if (error.code === 'TM210') chooseValues(stream, config.source.values, error);
         if (error.code === 'TM302') await otherReaderOrGoOn(config, signal, error);
         else if (error.retry !== 'transient') throw error;
         if (Date.now() - startedAt > 10000) delayMs = 250;
@@ -105,6 +103,21 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
     registry.close();
     await pool.end().catch(() => {});
   }
+}
+
+/**
+ * After a value whose type the reader could not read. A new life knows the types as they are now, and may need no text;
+ * Positions do not depend on the form of values, so what was read is not read again.
+ */
+function chooseValues(
+  stream: ReaderParts['stream'],
+  wanted: ResolvedConfig['source']['values'],
+  error: TidemarkError,
+): void {
+  stream.unread++;
+  if (stream.unread === 1) return;
+  if (wanted === 'binary') throw error;
+  stream.textValues = true;
 }
 
 /** Fenced by another reader, or by the coordinator after a timeout: if somebody else has the slot, stop. */
@@ -129,7 +142,7 @@ interface ReaderParts {
   ledger: SourceLedger;
   signal: AbortSignal;
   /** What one life learns for the next. */
-  stream: { textValues: boolean };
+  stream: { textValues: boolean; unread: number };
 }
 
 /** One life of the reader; returns when asked to stop, throws when something failed. */
