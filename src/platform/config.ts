@@ -83,6 +83,7 @@ async function resolveConfig(
       tenantColumn: source['tenant.column'],
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
       heartbeatIntervalMs: source['heartbeat.interval'],
+      publicationIntervalMs: source['publication.interval'],
       statusIntervalMs: source['status.interval'],
     },
     kafka: {

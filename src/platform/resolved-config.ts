@@ -54,6 +54,8 @@ export interface SourceConfig {
   /** Column names (lower case, `*` allowed) that count as personal beside those commented `@personal`. */
   personalColumns: string[];
   heartbeatIntervalMs: number;
+  /** How often the publications are compared with the configuration; absent: every 10 s. */
+  publicationIntervalMs?: number;
   /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */
   statusIntervalMs: number;
 }

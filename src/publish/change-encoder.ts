@@ -186,7 +186,11 @@ export class ChangeEncoder implements PgoutputHandler {
 
   /** What the stream told of the table besides its Relation. */
   notesOf({ oid }: Relation): StreamNotes {
-    return { shape: this.#shapeNotes.get(oid) ?? null, renamedFrom: this.#formerNames.get(oid) ?? null };
+    return {
+      shape: this.#shapeNotes.get(oid) ?? null,
+      renamedFrom: this.#formerNames.get(oid) ?? null,
+      xid: this.#open().xid,
+    };
   }
 
   insert(oid: number, after: Tuple, raw: Buffer): void {

@@ -21,8 +21,8 @@ export interface ShapeChange {
 
 /** What is known of a change beside the two shapes. */
 export interface ChangeContext {
-  /** Of the new version's columns, by name; null: not known. */
-  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed'>> | null;
+  /** Of the new version's columns, by name, as far as known. */
+  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed'>>;
   /** The table was made by a statement in the stream: it had no rows before. */
   made: boolean;
 }
@@ -61,12 +61,12 @@ export function compareShapes(
     const unreadable = namesake && whyUnreadable(namesake, column);
     if (unreadable) breaks('breaksReaders', `${text} where one of the name was dropped: ${unreadable}`);
     else if (anew) changes.push(text);
-    else if (origins === null)
+    else if (!origins.has(column.name))
       breaks(
         'breaksRows',
         `${text}: the catalogue has moved on since, so what existing rows have in it is not known`,
       );
-    else if (origins.get(column.name)?.computed && column.missing === undefined)
+    else if (origins.get(column.name)!.computed && column.missing === undefined)
       breaks(
         'breaksRows',
         `${text}: its default was worked out row by row, so what existing rows have in it is not known`,

@@ -6,7 +6,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { describeRelation } from '../replicate/catalogue.ts';
-import { catalogueOrigins, matchOrigins, type ShapeNote } from '../replicate/column-origins.ts';
+import { catalogueOrigins, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
@@ -31,6 +31,8 @@ export interface StreamNotes {
   shape: ShapeNote | null;
   /** The name that the table had in this stream before. */
   renamedFrom: string | null;
+  /** Of the Transaction that is being read. */
+  xid: number;
 }
 
 /** Whether the error parks its table and nothing else. */
@@ -52,8 +54,8 @@ export async function prepareTable(
   const { tupleIndex, droppedHere } = described;
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
-    (notes.shape && matchOrigins(relation, notes.shape.columns)) ??
-    (await catalogueOrigins(client, relation));
+    (notes.shape && noteOrigins(relation, notes.shape)) ??
+    (await catalogueOrigins(client, relation, notes.xid));
   await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,

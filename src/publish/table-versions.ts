@@ -31,8 +31,8 @@ export interface DescribedTable {
   /** As the Relation and the catalogue describe it. */
   shape: TableShape;
   oid: number;
-  /** By name; null: not known. */
-  origins: ReadonlyMap<string, ColumnOrigin> | null;
+  /** By name, as far as known. */
+  origins: ReadonlyMap<string, ColumnOrigin>;
   made: boolean;
   /** The name that this table had before, where the stream showed it. */
   renamedFrom: string | null;
@@ -208,7 +208,6 @@ function renamed(from: string): ShapeChange {
 
 /** With what is known of its columns beside the Relation. */
 function describedShape({ shape, oid, origins }: DescribedTable): TableShape {
-  if (!origins) return { ...shape, oid };
   const columns = shape.columns.map((column): ColumnShape => {
     const origin = origins.get(column.name);
     if (!origin) return column;
