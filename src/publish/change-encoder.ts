@@ -64,12 +64,23 @@ interface RowImages {
   fill: Tuple | null;
 }
 
+/** A parked table that comes back: its raw messages are Changes of the Transaction that asked for it. */
+export interface Resuming {
+  table: string;
+  parked: ParkedTable;
+  /** Set where it had to be parked again on the way. */
+  again: ParkedTable | null;
+}
+
 interface KeyLink {
   name: string;
   key: Buffer;
 }
 
 const formatHeader = Buffer.from(recordFormat);
+
+/** Prefix of the logical message that asks for a parked table; its content is the table's name. */
+export const resumePrefix = 'tidemark.resume';
 
 export class ChangeEncoder implements PgoutputHandler {
   /** Where records go; the publisher puts a new one here when it takes this one. */
@@ -98,6 +109,12 @@ export class ChangeEncoder implements PgoutputHandler {
   /** By table OID. */
   readonly #shapeNotes = new Map<number, ShapeNote>();
   readonly #formerNames = new Map<number, string>();
+  #resuming: Resuming | null = null;
+  #replaying = false;
+  /** Tables that came back, with the end of the Transaction in which they did: Progress before it still has them. */
+  readonly #resumed = new Map<string, { parked: ParkedTable; position: Position }>();
+  /** The message that is being decoded. */
+  #raw: Buffer = Buffer.alloc(0);
   #lastCommitLsn: bigint;
   #serial = 0;
 
@@ -126,13 +143,47 @@ export class ChangeEncoder implements PgoutputHandler {
   encode(message: Buffer): Relation | null {
     for (const oid of changedRelations(message)) {
       const table = this.#tables.get(oid);
-      if (table?.kind !== 'described') continue;
+      if (table?.kind !== 'described' || (this.#replaying && !this.#isReplayed(oid))) continue;
       const name = tableName(table.relation);
-      if (!this.parked[name]) return table.relation;
+      if (!this.parked[name] || this.#isResuming(name)) return table.relation;
       this.#parkTable(name, table.relation, table.raw);
     }
+    this.#raw = message;
     decodeMessage(message, this);
     return null;
+  }
+
+  /** As encode, for a message that was parked: of a truncate only the part that is about the table that comes back. */
+  replay(message: Buffer): Relation | null {
+    this.#replaying = true;
+    try {
+      return this.encode(message);
+    } finally {
+      this.#replaying = false;
+    }
+  }
+
+  /** Set after the message that asks for it, until its Transaction's end: the table's parked messages come next. */
+  get resuming(): Resuming | null {
+    return this.#resuming;
+  }
+
+  /** Progress at `position` has these tables as parked. */
+  parkedAt(position: Position): Record<string, ParkedTable> {
+    const parked = { ...this.parked };
+    for (const [name, resumed] of this.#resumed)
+      if (position < resumed.position) parked[name] = resumed.parked;
+    return parked;
+  }
+
+  #isReplayed(oid: number): boolean {
+    const table = this.#tables.get(oid);
+    const name = table?.kind === 'parked' ? table.name : table && tableName(table.relation);
+    return name === this.#resuming?.table;
+  }
+
+  #isResuming(name: string): boolean {
+    return this.#resuming?.table === name && this.#resuming.again === null;
   }
 
   /** The relation's changes can be encoded from now on. */
@@ -168,6 +219,7 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.#ordinal });
     if (position > this.position) this.position = position;
     this.transactions++;
+    this.#endResume();
     this.batch.markBoundary(this.position, this.ackLsn, this.commitTimeUs);
     this.#options.onCommit();
   }
@@ -177,7 +229,7 @@ export class ChangeEncoder implements PgoutputHandler {
    */
   relation(relation: Relation, raw: Buffer): void {
     const known = this.#tables.get(relation.oid);
-    if (known?.kind === 'parked' && known.raw.equals(raw)) return;
+    if (known?.kind === 'parked' && known.raw.equals(raw) && !this.#isResuming(known.name)) return;
     const formerName = known && (known.kind === 'parked' ? known.name : tableName(known.relation));
     if (formerName !== undefined && formerName !== tableName(relation))
       this.#formerNames.set(relation.oid, formerName);
@@ -189,7 +241,9 @@ export class ChangeEncoder implements PgoutputHandler {
     return {
       shape: this.#shapeNotes.get(oid) ?? null,
       renamedFrom: this.#formerNames.get(oid) ?? null,
-      xid: this.#open().xid,
+      // A message that was parked is older than its Transaction, and the catalogue has moved on since.
+      xid: this.#resuming ? null : this.#open().xid,
+      evolve: this.#resuming !== null,
     };
   }
 
@@ -224,6 +278,7 @@ export class ChangeEncoder implements PgoutputHandler {
 
   truncate(oids: number[], raw: Buffer): void {
     for (const oid of oids) {
+      if (this.#replaying && !this.#isReplayed(oid)) continue;
       this.#change(oid, raw, (encoder) => {
         if (!this.#nextPosition()) return;
         const value = encoder.encodeEnvelope(
@@ -246,10 +301,41 @@ export class ChangeEncoder implements PgoutputHandler {
   /** Logical messages are not rows of a tracked table: they are notes about them. */
   message(transactional: boolean, prefix: string, content: Buffer): void {
     if (!transactional) return;
-    if (prefix === shapeNotePrefix) {
+    if (prefix === resumePrefix) this.#startResume(content.toString('utf8'));
+    else if (prefix === shapeNotePrefix) {
       const note = parseShapeNote(content);
+      const table = this.#tables.get(note.oid);
+      // With the messages that it belongs to.
+      if (table?.kind === 'parked' && !this.#resuming)
+        this.#park(table.name, Buffer.from(this.#raw), { [header.format]: formatHeader });
       this.#shapeNotes.set(note.oid, laterNote(this.#shapeNotes.get(note.oid), note));
     } else if (prefix === labelNotePrefix) this.#describeAgain(parseLabelNote(content));
+  }
+
+  #startResume(table: string): void {
+    const parked = this.parked[table];
+    if (!parked || this.#resuming) {
+      this.#options.log.warn(`${table} was to be resumed and is not parked`, { position: this.position });
+      return;
+    }
+    this.#resuming = { table, parked, again: null };
+    // The notes come once more, in their order.
+    for (const [oid, known] of this.#tables)
+      if (known.kind === 'parked' && known.name === table) this.#shapeNotes.delete(oid);
+    this.#options.log.info(`${table} is resumed: what was parked of it is published now`, {
+      parkedAt: parked.position,
+    });
+  }
+
+  /** At the Transaction's end, so that a replay of any part of it finds the table parked and counts alike. */
+  #endResume(): void {
+    const resuming = this.#resuming;
+    if (!resuming) return;
+    this.#resuming = null;
+    const { table, parked, again } = resuming;
+    this.#resumed.set(table, { parked, position: this.position });
+    if (again) this.parked[table] = again;
+    else delete this.parked[table];
   }
 
   /** New labels come without a Relation message. */
@@ -343,12 +429,14 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = (
       this.#transaction ? this.#prefix + ordinalText(this.#ordinal + 1) : this.position
     ) as Position;
-    this.parked[name] = {
+    const parked: ParkedTable = {
       position,
       code: error.code,
       reason: error.message,
       moves: this.#moves.get(name) ?? null,
     };
+    if (this.#isResuming(name)) this.#resuming!.again = parked;
+    else this.parked[name] = parked;
     this.#options.log.error(
       `table ${name} is parked: its changes go to ${this.#options.topics.parked}, everything else goes on`,
       {

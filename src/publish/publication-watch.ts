@@ -30,6 +30,7 @@ export class PublicationWatch {
   readonly #options: PublicationWatchOptions;
   #fail: (error: unknown) => void = () => {};
   #known: Set<string>;
+  #columns: Map<string, string>;
   #looking: Promise<void> | null = null;
   #complaint = '';
   #closed = false;
@@ -37,6 +38,7 @@ export class PublicationWatch {
   constructor(options: PublicationWatchOptions) {
     this.#options = options;
     this.#known = new Set(options.tables.map(tableName));
+    this.#columns = columnsOf(options.tables);
     this.failed = new Promise((_, reject) => {
       this.#fail = reject;
     });
@@ -93,7 +95,16 @@ export class PublicationWatch {
       });
     }
     if (gone.length > 0) log.warn('tables are gone from the source', { tables: gone });
-    if (done.length > 0 && joined.length === 0 && gone.length === 0) {
+    const columns = columnsOf(tables);
+    const altered = [...columns].filter(([name, list]) => (this.#columns.get(name) ?? list) !== list);
+    this.#columns = columns;
+    if (done.length === 0 || joined.length > 0 || gone.length > 0) return;
+    if (altered.length > 0) {
+      log.warn(
+        'the publications follow the tables’ new columns; where they list columns, what was written to a new one before is not in the stream',
+        { tables: altered.map(([name]) => name) },
+      );
+    } else {
       log.warn(
         'the publications were altered and are put right; what was written to tables that they lacked meanwhile is not in the stream: run `tidemark verify`',
         { found: done },
@@ -115,4 +126,14 @@ export class PublicationWatch {
       return null;
     }
   }
+}
+
+/** Every table's columns, and what keeps some of them out. */
+function columnsOf(tables: readonly CatalogueTable[]): Map<string, string> {
+  return new Map(
+    tables.map((table) => [
+      tableName(table),
+      JSON.stringify([table.replicaIdentity, table.columns.map(({ name, personal }) => [name, personal])]),
+    ]),
+  );
 }

@@ -26,6 +26,7 @@ import {
   type SourceIdentity,
 } from '../replicate/source.ts';
 import { KafkajsProducer } from './kafkajs-producer.ts';
+import { readParked } from './parked-log.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { PublicationWatch } from './publication-watch.ts';
@@ -203,6 +204,15 @@ async function readUntilFailure(
           relation,
           notes,
         ),
+      readParked: (table, from, endMark) =>
+        readParked({
+          kafka,
+          topic: topics.parked,
+          groupPrefix: `tidemark.${source.id}`,
+          table,
+          from,
+          endMark,
+        }),
       log,
       nowMs: Date.now,
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),

@@ -31,8 +31,10 @@ export interface StreamNotes {
   shape: ShapeNote | null;
   /** The name that the table had in this stream before. */
   renamedFrom: string | null;
-  /** Of the Transaction that is being read. */
-  xid: number;
+  /** Of the Transaction that is being read; null where the catalogue is not to be asked. */
+  xid: number | null;
+  /** The operator asked for the table: its change goes through whatever its policy is. */
+  evolve: boolean;
 }
 
 /** Whether the error parks its table and nothing else. */
@@ -55,7 +57,7 @@ export async function prepareTable(
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
     (notes.shape && noteOrigins(relation, notes.shape)) ??
-    (await catalogueOrigins(client, relation, notes.xid));
+    (notes.xid === null ? new Map() : await catalogueOrigins(client, relation, notes.xid));
   await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
@@ -64,6 +66,7 @@ export async function prepareTable(
     origins,
     made: notes.shape?.made ?? false,
     renamedFrom: notes.renamedFrom,
+    evolve: notes.evolve,
   });
   if (droppedHere.length > 0) {
     log.info(

@@ -36,6 +36,8 @@ export interface DescribedTable {
   made: boolean;
   /** The name that this table had before, where the stream showed it. */
   renamedFrom: string | null;
+  /** Whatever the table's policy is. */
+  evolve: boolean;
 }
 
 export interface VersionOptions {
@@ -83,7 +85,7 @@ export class TableVersions {
       return this.#registered(topic, subject.versions[found]!);
     }
     if (!last) {
-      if (table.renamedFrom !== null) this.#decide(table.shape, renamed(table.renamedFrom));
+      if (table.renamedFrom !== null) this.#decide(table, table.shape, renamed(table.renamedFrom));
       return this.#append(subject, topic, wanted, { version: 1, major: 1 }, 'fits');
     }
     const before =
@@ -95,7 +97,7 @@ export class TableVersions {
     const versions = { version: last.version + 1, major: last.major };
     const breaking = await this.#breaking(topic, shape, change);
     if (breaking.length > 0) {
-      this.#decide(shape, { ...change, breaksRows: breaking, breaksReaders: [] });
+      this.#decide(table, shape, { ...change, breaksRows: breaking, breaksReaders: [] });
       versions.major++;
     }
     const registered = await this.#append(
@@ -114,8 +116,8 @@ export class TableVersions {
   }
 
   /** @throws TidemarkError TM231 where the table's policy is to park */
-  #decide(shape: TableShape, change: ShapeChange): void {
-    const policy = this.#options.onIncompatibleChange(shape);
+  #decide({ evolve }: DescribedTable, shape: TableShape, change: ShapeChange): void {
+    const policy = evolve ? 'evolve' : this.#options.onIncompatibleChange(shape);
     const reason = `the shape of ${tableName(shape)} changed: ${change.changes.join(', ')}`;
     if (policy === 'park') throw new TidemarkError('TM231', reason);
     this.#options.log.warn(`${reason}; it goes on as a new major version, as on.incompatible.change says`, {
