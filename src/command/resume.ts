@@ -8,7 +8,7 @@ import { parseDuration } from '../platform/configuration/scalars.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { resumePrefix } from '../publish/change-encoder.ts';
+import { resumePrefix } from '../publish/parking.ts';
 import type { ParkedTable, Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-peek.ts';
 import { topicNames } from '../publish/record-format.ts';

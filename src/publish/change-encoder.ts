@@ -32,8 +32,9 @@ import {
   valueKind,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
+import { Parking, resumePrefix } from './parking.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
-import type { ParkedTable, Progress } from './progress.ts';
+import type { Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import type { TableEncoder, TransactionContext } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
@@ -64,23 +65,12 @@ interface RowImages {
   fill: Tuple | null;
 }
 
-/** A parked table that comes back: its raw messages are Changes of the Transaction that asked for it. */
-export interface Resuming {
-  table: string;
-  parked: ParkedTable;
-  /** Set where it had to be parked again on the way. */
-  again: ParkedTable | null;
-}
-
 interface KeyLink {
   name: string;
   key: Buffer;
 }
 
 const formatHeader = Buffer.from(recordFormat);
-
-/** Prefix of the logical message that asks for a parked table; its content is the table's name. */
-export const resumePrefix = 'tidemark.resume';
 
 export class ChangeEncoder implements PgoutputHandler {
   /** Where records go; the publisher puts a new one here when it takes this one. */
@@ -92,7 +82,7 @@ export class ChangeEncoder implements PgoutputHandler {
   /** Running maximum, microseconds since 1970 UTC. */
   commitTimeUs: bigint;
   readonly epoch: number;
-  readonly parked: Record<string, ParkedTable>;
+  readonly parking: Parking;
   changes = 0;
   transactions = 0;
   readonly #options: ChangeEncoderOptions;
@@ -109,10 +99,7 @@ export class ChangeEncoder implements PgoutputHandler {
   /** By table OID. */
   readonly #shapeNotes = new Map<number, ShapeNote>();
   readonly #formerNames = new Map<number, string>();
-  #resuming: Resuming | null = null;
   #replaying = false;
-  /** Tables that came back, with the end of the Transaction in which they did: Progress before it still has them. */
-  readonly #resumed = new Map<string, { parked: ParkedTable; position: Position }>();
   /** The message that is being decoded. */
   #raw: Buffer = Buffer.alloc(0);
   #lastCommitLsn: bigint;
@@ -126,7 +113,7 @@ export class ChangeEncoder implements PgoutputHandler {
     this.position = options.resume.position;
     this.ackLsn = options.resume.ackLsn;
     this.commitTimeUs = options.resume.commitTimeUs;
-    this.parked = { ...options.resume.parked };
+    this.parking = new Parking(options.resume.parked);
     this.#resume = { lsn, ordinal };
     this.#lastCommitLsn = lsn;
     this.#tenants = new TenantPartitions(options.kafka.partitions);
@@ -145,7 +132,7 @@ export class ChangeEncoder implements PgoutputHandler {
       const table = this.#tables.get(oid);
       if (table?.kind !== 'described' || (this.#replaying && !this.#isReplayed(oid))) continue;
       const name = tableName(table.relation);
-      if (!this.parked[name] || this.#isResuming(name)) return table.relation;
+      if (!this.parking.holds(name)) return table.relation;
       this.#parkTable(name, table.relation, table.raw);
     }
     this.#raw = message;
@@ -163,27 +150,10 @@ export class ChangeEncoder implements PgoutputHandler {
     }
   }
 
-  /** Set after the message that asks for it, until its Transaction's end: the table's parked messages come next. */
-  get resuming(): Resuming | null {
-    return this.#resuming;
-  }
-
-  /** Progress at `position` has these tables as parked. */
-  parkedAt(position: Position): Record<string, ParkedTable> {
-    const parked = { ...this.parked };
-    for (const [name, resumed] of this.#resumed)
-      if (position < resumed.position) parked[name] = resumed.parked;
-    return parked;
-  }
-
   #isReplayed(oid: number): boolean {
     const table = this.#tables.get(oid);
     const name = table?.kind === 'parked' ? table.name : table && tableName(table.relation);
-    return name === this.#resuming?.table;
-  }
-
-  #isResuming(name: string): boolean {
-    return this.#resuming?.table === name && this.#resuming.again === null;
+    return name === this.parking.resuming?.table;
   }
 
   /** The relation's changes can be encoded from now on. */
@@ -219,7 +189,7 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.#ordinal });
     if (position > this.position) this.position = position;
     this.transactions++;
-    this.#endResume();
+    this.parking.endTransaction(this.position);
     this.batch.markBoundary(this.position, this.ackLsn, this.commitTimeUs);
     this.#options.onCommit();
   }
@@ -229,7 +199,7 @@ export class ChangeEncoder implements PgoutputHandler {
    */
   relation(relation: Relation, raw: Buffer): void {
     const known = this.#tables.get(relation.oid);
-    if (known?.kind === 'parked' && known.raw.equals(raw) && !this.#isResuming(known.name)) return;
+    if (known?.kind === 'parked' && known.raw.equals(raw) && this.parking.holds(known.name)) return;
     const formerName = known && (known.kind === 'parked' ? known.name : tableName(known.relation));
     if (formerName !== undefined && formerName !== tableName(relation))
       this.#formerNames.set(relation.oid, formerName);
@@ -242,8 +212,8 @@ export class ChangeEncoder implements PgoutputHandler {
       shape: this.#shapeNotes.get(oid) ?? null,
       renamedFrom: this.#formerNames.get(oid) ?? null,
       // A message that was parked is older than its Transaction, and the catalogue has moved on since.
-      xid: this.#resuming ? null : this.#open().xid,
-      evolve: this.#resuming !== null,
+      xid: this.parking.resuming ? null : this.#open().xid,
+      evolve: this.parking.resuming !== null,
     };
   }
 
@@ -306,36 +276,23 @@ export class ChangeEncoder implements PgoutputHandler {
       const note = parseShapeNote(content);
       const table = this.#tables.get(note.oid);
       // With the messages that it belongs to.
-      if (table?.kind === 'parked' && !this.#resuming)
+      if (table?.kind === 'parked' && !this.#replaying)
         this.#park(table.name, Buffer.from(this.#raw), { [header.format]: formatHeader });
       this.#shapeNotes.set(note.oid, laterNote(this.#shapeNotes.get(note.oid), note));
     } else if (prefix === labelNotePrefix) this.#describeAgain(parseLabelNote(content));
   }
 
   #startResume(table: string): void {
-    const parked = this.parked[table];
-    if (!parked || this.#resuming) {
+    if (!this.parking.startResume(table)) {
       this.#options.log.warn(`${table} was to be resumed and is not parked`, { position: this.position });
       return;
     }
-    this.#resuming = { table, parked, again: null };
     // The notes come once more, in their order.
     for (const [oid, known] of this.#tables)
       if (known.kind === 'parked' && known.name === table) this.#shapeNotes.delete(oid);
     this.#options.log.info(`${table} is resumed: what was parked of it is published now`, {
-      parkedAt: parked.position,
+      parkedAt: this.parking.get(table)!.position,
     });
-  }
-
-  /** At the Transaction's end, so that a replay of any part of it finds the table parked and counts alike. */
-  #endResume(): void {
-    const resuming = this.#resuming;
-    if (!resuming) return;
-    this.#resuming = null;
-    const { table, parked, again } = resuming;
-    this.#resumed.set(table, { parked, position: this.position });
-    if (again) this.parked[table] = again;
-    else delete this.parked[table];
   }
 
   /** New labels come without a Relation message. */
@@ -429,14 +386,8 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = (
       this.#transaction ? this.#prefix + ordinalText(this.#ordinal + 1) : this.position
     ) as Position;
-    const parked: ParkedTable = {
-      position,
-      code: error.code,
-      reason: error.message,
-      moves: this.#moves.get(name) ?? null,
-    };
-    if (this.#isResuming(name)) this.#resuming!.again = parked;
-    else this.parked[name] = parked;
+    const { code, message: reason } = error;
+    this.parking.park(name, { position, code, reason, moves: this.#moves.get(name) ?? null });
     this.#options.log.error(
       `table ${name} is parked: its changes go to ${this.#options.topics.parked}, everything else goes on`,
       {
@@ -453,7 +404,7 @@ export class ChangeEncoder implements PgoutputHandler {
    * Changes then must count as two now, or the Changes after it would get other Positions.
    */
   #movedBeforeParking(table: KnownTable & { kind: 'parked' }, before: Tuple, after: Tuple): boolean {
-    const { position, moves } = this.parked[table.name]!;
+    const { position, moves } = this.parking.get(table.name)!;
     if (moves === null || this.#prefix + ordinalText(this.#ordinal + 1) >= position) return false;
     if (moves.length === 0) return true;
     return table.columns.some((name, at) => {

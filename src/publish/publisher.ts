@@ -9,7 +9,8 @@ import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { Batch } from './batch.ts';
-import { ChangeEncoder, type Resuming } from './change-encoder.ts';
+import { ChangeEncoder } from './change-encoder.ts';
+import type { Resuming } from './parking.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import type { TableEncoder } from './table-encoder.ts';
@@ -172,8 +173,8 @@ export class Publisher {
 
   /** A logical message (M) may ask for a parked table. */
   #startsResume(bytes: Buffer): boolean {
-    if (bytes[0] !== 0x4d || this.#encoder.resuming === this.#resumed) return false;
-    this.#resumed = this.#encoder.resuming;
+    if (bytes[0] !== 0x4d || this.#encoder.parking.resuming === this.#resumed) return false;
+    this.#resumed = this.#encoder.parking.resuming;
     return this.#resumed !== null;
   }
 
@@ -181,7 +182,7 @@ export class Publisher {
   #resume(messages: Buffer[]): void {
     this.#waiting = messages;
     this.#options.source.pause();
-    void this.#encodeParked(this.#encoder.resuming!)
+    void this.#encodeParked(this.#encoder.parking.resuming!)
       .then(() => this.#continue())
       .catch((error: unknown) => this.#fail(error));
   }
@@ -259,8 +260,8 @@ export class Publisher {
       encoder.batch = rest;
       this.#endedInside = false;
       const progress = { ...this.#progress('batch', true), ...batch.boundary };
-      const parked = this.#encoder.parkedAt(progress.position);
-      this.#flushing = this.#publish(whole, { ...progress, parked: parkedBefore({ ...progress, parked }) });
+      const parked = this.#encoder.parking.at(progress.position);
+      this.#flushing = this.#publish(whole, { ...progress, parked });
     } else if (this.#full) {
       encoder.batch = new Batch(nowMs);
       this.#endedInside = true;
@@ -283,7 +284,7 @@ export class Publisher {
       timeline: resume.timeline,
       writer,
       endOffsets: this.#endOffsets,
-      parked: this.#encoder.parkedAt(position),
+      parked: this.#encoder.parking.at(position),
     };
   }
 
@@ -329,9 +330,4 @@ export class Publisher {
       if (!this.#waiting && !this.#full) source.resume();
     }
   }
-}
-
-/** Tables that were parked later than this Progress reaches are parked again, at the same place, after a restart. */
-function parkedBefore({ parked, position }: Progress): Progress['parked'] {
-  return Object.fromEntries(Object.entries(parked).filter(([, table]) => table.position <= position));
 }

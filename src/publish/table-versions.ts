@@ -59,6 +59,10 @@ export interface RegisteredShape {
 export class TableVersions {
   readonly #options: VersionOptions;
   readonly #subjects = new Map<string, Subject>();
+  /** By key subject, the schema that was registered last. */
+  readonly #keys = new Map<string, { schema: string; id: number }>();
+  /** Subjects whose compatibility was looked at. */
+  readonly #checked = new Set<string>();
 
   constructor(options: VersionOptions) {
     this.#options = options;
@@ -132,7 +136,7 @@ export class TableVersions {
     if (breaking.length > 0) return breaking;
     const key = keySchema(shape, topic);
     const asked: [string, string][] = [[`${topic}-value`, valueSchema(shape, topic)]];
-    if (key !== null) asked.push([`${topic}-key`, key]);
+    if (key !== null && this.#keys.get(`${topic}-key`)?.schema !== key) asked.push([`${topic}-key`, key]);
     for (const [name, schema] of asked) {
       if (await registry.isCompatible(name, schema)) continue;
       const text = `the registry finds it not ${compatibility} compatible with subject ${name}`;
@@ -163,15 +167,28 @@ export class TableVersions {
     how: 'fits' | 'breaks' = 'fits',
   ): Promise<RegisteredShape> {
     const key = keySchema(shape, topic);
-    const keySchemaId = key === null ? null : await this.#put(`${topic}-key`, key, how);
-    return { shape, valueSchemaId: schemaId, keySchemaId };
+    return {
+      shape,
+      valueSchemaId: schemaId,
+      keySchemaId: key === null ? null : await this.#keyId(`${topic}-key`, key, how),
+    };
+  }
+
+  /** Keys hardly ever change: asked for once. */
+  async #keyId(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
+    const known = this.#keys.get(subject);
+    if (known?.schema === schema) return known.id;
+    const id = await this.#put(subject, schema, how);
+    this.#keys.set(subject, { schema, id });
+    return id;
   }
 
   /** A version that breaks the subject's compatibility is registered while there is none. */
   async #put(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
     const { registry, compatibility, log } = this.#options;
     if (how === 'fits' || compatibility === 'NONE') {
-      const actual = await registry.compatibilityOf(subject);
+      const actual = this.#checked.has(subject) ? compatibility : await registry.compatibilityOf(subject);
+      this.#checked.add(subject);
       if (actual !== null && actual !== compatibility) {
         log.warn(
           `subject ${subject} was ${actual}; it is ${compatibility} now, as registry.compatibility says`,
