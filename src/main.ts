@@ -35,6 +35,8 @@ const commands: Record<string, (context: CommandContext, values: Values, rest: s
     status: async (context) => (await import('./command/status.ts')).statusCommand(context),
     verify: async (context, values, rest) =>
       (await import('./command/verify.ts')).verifyCommand(context, { ...values, destination: rest[0] }),
+    resume: async (context, values, rest) =>
+      (await import('./command/resume.ts')).resumeCommand(context, { ...values, table: rest[0] }),
     teardown: async (context, values) =>
       (await import('./command/teardown.ts')).teardownCommand(context, values),
     demo: async (context, values) => (await import('./command/demo.ts')).demoCommand(context, values),

@@ -8,6 +8,8 @@ export const usage = `tidemark <command> [options]
   verify <destination>      prove that the destination equals the source at one Position, while writes go on
       --limit 20                    differing keys to show
       --timeout 120s                give up after
+  resume <schema.table>     bring a parked table back: what was parked is published in order, as a new major version
+      --timeout 120s                give up waiting after
   teardown --yes            drop the slot and publications, so that nothing pins the source any more
       --slot                        the slot and its place in Kafka only: the next run starts a new epoch
       --topics                      also topics, subjects and the ledger of this source

@@ -95,6 +95,7 @@ async function resolveConfig(
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
       hashKey: values['privacy.hash.key'],
       heartbeatIntervalMs: source['heartbeat.interval'],
+      publicationIntervalMs: source['publication.interval'],
       statusIntervalMs: source['status.interval'],
       values: source.values,
     },

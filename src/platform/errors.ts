@@ -74,8 +74,9 @@ export const errorCatalogue = {
   TM208: {
     retry: 'data',
     meaning:
-      'The shape of a table changed, or it has a type this version cannot represent. The table is parked.',
-    remedy: 'Its raw changes are kept in the parked topic. `tidemark status` names the change.',
+      'A table has a type this version cannot represent, or shares its topic with another table. The table is parked.',
+    remedy:
+      'Its raw changes are kept in the parked topic. `tidemark status` names the reason; once it is gone, `tidemark resume <table>` publishes them.',
   },
   TM210: {
     retry: 'transient',
@@ -88,7 +89,7 @@ export const errorCatalogue = {
     meaning:
       "The shape of a table changed in a way that older readers of its topic cannot follow, or whose effect on existing rows the stream does not tell, and the table's on.incompatible.change is park. The table is parked.",
     remedy:
-      'Its raw changes are kept in the parked topic; everything else goes on. To let such changes through from now on, set on.incompatible.change: evolve for the table. docs/operate.md says how a parked table comes back.',
+      'Its raw changes are kept in the parked topic; everything else goes on. `tidemark resume <table>` publishes them in order as a new major version; run `tidemark verify` afterwards. To let such changes through by themselves, set on.incompatible.change: evolve in the table’s rule.',
   },
   TM240: {
     retry: 'operator',

@@ -57,6 +57,8 @@ export interface SourceConfig {
   /** `privacy.hash.key`; set where a column has the policy hash. */
   hashKey: string | null;
   heartbeatIntervalMs: number;
+  /** How often the publications are compared with the configuration; absent: every 10 s. */
+  publicationIntervalMs?: number;
   /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */
   statusIntervalMs: number;
   /** How values are read: binary unless a tracked column has a type whose binary form is not known, or as said. */

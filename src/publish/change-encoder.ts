@@ -33,8 +33,9 @@ import {
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
 import type { ParkedMessages } from './parked-messages.ts';
+import { Parking, resumePrefix } from './parking.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
-import type { ParkedTable, Progress } from './progress.ts';
+import type { Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import type { TableEncoder, TransactionContext } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
@@ -82,7 +83,7 @@ export class ChangeEncoder implements PgoutputHandler {
   /** Running maximum, microseconds since 1970 UTC. */
   commitTimeUs: bigint;
   readonly epoch: number;
-  readonly parked: Record<string, ParkedTable>;
+  readonly parking: Parking;
   changes = 0;
   transactions = 0;
   readonly #options: ChangeEncoderOptions;
@@ -99,6 +100,9 @@ export class ChangeEncoder implements PgoutputHandler {
   /** By table OID. */
   readonly #shapeNotes = new Map<number, ShapeNote>();
   readonly #formerNames = new Map<number, string>();
+  #replaying = false;
+  /** The message that is being decoded. */
+  #raw: Buffer = Buffer.alloc(0);
   #lastCommitLsn: bigint;
   #serial = 0;
 
@@ -110,7 +114,7 @@ export class ChangeEncoder implements PgoutputHandler {
     this.position = options.resume.position;
     this.ackLsn = options.resume.ackLsn;
     this.commitTimeUs = options.resume.commitTimeUs;
-    this.parked = { ...options.resume.parked };
+    this.parking = new Parking(options.resume.parked);
     this.#resume = { lsn, ordinal };
     this.#lastCommitLsn = lsn;
     this.#tenants = new TenantPartitions(options.kafka.partitions);
@@ -127,10 +131,28 @@ export class ChangeEncoder implements PgoutputHandler {
   encode(message: Buffer): Relation | null {
     for (const oid of changedRelations(message)) {
       const table = this.#tables.get(oid);
-      if (table?.kind === 'described') return table.relation;
+      if (table?.kind !== 'described' || (this.#replaying && !this.#isReplayed(oid))) continue;
+      return table.relation;
     }
+    this.#raw = message;
     decodeMessage(message, this);
     return null;
+  }
+
+  /** As encode, for a message that was parked: of a truncate only the part that is about the table that comes back. */
+  replay(message: Buffer): Relation | null {
+    this.#replaying = true;
+    try {
+      return this.encode(message);
+    } finally {
+      this.#replaying = false;
+    }
+  }
+
+  #isReplayed(oid: number): boolean {
+    const table = this.#tables.get(oid);
+    const name = table?.kind === 'parked' ? table.name : table && tableName(table.relation);
+    return name === this.parking.resuming?.table;
   }
 
   /** The relation's changes can be encoded from now on. */
@@ -142,7 +164,7 @@ export class ChangeEncoder implements PgoutputHandler {
 
   /** Its table was parked, here or before the start. */
   isParked(relation: Relation): boolean {
-    return this.parked[tableName(relation)] !== undefined;
+    return this.parking.holds(tableName(relation));
   }
 
   /** The relation's changes go to the parked topic from now on. @param error null where the table is parked already */
@@ -170,6 +192,7 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.#ordinal });
     if (position > this.position) this.position = position;
     this.transactions++;
+    this.parking.endTransaction(this.position);
     this.batch.markBoundary(this.position, this.ackLsn, this.commitTimeUs);
     this.#options.onCommit();
   }
@@ -179,7 +202,7 @@ export class ChangeEncoder implements PgoutputHandler {
    */
   relation(relation: Relation, raw: Buffer): void {
     const known = this.#tables.get(relation.oid);
-    if (known?.kind === 'parked' && known.raw.equals(raw)) return;
+    if (known?.kind === 'parked' && known.raw.equals(raw) && this.parking.holds(known.name)) return;
     const formerName = known && (known.kind === 'parked' ? known.name : tableName(known.relation));
     if (formerName !== undefined && formerName !== tableName(relation))
       this.#formerNames.set(relation.oid, formerName);
@@ -188,7 +211,13 @@ export class ChangeEncoder implements PgoutputHandler {
 
   /** What the stream told of the table besides its Relation. */
   notesOf({ oid }: Relation): StreamNotes {
-    return { shape: this.#shapeNotes.get(oid) ?? null, renamedFrom: this.#formerNames.get(oid) ?? null };
+    return {
+      shape: this.#shapeNotes.get(oid) ?? null,
+      renamedFrom: this.#formerNames.get(oid) ?? null,
+      // A message that was parked is older than its Transaction, and the catalogue has moved on since.
+      xid: this.parking.resuming ? null : this.#open().xid,
+      evolve: this.parking.resuming !== null,
+    };
   }
 
   insert(oid: number, after: Tuple, raw: Buffer): void {
@@ -223,6 +252,7 @@ export class ChangeEncoder implements PgoutputHandler {
 
   truncate(oids: number[], raw: Buffer): void {
     for (const oid of oids) {
+      if (this.#replaying && !this.#isReplayed(oid)) continue;
       this.#change(oid, raw, (encoder) => {
         if (!this.#nextPosition()) return;
         const value = encoder.encodeEnvelope(
@@ -245,10 +275,28 @@ export class ChangeEncoder implements PgoutputHandler {
   /** Logical messages are not rows of a tracked table: they are notes about them. */
   message(transactional: boolean, prefix: string, content: Buffer): void {
     if (!transactional) return;
-    if (prefix === shapeNotePrefix) {
+    if (prefix === resumePrefix) this.#startResume(content.toString('utf8'));
+    else if (prefix === shapeNotePrefix) {
       const note = parseShapeNote(content);
+      const table = this.#tables.get(note.oid);
+      // With the messages that it belongs to.
+      if (table?.kind === 'parked' && !this.#replaying)
+        this.#park(table.name, Buffer.from(this.#raw), { [header.format]: formatHeader });
       this.#shapeNotes.set(note.oid, laterNote(this.#shapeNotes.get(note.oid), note));
     } else if (prefix === labelNotePrefix) this.#describeAgain(parseLabelNote(content));
+  }
+
+  #startResume(table: string): void {
+    if (!this.parking.startResume(table)) {
+      this.#options.log.warn(`${table} was to be resumed and is not parked`, { position: this.position });
+      return;
+    }
+    // The notes come once more, in their order.
+    for (const [oid, known] of this.#tables)
+      if (known.kind === 'parked' && known.name === table) this.#shapeNotes.delete(oid);
+    this.#options.log.info(`${table} is resumed: what was parked of it is published now`, {
+      parkedAt: this.parking.get(table)!.position,
+    });
   }
 
   /** New labels come without a Relation message. */
@@ -342,12 +390,8 @@ export class ChangeEncoder implements PgoutputHandler {
     const position = (
       this.#transaction ? this.#prefix + ordinalText(this.#ordinal + 1) : this.position
     ) as Position;
-    this.parked[name] = {
-      position,
-      code: error.code,
-      reason: error.message,
-      moves: this.#moves.get(name) ?? null,
-    };
+    const { code, message: reason } = error;
+    this.parking.park(name, { position, code, reason, moves: this.#moves.get(name) ?? null });
     this.#options.log.error(
       `table ${name} is parked: its changes go to ${this.#options.topics.parked}, everything else goes on`,
       {
@@ -364,7 +408,7 @@ export class ChangeEncoder implements PgoutputHandler {
    * Changes then must count as two now, or the Changes after it would get other Positions.
    */
   #movedBeforeParking(table: KnownTable & { kind: 'parked' }, before: Tuple, after: Tuple): boolean {
-    const { position, moves } = this.parked[table.name]!;
+    const { position, moves } = this.parking.get(table.name)!;
     if (moves === null || this.#prefix + ordinalText(this.#ordinal + 1) >= position) return false;
     if (moves.length === 0) return true;
     return table.columns.some((name, at) => {

@@ -2,6 +2,7 @@
  * publishBatch: batches become Kafka transactions, and each transaction carries the Progress that covers it. While
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
+import { randomUUID } from 'node:crypto';
 import { formatPosition } from '../connector/position.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
@@ -10,11 +11,12 @@ import type { Relation } from '../replicate/pgoutput.ts';
 import { Batch } from './batch.ts';
 import { ChangeEncoder } from './change-encoder.ts';
 import type { ParkedMessages } from './parked-messages.ts';
+import type { Resuming } from './parking.ts';
 import { encodeProgress, type Progress } from './progress.ts';
-import type { TopicNames } from './record-format.ts';
+import { header, recordFormat, type TopicNames } from './record-format.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
-import type { TransactionalProducer } from './transactional-producer.ts';
+import type { PartitionEnd, TransactionalProducer } from './transactional-producer.ts';
 
 /** What the publisher needs of the open slot. */
 export interface SourceControl {
@@ -44,6 +46,8 @@ export interface PublisherOptions {
   ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }>;
   /** What the table's messages may carry while it is parked. */
   prepareParking(relation: Relation): Promise<ParkedMessages>;
+  /** A parked table's raw messages from a Position to a mark in the topic. */
+  readParked(table: string, from: string, endMark: string): AsyncIterable<Buffer>;
   log: Logger;
   nowMs(): number;
   onProgress?(progress: Progress, stats: PublisherStats): void;
@@ -72,6 +76,8 @@ export class Publisher {
   #keepalive: { lsn: bigint; timeUs: bigint } | null = null;
   /** The last Progress ended inside a Transaction: its end is worth a Progress even without a record. */
   #endedInside: boolean;
+  /** The last resume that was met. */
+  #resumed: Resuming | null = null;
   #records = 0;
   #bytes = 0;
   #batches = 0;
@@ -105,6 +111,10 @@ export class Publisher {
     const unprepared = this.#encoder.encode(bytes);
     if (unprepared) {
       this.#prepare(unprepared, [Buffer.from(bytes)]);
+      return;
+    }
+    if (this.#startsResume(bytes)) {
+      this.#resume([]);
       return;
     }
     if (this.#full) {
@@ -158,10 +168,8 @@ export class Publisher {
       return;
     }
     try {
-      const { encoder, endOffsets } = await this.#options.prepareTable(
-        relation,
-        this.#encoder.notesOf(relation),
-      );
+      const notes = this.#encoder.notesOf(relation);
+      const { encoder, endOffsets } = await this.#options.prepareTable(relation, notes);
       // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
       if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
       this.#encoder.publish(relation, parking, encoder);
@@ -171,14 +179,71 @@ export class Publisher {
     }
   }
 
+  /** A logical message (M) may ask for a parked table. */
+  #startsResume(bytes: Buffer): boolean {
+    if (bytes[0] !== 0x4d || this.#encoder.parking.resuming === this.#resumed) return false;
+    this.#resumed = this.#encoder.parking.resuming;
+    return this.#resumed !== null;
+  }
+
+  /** Messages wait, and reading pauses, until what was parked of the table is encoded. */
+  #resume(messages: Buffer[]): void {
+    this.#waiting = messages;
+    this.#options.source.pause();
+    void this.#encodeParked(this.#encoder.parking.resuming!)
+      .then(() => this.#continue())
+      .catch((error: unknown) => this.#fail(error));
+  }
+
+  async #encodeParked({ table, parked }: Resuming): Promise<void> {
+    const { producer, topics, readParked } = this.#options;
+    // Everything parked so far must be in Kafka before it is read.
+    await this.#flushAll();
+    const endMark = randomUUID();
+    const headers = { [header.format]: recordFormat, [header.resume]: endMark };
+    const mark = { partition: 0, key: table, value: endMark, headers };
+    const ends = await producer.send([{ topic: topics.parked, messages: [mark] }]);
+    await producer.commit();
+    this.#noteEnds(ends);
+    for await (const raw of readParked(table, parked.position, endMark)) {
+      for (let relation = this.#encoder.replay(raw); relation; relation = this.#encoder.replay(raw))
+        await this.#prepareRelation(relation);
+      while (this.#full && !this.#closed) await this.#flushed();
+      if (this.#closed) return;
+    }
+  }
+
+  /** Sends what the batch holds, also of a Transaction that goes on. */
+  async #flushAll(): Promise<void> {
+    while (this.#flushing) await this.#flushing;
+    this.#flushNext();
+    while (this.#flushing) await this.#flushing;
+    const { batch } = this.#encoder;
+    if (this.#closed || batch.records === 0) return;
+    this.#encoder.batch = new Batch(this.#options.nowMs());
+    this.#endedInside = true;
+    this.#flushing = this.#publish(batch, this.#progress('batch', false));
+    while (this.#flushing) await this.#flushing;
+  }
+
+  async #flushed(): Promise<void> {
+    if (!this.#flushing) this.#flushNext();
+    await this.#flushing;
+  }
+
   #continue(): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = null;
     for (let i = 0; i < waiting.length; i++) {
       const unprepared = this.#encoder.encode(waiting[i]!);
-      if (!unprepared) continue;
-      this.#prepare(unprepared, waiting.slice(i));
-      return;
+      if (unprepared) {
+        this.#prepare(unprepared, waiting.slice(i));
+        return;
+      }
+      if (this.#startsResume(waiting[i]!)) {
+        this.#resume(waiting.slice(i + 1));
+        return;
+      }
     }
     if (!this.#full) this.#options.source.resume();
     this.#scheduleFlush();
@@ -203,7 +268,8 @@ export class Publisher {
       encoder.batch = rest;
       this.#endedInside = false;
       const progress = { ...this.#progress('batch', true), ...batch.boundary };
-      this.#flushing = this.#publish(whole, { ...progress, parked: parkedBefore(progress) });
+      const parked = this.#encoder.parking.at(progress.position);
+      this.#flushing = this.#publish(whole, { ...progress, parked });
     } else if (this.#full) {
       encoder.batch = new Batch(nowMs);
       this.#endedInside = true;
@@ -213,7 +279,7 @@ export class Publisher {
 
   #progress(kind: 'batch' | 'heartbeat', boundary: boolean): Progress {
     const { resume, writer, nowMs } = this.#options;
-    const { position, ackLsn, commitTimeUs, parked } = this.#encoder;
+    const { position, ackLsn, commitTimeUs } = this.#encoder;
     return {
       kind,
       sourceId: resume.sourceId,
@@ -226,8 +292,17 @@ export class Publisher {
       timeline: resume.timeline,
       writer,
       endOffsets: this.#endOffsets,
-      parked: { ...parked },
+      parked: this.#encoder.parking.at(position),
     };
+  }
+
+  #noteEnds(written: readonly PartitionEnd[]): void {
+    for (const { topic, partition, endOffset } of written) {
+      const ends = [...(this.#endOffsets[topic] ?? [])];
+      while (ends.length <= partition) ends.push(0n);
+      ends[partition] = endOffset;
+      this.#endOffsets[topic] = ends;
+    }
   }
 
   /** publishBatch: the records and their Progress in one Kafka transaction, then the slot may move. */
@@ -236,12 +311,7 @@ export class Publisher {
     try {
       if (batch && batch.records > 0) {
         const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
-        for (const { topic, partition, endOffset } of await producer.send(batches)) {
-          const ends = [...(this.#endOffsets[topic] ?? [])];
-          while (ends.length <= partition) ends.push(0n);
-          ends[partition] = endOffset;
-          this.#endOffsets[topic] = ends;
-        }
+        this.#noteEnds(await producer.send(batches));
         await failpoint('after-produce');
       }
       const value = encodeProgress({ ...progress, endOffsets: this.#endOffsets }, progressSchemaId);
@@ -268,9 +338,4 @@ export class Publisher {
       if (!this.#waiting && !this.#full) source.resume();
     }
   }
-}
-
-/** Tables that were parked later than this Progress reaches are parked again, at the same place, after a restart. */
-function parkedBefore({ parked, position }: Progress): Progress['parked'] {
-  return Object.fromEntries(Object.entries(parked).filter(([, table]) => table.position <= position));
 }

@@ -26,8 +26,10 @@ import {
   type SourceIdentity,
 } from '../replicate/source.ts';
 import { KafkajsProducer } from './kafkajs-producer.ts';
+import { readParked } from './parked-log.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
+import { PublicationWatch } from './publication-watch.ts';
 import { Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
@@ -166,7 +168,9 @@ async function readUntilFailure(
       : new RecordBatchProducer(kafkaConfig, transactionalId);
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
+  let publications: PublicationWatch | null = null;
   let heartbeat: NodeJS.Timeout | undefined;
+  let looking: NodeJS.Timeout | undefined;
   try {
     const tables = await trackedTables(client, source);
     for (const what of await ensurePublications(
@@ -238,6 +242,15 @@ async function readUntilFailure(
           relation,
           notes,
         ),
+      readParked: (table, from, endMark) =>
+        readParked({
+          kafka,
+          topic: topics.parked,
+          groupPrefix: `tidemark.${source.id}`,
+          table,
+          from,
+          endMark,
+        }),
       log,
       nowMs: Date.now,
       ...(options.onProgress ? { onProgress: options.onProgress } : {}),
@@ -260,9 +273,14 @@ async function readUntilFailure(
       receiver.heartbeat();
       opened.ping();
     }, source.heartbeatIntervalMs);
-    await Promise.race([stream.ended, publisher.failed, aborted(signal)]);
+    const watch = new PublicationWatch({ config, admin, version: identity.version, log, tables });
+    publications = watch;
+    looking = setInterval(() => watch.look(), source.publicationIntervalMs ?? 10_000);
+    await Promise.race([stream.ended, publisher.failed, watch.failed, aborted(signal)]);
   } finally {
     clearInterval(heartbeat);
+    clearInterval(looking);
+    await publications?.close();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
     await publisher?.close();
     await stream?.close();

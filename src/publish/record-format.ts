@@ -17,6 +17,8 @@ export const header = {
   newKey: '__debezium.newkey',
   /** On the create half of a key change: the record key the row had before. */
   oldKey: '__debezium.oldkey',
+  /** On a record of the parked topic that only marks where a resume reads to: its own id. */
+  resume: 'tidemark.resume',
 } as const;
 
 /** Debezium's text for a TOASTed value that is not in the stream. */

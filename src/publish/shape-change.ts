@@ -22,8 +22,8 @@ export interface ShapeChange {
 
 /** What is known of a change beside the two shapes. */
 export interface ChangeContext {
-  /** Of the new version's columns, by name; null: not known. */
-  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed' | 'missing'>> | null;
+  /** Of the new version's columns, by name, as far as known. */
+  origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed' | 'missing'>>;
   /** The table was made by a statement in the stream: it had no rows before. */
   made: boolean;
 }
@@ -66,14 +66,14 @@ export function compareShapes(
     const unreadable = namesake && whyUnreadable(namesake, column);
     if (unreadable) breaks('breaksReaders', `${text} where one of the name was dropped: ${unreadable}`);
     else if (anew) changes.push(text);
-    else if (origins === null)
+    else if (!origins.has(column.name))
       breaks(
         'breaksRows',
         `${text}: the catalogue has moved on since, so what existing rows have in it is not known`,
       );
-    else if (column.protection && origins.get(column.name)?.missing != null)
+    else if (column.protection && origins.get(column.name)!.missing !== null)
       breaks('breaksRows', `${text}: it is ${protectionText(column)}, and existing rows got a default`);
-    else if (origins.get(column.name)?.computed && column.missing === undefined)
+    else if (origins.get(column.name)!.computed && column.missing === undefined)
       breaks(
         'breaksRows',
         `${text}: its default was worked out row by row, so what existing rows have in it is not known`,

@@ -6,7 +6,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
-import { catalogueOrigins, matchOrigins, type ShapeNote } from '../replicate/column-origins.ts';
+import { catalogueOrigins, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { ParkedMessages } from './parked-messages.ts';
@@ -37,6 +37,10 @@ export interface StreamNotes {
   shape: ShapeNote | null;
   /** The name that the table had in this stream before. */
   renamedFrom: string | null;
+  /** Of the Transaction that is being read; null where the catalogue is not to be asked. */
+  xid: number | null;
+  /** The operator asked for the table: its change goes through whatever its policy is. */
+  evolve: boolean;
 }
 
 /** Whether the error parks its table and nothing else. */
@@ -60,8 +64,8 @@ export async function prepareTable(
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
-    (notes.shape && matchOrigins(relation, notes.shape.columns)) ??
-    (await catalogueOrigins(client, relation));
+    (notes.shape && noteOrigins(relation, notes.shape)) ??
+    (notes.xid === null ? new Map() : await catalogueOrigins(client, relation, notes.xid));
   await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
@@ -70,6 +74,7 @@ export async function prepareTable(
     origins,
     made: notes.shape?.made ?? false,
     renamedFrom: notes.renamedFrom,
+    evolve: notes.evolve,
   });
   if (droppedHere.length > 0) {
     log.info(

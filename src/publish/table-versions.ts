@@ -31,11 +31,13 @@ export interface DescribedTable {
   /** As the Relation and the catalogue describe it. */
   shape: TableShape;
   oid: number;
-  /** By name; null: not known. */
-  origins: ReadonlyMap<string, ColumnOrigin> | null;
+  /** By name, as far as known. */
+  origins: ReadonlyMap<string, ColumnOrigin>;
   made: boolean;
   /** The name that this table had before, where the stream showed it. */
   renamedFrom: string | null;
+  /** Whatever the table's policy is. */
+  evolve: boolean;
 }
 
 export interface VersionOptions {
@@ -57,6 +59,10 @@ export interface RegisteredShape {
 export class TableVersions {
   readonly #options: VersionOptions;
   readonly #subjects = new Map<string, Subject>();
+  /** By key subject, the schema that was registered last. */
+  readonly #keys = new Map<string, { schema: string; id: number }>();
+  /** Subjects whose compatibility was looked at. */
+  readonly #checked = new Set<string>();
 
   constructor(options: VersionOptions) {
     this.#options = options;
@@ -83,7 +89,7 @@ export class TableVersions {
       return this.#registered(topic, subject.versions[found]!);
     }
     if (!last) {
-      if (table.renamedFrom !== null) this.#decide(table.shape, renamed(table.renamedFrom));
+      if (table.renamedFrom !== null) this.#decide(table, table.shape, renamed(table.renamedFrom));
       return this.#append(subject, topic, wanted, { version: 1, major: 1 }, 'fits');
     }
     const before =
@@ -95,7 +101,7 @@ export class TableVersions {
     const versions = { version: last.version + 1, major: last.major };
     const breaking = await this.#breaking(topic, shape, change);
     if (breaking.length > 0) {
-      this.#decide(shape, { ...change, breaksRows: breaking, breaksReaders: [] });
+      this.#decide(table, shape, { ...change, breaksRows: breaking, breaksReaders: [] });
       versions.major++;
     }
     const registered = await this.#append(
@@ -114,8 +120,8 @@ export class TableVersions {
   }
 
   /** @throws TidemarkError TM231 where the table's policy is to park */
-  #decide(shape: TableShape, change: ShapeChange): void {
-    const policy = this.#options.onIncompatibleChange(shape);
+  #decide({ evolve }: DescribedTable, shape: TableShape, change: ShapeChange): void {
+    const policy = evolve ? 'evolve' : this.#options.onIncompatibleChange(shape);
     const reason = `the shape of ${tableName(shape)} changed: ${change.changes.join(', ')}`;
     if (policy === 'park') throw new TidemarkError('TM231', reason);
     this.#options.log.warn(`${reason}; it goes on as a new major version, as on.incompatible.change says`, {
@@ -130,7 +136,7 @@ export class TableVersions {
     if (breaking.length > 0) return breaking;
     const key = keySchema(shape, topic);
     const asked: [string, string][] = [[`${topic}-value`, valueSchema(shape, topic)]];
-    if (key !== null) asked.push([`${topic}-key`, key]);
+    if (key !== null && this.#keys.get(`${topic}-key`)?.schema !== key) asked.push([`${topic}-key`, key]);
     for (const [name, schema] of asked) {
       if (await registry.isCompatible(name, schema)) continue;
       const text = `the registry finds it not ${compatibility} compatible with subject ${name}`;
@@ -161,15 +167,28 @@ export class TableVersions {
     how: 'fits' | 'breaks' = 'fits',
   ): Promise<RegisteredShape> {
     const key = keySchema(shape, topic);
-    const keySchemaId = key === null ? null : await this.#put(`${topic}-key`, key, how);
-    return { shape, valueSchemaId: schemaId, keySchemaId };
+    return {
+      shape,
+      valueSchemaId: schemaId,
+      keySchemaId: key === null ? null : await this.#keyId(`${topic}-key`, key, how),
+    };
+  }
+
+  /** Keys hardly ever change: asked for once. */
+  async #keyId(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
+    const known = this.#keys.get(subject);
+    if (known?.schema === schema) return known.id;
+    const id = await this.#put(subject, schema, how);
+    this.#keys.set(subject, { schema, id });
+    return id;
   }
 
   /** A version that breaks the subject's compatibility is registered while there is none. */
   async #put(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
     const { registry, compatibility, log } = this.#options;
     if (how === 'fits' || compatibility === 'NONE') {
-      const actual = await registry.compatibilityOf(subject);
+      const actual = this.#checked.has(subject) ? compatibility : await registry.compatibilityOf(subject);
+      this.#checked.add(subject);
       if (actual !== null && actual !== compatibility) {
         log.warn(
           `subject ${subject} was ${actual}; it is ${compatibility} now, as registry.compatibility says`,
@@ -208,7 +227,6 @@ function renamed(from: string): ShapeChange {
 
 /** With what is known of its columns beside the Relation. */
 function describedShape({ shape, oid, origins }: DescribedTable): TableShape {
-  if (!origins) return { ...shape, oid };
   const columns = shape.columns.map((column): ColumnShape => {
     const origin = origins.get(column.name);
     if (!origin) return column;

@@ -40,7 +40,7 @@ export function hasIdentity(table: CatalogueTable): boolean {
 
 const tablesQuery = `
   select c.oid, n.nspname as schema, c.relname as name, c.relkind, c.relreplident, c.relpersistence,
-         exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary) as has_primary_key,
+         exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary and i.indimmediate) as has_primary_key,
          pg_has_role(c.relowner, 'USAGE') as owned, pg_get_userbyid(c.relowner) as owner,
          (select json_agg(json_build_object(
                    'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'typeOid', a.atttypid::int8, 'generated', a.attgenerated <> '',
@@ -285,14 +285,17 @@ function protectedColumn(
   return { name, type: 'text', key, nullable, protection: protectionOf(policy, type, hashKey) };
 }
 
-/** Under FULL every column is flagged as identity; the primary key, if any, is what tells rows apart. */
+/**
+ * Under FULL every column is flagged as identity; the primary key, if any, is what tells rows apart. Not one that is
+ * checked at commit: within a Transaction two rows may have the same key, and swap theirs.
+ */
 async function keyColumnNames(client: ClientBase, relation: Relation): Promise<Set<string>> {
   if (relation.replicaIdentity !== 'full') {
     return new Set(relation.columns.filter((column) => column.identity).map((column) => column.name));
   }
   const { rows } = await client.query<{ name: string }>(
     `select a.attname as name from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-      where i.indrelid = $1 and i.indisprimary`,
+      where i.indrelid = $1 and i.indisprimary and i.indimmediate`,
     [relation.oid],
   );
   return new Set(rows.map((row) => row.name));

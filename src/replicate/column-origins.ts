@@ -71,32 +71,43 @@ export function laterNote(earlier: ShapeNote | undefined, note: ShapeNote): Shap
   };
 }
 
-/** The columns of the note that the Relation has, by name; null where it is not this shape. */
-export function matchOrigins(
+/** The note's columns by name, where it describes the Relation; else null. */
+export function noteOrigins(relation: Relation, { columns }: ShapeNote): Map<string, ColumnOrigin> | null {
+  const found = matching(relation, columns);
+  return found.size === relation.columns.length ? found : null;
+}
+
+/**
+ * What the catalogue says now of the Relation's columns, as far as that can be what it said then: a column that a later
+ * transaction wrote (renamed, or dropped and added again) is left out. Transactions of the same table take turns, so an
+ * earlier number means earlier, but for a transaction that had a number long before it altered the table.
+ * @param xid of the transaction that the Relation is about
+ */
+export async function catalogueOrigins(
+  client: ClientBase,
   relation: Relation,
-  columns: readonly ColumnOrigin[],
-): Map<string, ColumnOrigin> | null {
+  xid: number,
+): Promise<Map<string, ColumnOrigin>> {
+  await client.query(sessionForText);
+  const { rows } = await client.query<ColumnOrigin & { then: boolean }>(originsQuery, [relation.oid, xid]);
+  return matching(
+    relation,
+    rows.filter((column) => column.then),
+  );
+}
+
+/** Columns of the Relation's names and types, in its order: pgoutput sends them in the order of their numbers. */
+function matching(relation: Relation, columns: readonly ColumnOrigin[]): Map<string, ColumnOrigin> {
   const byName = new Map(columns.map((column) => [column.name, column]));
   const found = new Map<string, ColumnOrigin>();
   let last = 0;
   for (const { name, typeOid, typmod } of relation.columns) {
     const origin = byName.get(name);
-    // pgoutput sends columns in the order of their numbers.
-    if (!origin || origin.type !== typeOid || origin.typmod !== typmod || origin.number <= last) return null;
+    if (!origin || origin.type !== typeOid || origin.typmod !== typmod || origin.number <= last) continue;
     last = origin.number;
     found.set(name, origin);
   }
   return found;
-}
-
-/** As the catalogue has the table now. */
-export async function catalogueOrigins(
-  client: ClientBase,
-  relation: Relation,
-): Promise<Map<string, ColumnOrigin> | null> {
-  await client.query(sessionForText);
-  const { rows } = await client.query<ColumnOrigin>(originsQuery, [relation.oid]);
-  return matchOrigins(relation, rows);
 }
 
 /** Under these a value's text is the one that sinks know (connector/sink.ts). */
@@ -106,7 +117,7 @@ const sessionForText =
 const originsQuery = `
   with stored (oid) as (
     select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)
-  select a.attname as name, a.attnum::int as number, a.atttypid::int8::float8 as type, a.atttypmod as typmod,
+  select a.attname as name, a.attnum::int as number, age(a.xmin) >= age($2::text::xid) as then, a.atttypid::int8::float8 as type, a.atttypmod as typmod,
          (select (s.attmissingval::text::text[])[1] from stored join pg_attribute s on s.attrelid = stored.oid
            where s.attname = a.attname and s.atthasmissing limit 1) as missing,
          a.attidentity <> '' or coalesce(t.typtype = 'd' and d.adbin is not null, false)

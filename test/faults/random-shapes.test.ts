@@ -19,6 +19,8 @@ afterAll(async () => {
 const schedules = Number(process.env.TIDEMARK_SHAPES ?? (process.env.CI === 'true' ? 60 : 12));
 const seed = process.env.TIDEMARK_SEED ?? String(Date.now());
 const connections = 4;
+/** Hundreds of versions are registered one after the other. */
+const patienceMs = 180_000;
 
 interface Plan {
   count: number;
@@ -59,14 +61,14 @@ async function follow(pipeline: Pipeline, plan: Plan): Promise<void> {
     const delivery = pipeline.deliver();
     await pipeline.streaming(reader);
     for (const schedule of all) await schedule.begin();
-    await pipeline.published();
+    await pipeline.published(patienceMs);
     try {
       await Promise.all(
         clients.map(async (_, lane) => {
           for (let i = lane; i < all.length; i += clients.length) await all[i]!.run(plan.steps);
         }),
       );
-      await pipeline.published();
+      await pipeline.published(patienceMs);
       expect((await pipeline.status()).progress?.parked ?? []).toEqual([]);
       for (const destination of pipeline.destinations) {
         const { tables } = await pipeline.verify(destination);

@@ -110,8 +110,9 @@ function beforeOverTime(column: StoredColumn): string {
     const value = 'field' in held ? text(held.field) : held.value === null ? 'NULL' : quoteText(held.value);
     return `WHEN c."_position" <= ${quoteText(until)} THEN ${spelled(`(${value})`)}`;
   });
-  const now = spelled(`(${text(column.field)})`);
-  return cases.length === 0 ? now : `CASE ${cases.join(' ')} ELSE ${now} END`;
+  // A delete may show its old row in the columns themselves.
+  const shown = `WHEN c."_before" IS NULL THEN ${textOverTime(column)}`;
+  return `CASE ${[shown, ...cases].join(' ')} ELSE ${spelled(`(${text(column.field)})`)} END`;
 }
 
 function jsonPointer(field: string): string {

@@ -90,6 +90,15 @@ const ownSourceFields = {
     max: 3_600_000,
     description: 'How often an idle source is made to prove that it is idle; Progress advances with it.',
   },
+  'publication.interval': {
+    type: 'duration',
+    unit: 'duration',
+    default: '10s',
+    min: 500,
+    max: 86_400_000,
+    description:
+      'How often the publications are compared with source.tables: new tables join, and what somebody altered is put right.',
+  },
   'status.interval': {
     type: 'duration',
     unit: 'duration',

@@ -1,0 +1,139 @@
+/**
+ * The publications while the reader runs: tables made since that `source.tables` selects join them, and what somebody
+ * else changed in them is put right. What was written to a table while it was not published is not in the stream; the
+ * log names such tables.
+ */
+import type { Admin } from 'kafkajs';
+import type { ClientBase } from 'pg';
+import { tableName } from '../connector/shape.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import { errorFields, type Logger } from '../platform/log.ts';
+import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
+import { ensurePublications, planPublications } from '../replicate/publication.ts';
+import { connectSource, sourceError } from '../replicate/source.ts';
+import { ensureTopics } from './topics.ts';
+
+export interface PublicationWatchOptions {
+  config: ResolvedConfig;
+  admin: Admin;
+  /** server_version_num. */
+  version: number;
+  log: Logger;
+  /** The tables as they were made ready at the start. */
+  tables: readonly CatalogueTable[];
+}
+
+export class PublicationWatch {
+  /** Rejects when the publications cannot be put right: what goes on being written would be lost. */
+  readonly failed: Promise<never>;
+  readonly #options: PublicationWatchOptions;
+  #fail: (error: unknown) => void = () => {};
+  #known: Set<string>;
+  #columns: Map<string, string>;
+  #looking: Promise<void> | null = null;
+  #complaint = '';
+  #closed = false;
+
+  constructor(options: PublicationWatchOptions) {
+    this.#options = options;
+    this.#known = new Set(options.tables.map(tableName));
+    this.#columns = columnsOf(options.tables);
+    this.failed = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    this.failed.catch(() => {});
+  }
+
+  /** Call on a timer; a look that is under way is not doubled. */
+  look(): void {
+    if (this.#looking || this.#closed) return;
+    this.#looking = this.#connected()
+      .catch((thrown) => {
+        const error = sourceError(thrown);
+        // What may pass (a lock, the server) is tried again at the next look.
+        if (error.retry === 'transient')
+          this.#options.log.debug('the publications were not compared', errorFields(error));
+        else if (!this.#closed) this.#fail(error);
+      })
+      .finally(() => {
+        this.#looking = null;
+      });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#looking;
+  }
+
+  /** On a connection of its own: it may wait for a lock, and the reader must not. */
+  async #connected(): Promise<void> {
+    const client = await connectSource(this.#options.config.source, 'tidemark/publications');
+    try {
+      await client.query(`set lock_timeout = '2s'`);
+      await this.#look(client);
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }
+
+  /** @throws TidemarkError TM202 with the statements, where this role may not put the publications right */
+  async #look(client: ClientBase): Promise<void> {
+    const { config, admin, version, log } = this.#options;
+    const tables = await this.#tracked(client);
+    if (!tables) return;
+    const names = new Set(tables.map(tableName));
+    const plans = planPublications(config.source, tables, version);
+    const done = await ensurePublications(client, plans, version);
+    const joined = tables.filter((table) => !this.#known.has(tableName(table)));
+    const gone = [...this.#known].filter((name) => !names.has(name));
+    this.#known = names;
+    if (joined.length > 0) {
+      await ensureTopics(admin, config.kafka, joined);
+      log.info('tables joined the stream; rows that they had before are not in it', {
+        tables: joined.map(tableName),
+      });
+    }
+    if (gone.length > 0) log.warn('tables are gone from the source', { tables: gone });
+    const columns = columnsOf(tables);
+    const altered = [...columns].filter(([name, list]) => (this.#columns.get(name) ?? list) !== list);
+    this.#columns = columns;
+    if (done.length === 0 || joined.length > 0 || gone.length > 0) return;
+    if (altered.length > 0) {
+      log.warn(
+        'the publications follow the tables’ new columns; where they list columns, what was written to a new one before is not in the stream',
+        { tables: altered.map(([name]) => name) },
+      );
+    } else {
+      log.warn(
+        'the publications were altered and are put right; what was written to tables that they lacked meanwhile is not in the stream: run `tidemark verify`',
+        { found: done },
+      );
+    }
+  }
+
+  /** A pattern that matches nothing any more is worth a word, not a stop: the rest of the stream is whole. */
+  async #tracked(client: ClientBase): Promise<CatalogueTable[] | null> {
+    const { config, log } = this.#options;
+    try {
+      const tables = await trackedTables(client, config.source);
+      this.#complaint = '';
+      return tables;
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || error.code !== 'TM202') throw error;
+      if (error.message !== this.#complaint) log.warn('the tracked tables changed', errorFields(error));
+      this.#complaint = error.message;
+      return null;
+    }
+  }
+}
+
+/** Every table's columns, and what keeps some of them out. */
+function columnsOf(tables: readonly CatalogueTable[]): Map<string, string> {
+  return new Map(
+    tables.map((table) => [
+      tableName(table),
+      JSON.stringify([table.replicaIdentity, table.columns.map(({ name, personal }) => [name, personal])]),
+    ]),
+  );
+}

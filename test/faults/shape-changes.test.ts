@@ -1,0 +1,194 @@
+/** Single changes of shape and identity, each as an application makes it, into both destinations. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { FaultStack, type Pipeline } from '../fixtures/pipeline.ts';
+import { installShapeNotes } from '../fixtures/shape-schedule.ts';
+import { checkStream } from '../fixtures/stream-checker.ts';
+import type { TidemarkProcess } from '../fixtures/tidemark-process.ts';
+
+let faults: FaultStack;
+beforeAll(async () => {
+  faults = await FaultStack.start('shape-changes');
+});
+afterAll(async () => {
+  await faults?.stop();
+});
+
+const config = { 'kafka.topic.partitions': '2', 'source.publication.interval': '500ms' };
+
+async function started(pipeline: Pipeline): Promise<{ reader: TidemarkProcess; delivery: TidemarkProcess }> {
+  const reader = pipeline.replicate();
+  const delivery = pipeline.deliver();
+  await pipeline.streaming(reader);
+  return { reader, delivery };
+}
+
+/** Statements one by one; after each the reader has published it. */
+async function run(pipeline: Pipeline, statements: readonly string[], keepUp = true): Promise<void> {
+  for (const statement of statements) {
+    await pipeline.source.query(statement);
+    if (keepUp) await pipeline.published();
+  }
+}
+
+async function equal(pipeline: Pipeline, tables: readonly string[]): Promise<void> {
+  await pipeline.published();
+  expect((await pipeline.status()).progress?.parked ?? []).toEqual([]);
+  for (const destination of pipeline.destinations) {
+    const report = await pipeline.verify(destination);
+    for (const name of tables)
+      expect(report.tables.find(({ table }) => table === name)).toMatchObject({
+        hint: null,
+        status: 'equal',
+      });
+  }
+}
+
+test('without the event trigger, a reader that keeps up follows every compatible change', () =>
+  faults.run('one-by-one', { config }, async (pipeline) => {
+    await run(
+      pipeline,
+      [
+        'create table app.plain (id int primary key, a text, b varchar(5), gone int)',
+        'create table app.base (id int primary key, v text)',
+        'create table app.child (extra int, primary key (id)) inherits (app.base)',
+        'create table app.parts (id int, day date, v text, primary key (id, day)) partition by range (day)',
+        `create table app.parts_1 partition of app.parts for values from ('2024-01-01') to ('2024-02-01')`,
+        `create table app.parts_2 (id int not null, day date not null, v text, primary key (id, day))`,
+        'create table app.swap (id int, v text, primary key (id) deferrable)',
+        'alter table app.swap replica identity full',
+        'create table app.parent (id int primary key)',
+        'create table app.kid (id int primary key, parent int references app.parent)',
+      ],
+      false,
+    );
+    await started(pipeline);
+    await run(pipeline, [
+      `insert into app.plain select i, 'a' || i, 'b', i from generate_series(1, 5) i`,
+      `alter table app.plain add column more bigint default 5`,
+      `insert into app.plain values (6, 'x', 'y', 1, null)`,
+      'alter table app.plain rename column a to renamed',
+      `update app.plain set b = 'z' where id = 1`,
+      'alter table app.plain drop column gone',
+      `update app.plain set b = 'y' where id = 2`,
+      'alter table app.plain alter column b type text',
+      `update app.plain set b = 'longer than five' where id = 3`,
+      'alter table app.plain replica identity full',
+      `update app.plain set b = 'full' where id = 4`,
+      'alter table app.plain replica identity default',
+      `delete from app.plain where id = 5`,
+      // An inheritance child is a table of its own; a change of the parent's shape is one of both.
+      `insert into app.base values (1, 'b'); insert into app.child values (2, 'c', 3)`,
+      'alter table app.base add column w int default 7',
+      `update app.base set v = 'w'; insert into app.child values (4, 'd', 5, 6)`,
+      // Partitions come and go; what they bring along or take with them is not in the stream, so they are empty.
+      `insert into app.parts values (1, '2024-01-02', 'x')`,
+      `alter table app.parts attach partition app.parts_2 for values from ('2024-02-01') to ('2024-03-01')`,
+      `insert into app.parts values (2, '2024-02-02', 'y')`,
+      'alter table app.parts add column w text default $$w$$',
+      `update app.parts set v = 'z' where id = 1; update app.parts set day = '2024-02-03' where id = 1`,
+      `delete from app.parts where day >= '2024-02-01'`,
+      'alter table app.parts detach partition app.parts_2',
+      // Keys that swap in one transaction, the constraint being checked at its end.
+      `insert into app.swap values (1, 'one'), (2, 'two'), (3, repeat('toast ', 3000))`,
+      'begin; set constraints all deferred; update app.swap set id = id % 3 + 1; commit',
+      `insert into app.parent values (1), (2); insert into app.kid values (1, 1), (2, 2)`,
+      'truncate app.parent cascade',
+      `insert into app.parent values (3); insert into app.kid values (3, 3)`,
+    ]);
+    // Another role's index and a comment change nothing.
+    await run(pipeline, [
+      'create index on app.plain (renamed)',
+      `comment on column app.plain.renamed is 'nothing'`,
+      `update app.plain set b = 'last' where id = 1`,
+    ]);
+    await equal(pipeline, [
+      'app.plain',
+      'app.base',
+      'app.child',
+      'app.parts',
+      'app.swap',
+      'app.parent',
+      'app.kid',
+    ]);
+  }));
+
+test('tables made later join, a publication that was altered is put right, personal columns stay at home', () =>
+  faults.run('publications', { config }, async (pipeline) => {
+    const { reader } = await started(pipeline);
+    await run(pipeline, ['create table app.later (id int primary key, v text)'], false);
+    await reader.logged('that the table joined', ({ message }) => message.startsWith('tables joined'));
+    await run(pipeline, [
+      `insert into app.later values (1, 'x')`,
+      'alter table app.later add column email text default $$nobody@example.org$$',
+      `insert into app.later values (2, 'y', 'somebody@example.org')`,
+      'alter table app.later rename column email to address',
+      'comment on column app.later.address is $$@personal$$',
+      `insert into app.later values (3, 'z', 'somebody@example.org')`,
+      'alter table app.later drop column address',
+      `insert into app.later values (4, 'z')`,
+    ]);
+    const { rows } = await pipeline.source.query<{ pubname: string }>(
+      `select pubname from pg_publication where pubname !~ '_inserts$'`,
+    );
+    await run(pipeline, [`alter publication "${rows[0]!.pubname}" drop table app.later`], false);
+    await reader.logged('that the publication is put right', ({ message }) => message.includes('put right'));
+    const published = `select 1 from pg_publication_tables where tablename = 'later'`;
+    expect((await pipeline.source.query(published)).rowCount).toBe(1);
+    await run(pipeline, [`insert into app.later values (5, 'after')`]);
+    await equal(pipeline, ['app.later']);
+    const { rows: columns } = await pipeline.replica.query(
+      `select attname from pg_attribute where attrelid = 'app.later'::regclass and attnum > 0 and not attisdropped`,
+    );
+    expect(columns.map(({ attname }) => attname)).toEqual(['id', 'v']);
+  }));
+
+test('a parked table comes back with everything that was parked of it, also when the reader dies on the way', () =>
+  faults.run('resume', { config: { ...config, 'kafka.batch.max.bytes': '8KiB' } }, async (pipeline) => {
+    await installShapeNotes(pipeline.source);
+    await run(
+      pipeline,
+      [
+        'create table app.thing (id int primary key, n integer, t text)',
+        'create table app.other (id int primary key)',
+      ],
+      false,
+    );
+    let { reader, delivery } = await started(pipeline);
+    await run(pipeline, [
+      `insert into app.thing select i, i, repeat('x', 3000) from generate_series(1, 20) i`,
+      'insert into app.other select generate_series(1, 20)',
+      'alter table app.thing alter column n type text',
+      `update app.thing set n = 'seven' where id = 7`,
+    ]);
+    await reader.logged('that the table is parked', ({ code }) => code === 'TM231');
+    await run(
+      pipeline,
+      [
+        `insert into app.thing select i, 'text ' || i, 'y' from generate_series(21, 400) i`,
+        'update app.thing set id = 1000 where id = 3',
+        'delete from app.thing where id = 4',
+        'alter table app.thing add column c integer default 5',
+        `update app.thing set n = 'toast stays' where id between 8 and 12`,
+        'alter table app.thing rename column n to m',
+        'truncate app.other, app.other',
+        'insert into app.other select generate_series(1, 5)',
+      ],
+      false,
+    );
+    await pipeline.published();
+    const resumed = pipeline.command(['resume', 'app.thing', '--timeout', '60s']);
+    await reader.logged('that the table is resumed', ({ message }) => message.includes('is resumed'));
+    await reader.kill();
+    reader = pipeline.replicate();
+    const { code, stdout, stderr } = await resumed;
+    expect(`${code} ${stdout}${stderr}`).toContain('0 ✓ app.thing is back');
+    await run(pipeline, [`insert into app.thing values (2000, 'live', 'again', 6)`], false);
+    await equal(pipeline, ['app.thing', 'app.other']);
+    await Promise.all([reader.stop(), delivery.stop()]);
+    const { parkedChanges } = await checkStream({
+      brokers: pipeline.brokers,
+      registryUrl: pipeline.stack.environment.TIDEMARK_REGISTRY_URL!,
+      prefix: pipeline.prefix,
+    });
+    expect(parkedChanges).toBeGreaterThan(380);
+  }));
