@@ -149,6 +149,37 @@ describe('the slot', () => {
     }));
 });
 
+describe('a publication that somebody changed', () => {
+  test('stops the reader, while it runs and at its start, and putting it back does not hide it', () =>
+    faults.run('publication', { destinations: [] }, async (pipeline) => {
+      const { source, slot } = pipeline;
+      await source.query(`${tables} create table app.passing (id int primary key)`);
+      const reader = pipeline.replicate();
+      await pipeline.streaming(reader);
+      await insert(pipeline, 1, 10);
+      await pipeline.published();
+      // Neither a new name nor a table that is dropped is a gap.
+      await source.query('alter table app.keyed rename to renamed; drop table app.passing');
+      await pipeline.published();
+      await source.query(`alter publication ${slot} drop table app.heap`);
+      expect(await stops(pipeline, reader, 'TM245')).toContain('app.heap is not in publication');
+      await source.query(`alter publication ${slot} add table app.heap`);
+      await stops(pipeline, pipeline.replicate(), 'TM245');
+
+      const teardown = await pipeline.command(['teardown', '--slot', '--yes']);
+      expect(teardown.code).toBe(0);
+      const anew = pipeline.replicate();
+      await pipeline.streaming(anew);
+      await pipeline.published();
+      await anew.stop();
+      await source.query(`alter publication ${slot} set (publish = 'insert')`);
+      const report = await stops(pipeline, pipeline.replicate(), 'TM245');
+      expect(report).toContain('leaves out update, delete, truncate of app.heap');
+      await source.query(`drop publication ${slot}`);
+      expect(await stops(pipeline, pipeline.replicate(), 'TM245')).toContain(`publication ${slot} is gone`);
+    }));
+});
+
 describe('a WAL budget', () => {
   const budget = 32 << 20;
 
@@ -216,7 +247,7 @@ describe('another server than before', () => {
     await faults.run('failover', options, async (pipeline) => {
       await pipeline.source.query(tables);
       const reader = pipeline.replicate();
-      const delivery = pipeline.deliver();
+      const before = pipeline.deliver();
       await pipeline.streaming(reader);
       await insert(pipeline, 1, 100);
       await pipeline.published();
@@ -249,6 +280,9 @@ describe('another server than before', () => {
       await early.logged('that it is a standby', ({ code }) => code === 'TM201');
       await standby.promote();
       await pipeline.streaming(early);
+      // One worker that knows the old epoch, and one that reads of both.
+      await before.kill();
+      const delivery = pipeline.deliver();
       await insert(pipeline, 5001, 100);
       await pipeline.published();
       for (const name of pipeline.destinations) {
