@@ -22,6 +22,7 @@ import { ReplicationStream } from '../replicate/replication-stream.ts';
 import {
   connectSource,
   createSlot,
+  flushedLsn,
   identifySource,
   readSlot,
   type SlotState,
@@ -276,7 +277,8 @@ async function readUntilFailure(
   async function resumeFrom(last: Progress | null): Promise<Progress> {
     const row = await ledger.read();
     const slot = await readSlot(client, source.slot);
-    const point = decideResume({ sourceId: source.id, identity, slot, row, progress: last });
+    const walLsn = await flushedLsn(client);
+    const point = decideResume({ sourceId: source.id, identity, slot, row, progress: last, walLsn });
     if (point.kind !== 'origin') {
       const { progress } = point;
       compareEnds(progress, await topicEnds(admin, Object.keys(progress.endOffsets)));

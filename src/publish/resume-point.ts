@@ -18,10 +18,12 @@ export interface ResumeFacts {
   slot: SlotState | null;
   row: SourceRow | null;
   progress: Progress | null;
+  /** End of the source's WAL on disk, asked for after Progress was read. */
+  walLsn: bigint;
 }
 
 /** @throws TidemarkError TM203, TM204, TM205, TM241, TM242 or TM306 where going on would lose Changes */
-export function decideResume({ identity, slot, row, progress }: ResumeFacts): ResumePoint {
+export function decideResume({ identity, slot, row, progress, walLsn }: ResumeFacts): ResumePoint {
   const progressEpoch = progress ? parsePosition(progress.position).epoch : 0;
   if (row?.state === 'creating' && row.epoch > progressEpoch)
     return { kind: 'origin', epoch: row.epoch, slot };
@@ -42,10 +44,10 @@ export function decideResume({ identity, slot, row, progress }: ResumeFacts): Re
   }
   const forked = progress.timeline !== identity.timeline;
   if (forked) requireSharedPast(progress, identity);
-  else if (identity.walLsn < progress.ackLsn) {
+  else if (walLsn < progress.ackLsn) {
     throw new TidemarkError(
       'TM242',
-      `the source's WAL ends at ${formatLsn(identity.walLsn)}, the last Progress covers ${formatLsn(progress.ackLsn)}`,
+      `the source's WAL ends at ${formatLsn(walLsn)}, the last Progress covers ${formatLsn(progress.ackLsn)}`,
     );
   }
   if (!slot) throw new TidemarkError('TM204', 'the replication slot is gone');

@@ -23,8 +23,6 @@ export interface SourceIdentity {
   database: string;
   /** server_version_num. */
   version: number;
-  /** End of the WAL that is on its disk. */
-  walLsn: bigint;
   /** Timelines before this one, and where each ended on the way here. */
   ancestors: { timeline: number; endLsn: bigint }[];
 }
@@ -99,7 +97,6 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
       timeline: Number(rows[0].timeline),
       database: rows[0].dbname,
       version: Number(settings[0].server_version_num),
-      walLsn: parseLsn(rows[0].xlogpos),
       ancestors: await timelineHistory(client, Number(rows[0].timeline)),
     };
   } catch (error) {
@@ -117,6 +114,12 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
   } finally {
     await client.end().catch(() => {});
   }
+}
+
+/** End of the WAL that is on its disk. */
+export async function flushedLsn(client: pg.ClientBase): Promise<bigint> {
+  const { rows } = await client.query('select pg_current_wal_flush_lsn() as lsn');
+  return parseLsn(rows[0].lsn);
 }
 
 /** The history file: one line per ancestor, `timeline, TAB, end, TAB, reason`. The first timeline has none. */

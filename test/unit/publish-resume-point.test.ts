@@ -34,12 +34,11 @@ const progressAt = (lsn: bigint, ordinal: number, ackLsn: bigint, boundary = tru
   parked: {},
 });
 
-const on = (timeline: number, forks: [number, bigint][] = [], walLsn = 10_000n): SourceIdentity => ({
+const on = (timeline: number, forks: [number, bigint][] = []): SourceIdentity => ({
   systemIdentifier: '7',
   timeline,
   database: 'd',
   version: 180000,
-  walLsn,
   ancestors: forks.map(([ancestor, endLsn]) => ({ timeline: ancestor, endLsn })),
 });
 
@@ -47,12 +46,14 @@ const facts = (
   progress: Progress,
   identity: SourceIdentity,
   found: SlotState | null = slot,
+  walLsn = 10_000n,
 ): ResumeFacts => ({
   sourceId: 'app',
   identity,
   slot: found,
   row: { systemIdentifier: '7', timeline: 2, slot: 's', epoch: 4, state: 'streaming' },
   progress,
+  walLsn,
 });
 
 describe('a promoted standby', () => {
@@ -119,10 +120,10 @@ describe('a promoted standby', () => {
 
 it('a server with less WAL than was published stops: TM242', () => {
   const progress = progressAt(1000n, 3, 1040n);
-  expect(() => decideResume(facts(progress, on(2, [[1, 50n]], 1039n)))).toThrow(
+  expect(() => decideResume(facts(progress, on(2, [[1, 50n]]), slot, 1039n))).toThrow(
     expect.objectContaining({ code: 'TM242' }),
   );
-  expect(decideResume(facts(progress, on(2, [[1, 50n]], 1040n))).kind).toBe('resume');
+  expect(decideResume(facts(progress, on(2, [[1, 50n]]), slot, 1040n)).kind).toBe('resume');
 });
 
 it('a WAL budget warns from four fifths on', () => {
