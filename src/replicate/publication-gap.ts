@@ -4,6 +4,7 @@
  */
 import type { ClientBase } from 'pg';
 import type { PublicationPlan, PublishedTable } from './publication.ts';
+import { askSource } from './source.ts';
 
 /** By table oid: a table made anew under the same name is another one. */
 export type PublishedTables = Record<
@@ -69,7 +70,8 @@ async function readPublished(
   name: string,
   version: number,
 ): Promise<{ operations: string[]; tables: Map<number, string[] | null> } | null> {
-  const { rows } = await client.query(
+  const { rows } = await askSource(
+    client,
     `select oid, array_remove(array[case when pubinsert then 'insert' end, case when pubupdate then 'update' end,
               case when pubdelete then 'delete' end, case when pubtruncate then 'truncate' end], null) as operations
        from pg_publication where pubname = $1`,
@@ -81,7 +83,8 @@ async function readPublished(
     version >= 150000
       ? `(select json_agg(a.attname) from pg_attribute a where a.attrelid = r.prrelid and a.attnum = any (r.prattrs))`
       : 'null::json';
-  const { rows: tables } = await client.query(
+  const { rows: tables } = await askSource(
+    client,
     `select r.prrelid::int8 as oid, ${list} as columns from pg_publication_rel r where r.prpubid = $1`,
     [row.oid],
   );

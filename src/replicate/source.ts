@@ -116,9 +116,22 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
   }
 }
 
+/** A query whose failure is the source's: it may go away at any moment. @throws TidemarkError TM201, TM202 */
+export async function askSource(
+  client: pg.ClientBase,
+  sql: string,
+  values: unknown[] = [],
+): Promise<pg.QueryResult> {
+  try {
+    return await client.query(sql, values);
+  } catch (error) {
+    throw sourceError(error);
+  }
+}
+
 /** End of the WAL that is on its disk. */
 export async function flushedLsn(client: pg.ClientBase): Promise<bigint> {
-  const { rows } = await client.query('select pg_current_wal_flush_lsn() as lsn');
+  const { rows } = await askSource(client, 'select pg_current_wal_flush_lsn() as lsn');
   return parseLsn(rows[0].lsn);
 }
 
@@ -135,7 +148,8 @@ async function timelineHistory(client: pg.Client, timeline: number): Promise<Sou
 }
 
 export async function readSlot(client: pg.ClientBase, name: string): Promise<SlotState | null> {
-  const { rows } = await client.query(
+  const { rows } = await askSource(
+    client,
     `select slot_name, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status, plugin,
             to_jsonb(s) ->> 'invalidation_reason' as invalidation, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as failover,
             coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn), 0)::bigint as retained
