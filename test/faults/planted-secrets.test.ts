@@ -4,8 +4,8 @@
  * everything that Tidemark writes is searched for them.
  *
  * That the search can find: a kept column's secret is found in Kafka's segments, in the open Window's spill files and in
- * the replica, by the same search. Parking messages as they come (ParkedMessages.withhold giving back its argument)
- * and a mask that gives back its argument were tried: both fail here, naming the column and the segment.
+ * the replica, by the same search. Parking messages as they come (ParkedMessages.withhold giving back a plain copy) was
+ * tried: it fails here, naming 49 columns and the parked topic's segment.
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
