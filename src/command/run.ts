@@ -34,7 +34,12 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
   if (chosen.has('deliver')) setFlagsFromString(deliveryHeap);
   const metrics = await startMetrics(config);
   const reader = chosen.has('replicate')
-    ? startReader({ config, log: log.child({ role: 'replicate' }), onProgress: metrics.onProgress })
+    ? startReader({
+        config,
+        log: log.child({ role: 'replicate' }),
+        onProgress: metrics.onProgress,
+        onSlot: metrics.onSlot,
+      })
     : null;
   // Loaded when needed: a process that only replicates does without DuckDB.
   const delivery = chosen.has('deliver')

@@ -7,9 +7,9 @@ export function renderStatus(report: StatusReport): string {
   const { source, progress, units, waiting, problems } = report;
   lines.push(`source ${source.id}${source.epoch === null ? '' : ` (epoch ${source.epoch})`}`);
   if (source.slot) {
-    const { name, active, confirmedLsn, retainedWalBytes, walStatus } = source.slot;
+    const { name, active, confirmedLsn, retainedWalBytes, walStatus, walBudgetBytes } = source.slot;
     lines.push(
-      `  slot ${name}: ${active ? 'active' : 'NOT ACTIVE'}, confirmed ${confirmedLsn}, keeps ${bytes(retainedWalBytes)} of WAL (${walStatus})`,
+      `  slot ${name}: ${active ? 'active' : 'NOT ACTIVE'}, confirmed ${confirmedLsn}, keeps ${bytes(retainedWalBytes)}${walBudgetBytes === null ? '' : ` of ${bytes(walBudgetBytes)}`} of WAL (${walStatus})`,
     );
   } else lines.push('  no slot');
   if (progress) {

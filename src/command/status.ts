@@ -1,12 +1,13 @@
 /** `tidemark status`: where everything stands. Only reads; every part that does not answer is named, not fatal. */
 import { formatLsn, parsePosition } from '../connector/position.ts';
 import { openControl } from '../platform/control.ts';
-import { asTidemarkError } from '../platform/errors.ts';
+import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-peek.ts';
 import { topicNames } from '../publish/record-format.ts';
+import { walLevel } from '../publish/wal-budget.ts';
 import { trackedTables } from '../replicate/catalogue.ts';
 import { planPublications } from '../replicate/publication.ts';
 import { connectSource, readSlot } from '../replicate/source.ts';
@@ -44,6 +45,8 @@ export interface StatusReport {
       confirmedLsn: string;
       retainedWalBytes: number;
       walStatus: string;
+      /** Null without source.wal.budget.bytes. */
+      walBudgetBytes: number | null;
     } | null;
     currentLsn: string | null;
     epoch: number | null;
@@ -93,6 +96,12 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
     currentLsn === null ? null : Math.max(0, Number(currentLsn - parsePosition(position).lsn));
   const nowUs = Date.now() * 1000;
   const lagSeconds = (timeUs: number) => Math.max(0, (nowUs - timeUs) / 1e6);
+  const { walBudget } = config.source;
+  if (walBudget && source?.slot && walLevel(source.slot.retainedBytes, walBudget.bytes) !== 'within') {
+    const { code, remedy } = new TidemarkError('TM243', '');
+    const error = `the slot keeps ${source.slot.retainedBytes} bytes of WAL, the budget is ${walBudget.bytes}`;
+    problems.push({ part: 'wal budget', code, error, remedy });
+  }
   const units = (ledger?.units ?? []).map(
     (row): UnitStatus => ({
       destination: row.destination,
@@ -128,6 +137,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
             confirmedLsn: formatLsn(source.slot.confirmedLsn),
             retainedWalBytes: Number(source.slot.retainedBytes),
             walStatus: source.slot.walStatus,
+            walBudgetBytes: config.source.walBudget?.bytes ?? null,
           }
         : null,
       currentLsn: currentLsn === null ? null : formatLsn(currentLsn),

@@ -88,7 +88,7 @@ async function beginNextEpoch(
   const pool = openControl(config.control, context.log, 1);
   try {
     const { rows } = await pool.query<{ epoch: number }>(
-      `update tidemark.sources set epoch = epoch + 1, state = 'creating', changed_at = now()
+      `update tidemark.sources set epoch = epoch + 1, state = 'creating', published = null, publication_gap = null, changed_at = now()
         where source_id = $1 and state = 'streaming' returning epoch`,
       [config.source.id],
     );

@@ -2,7 +2,7 @@
  * The boundary Progress records that Windows may end at, oldest first, in bounded memory. Thinning only makes
  * Windows coarser: a Window may end at any boundary, and what was decided is in the ledger.
  */
-import type { Position } from '../connector/position.ts';
+import { type Position, parsePosition } from '../connector/position.ts';
 import type { Progress } from '../publish/progress.ts';
 import { fromProgress, type Offsets } from './offsets.ts';
 
@@ -13,6 +13,11 @@ export interface Boundary {
   /** The first Progress of an epoch: where a new destination starts. */
   origin: boolean;
   endOffsets: Offsets;
+  /**
+   * The epoch from which on nothing is missing up to here: an origin begins anew, the epoch of a promoted standby goes
+   * on. Absent: its own epoch.
+   */
+  unbrokenSince?: number;
 }
 
 /** A boundary of 100 topics is about 1 KiB, since unchanged offsets are shared with the one before. */
@@ -22,6 +27,7 @@ export class BoundaryList {
   readonly #limit: number;
   #list: Boundary[] = [];
   #latestOrigin: Boundary | null = null;
+  #unbrokenSince: number | null = null;
 
   constructor(limit = defaultLimit) {
     this.#limit = limit;
@@ -44,10 +50,14 @@ export class BoundaryList {
     if (progress.kind === 'fence' || !progress.boundary) return;
     const last = this.newest;
     if (last && progress.position < last.position) return;
+    if (progress.kind === 'origin') this.#unbrokenSince = null;
+    // Of what lies before the first that was read nothing is known.
+    this.#unbrokenSince ??= parsePosition(progress.position).epoch;
     const boundary: Boundary = {
       position: progress.position,
       commitTimeUs: progress.commitTimeUs,
       origin: progress.kind === 'origin',
+      unbrokenSince: this.#unbrokenSince,
       endOffsets: shareWith(last?.endOffsets, fromProgress(progress.endOffsets)),
     };
     if (boundary.origin) this.#latestOrigin = boundary;
@@ -68,6 +78,7 @@ export class BoundaryList {
   clear(): void {
     this.#list = [];
     this.#latestOrigin = null;
+    this.#unbrokenSince = null;
   }
 
   /** Halves the list by dropping, of neighbours, those that stand for the fewest records. */

@@ -49,7 +49,8 @@ const idleStepUs = 1_000_000n;
 /**
  * @param boundaries oldest first; Position, time and end offsets never decrease
  * @returns null when the next Window cannot end yet
- * @throws TidemarkError TM204 when the source began a new epoch: what lies between is not in Kafka
+ * @throws TidemarkError TM204 when the source began a new epoch, unless it goes on with the old one: what lies between is
+ *   not in Kafka
  */
 export function cutWindow(
   mark: Mark,
@@ -120,8 +121,8 @@ function candidates(mark: Mark, boundaries: readonly Boundary[]): { first: numbe
     boundaries[after - 1]!.position === mark.position &&
     boundaries[after - 1]!.commitTimeUs > mark.commitTimeUs;
   const first = timeMoved ? after - 1 : after;
-  const epoch = mark.position.slice(0, 8);
-  const end = firstIndex(boundaries.length, (i) => boundaries[i]!.position.slice(0, 8) > epoch);
+  const { epoch } = parsePosition(mark.position);
+  const end = firstIndex(boundaries.length, (i) => brokenAfter(epoch, boundaries[i]!));
   if (end <= first && end < boundaries.length) {
     const found = parsePosition(boundaries[end]!.position).epoch;
     throw new TidemarkError(
@@ -131,6 +132,11 @@ function candidates(mark: Mark, boundaries: readonly Boundary[]): { first: numbe
     );
   }
   return { first, end };
+}
+
+/** Whether changes may be missing between the epoch and the boundary. */
+function brokenAfter(epoch: number, { position, unbrokenSince }: Boundary): boolean {
+  return (unbrokenSince ?? parsePosition(position).epoch) > epoch;
 }
 
 function cutAt(mark: Mark, boundary: Boundary, settings: CutSettings): Cut {

@@ -4,6 +4,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import type { PublisherStats } from '../publish/publisher.ts';
+import type { SlotState } from '../replicate/source.ts';
 
 /** One Window that a destination acknowledged. */
 export interface DeliveryEvent {
@@ -17,6 +18,7 @@ export interface DeliveryEvent {
 
 export interface Metrics {
   onProgress(progress: Progress, stats: PublisherStats): void;
+  onSlot(slot: SlotState): void;
   onDelivery(event: DeliveryEvent): void;
   stop(): Promise<void>;
 }
@@ -56,6 +58,18 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
     help: 'Tables whose changes go to the parked topic.',
     registers,
   });
+  const retained = new Gauge({
+    name: 'tidemark_reader_slot_retained_wal_bytes',
+    help: 'WAL that the slot keeps on the source.',
+    registers,
+  });
+  const budget = new Gauge({
+    name: 'tidemark_reader_wal_budget_bytes',
+    help: 'source.wal.budget.bytes; absent without a budget.',
+    // Only where there is one: a gauge without a value still shows as 0.
+    registers: config.source.walBudget ? registers : [],
+  });
+  if (config.source.walBudget) budget.set(config.source.walBudget.bytes);
   const labelNames = ['destination', 'unit'] as const;
   const rows = new Counter({
     name: 'tidemark_delivery_rows_total',
@@ -123,6 +137,9 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
       behind.set(Number(progress.commitTimeUs) / 1e6);
       confirmed.set(Number(progress.ackLsn));
       parked.set(Object.keys(progress.parked).length);
+    },
+    onSlot({ retainedBytes }) {
+      retained.set(Number(retainedBytes));
     },
     onDelivery({ destination, unit, rows: count, bytes: size, commitTimeUs, deliveredAtUs }) {
       const labels = { destination, unit };

@@ -89,6 +89,11 @@ async function resolveConfig(
       id: source.id,
       endpoint: await postgresEndpoint('source', context),
       slot: source.slot ?? ownName,
+      slotFailover: source['slot.failover'],
+      walBudget:
+        source['wal.budget.bytes'] === null
+          ? null
+          : { bytes: source['wal.budget.bytes'], action: source['wal.budget.action'] },
       publication: source.publication ?? ownName,
       tables: source.tables,
       tenantColumn: source['tenant.column'],

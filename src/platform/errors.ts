@@ -59,7 +59,8 @@ export const errorCatalogue = {
   TM205: {
     retry: 'operator',
     meaning: 'The source is another cluster or another timeline than the one Progress was written for.',
-    remedy: 'Point source.url at the right server; after a planned failover see docs/operate.md.',
+    remedy:
+      'Point source.url at the right server. If it is the right one, run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
   },
   TM206: {
     retry: 'bug',
@@ -97,6 +98,39 @@ export const errorCatalogue = {
       'privacy.hash.key is not the key that a table was published with, so its hashes cannot be compared.',
     remedy:
       'Give back the key whose id the message names; after a rotation, verify once the table is published under the new key.',
+  },
+  TM241: {
+    retry: 'operator',
+    meaning:
+      'A standby was promoted, or a backup restored, that lacks changes which are in Kafka already: the lost tail of the old primary.',
+    remedy:
+      'Destinations hold rows that the source does not know. Run `tidemark teardown --slot` and start again; destinations must then be rebuilt. From Postgres 17 on, synchronized_standby_slots keeps it from happening.',
+  },
+  TM242: {
+    retry: 'operator',
+    meaning: 'The source has less WAL than Kafka has seen of it: it was put back to an older state.',
+    remedy:
+      'Point source.url at the server that went on. If the older state is meant, run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
+  },
+  TM243: {
+    retry: 'operator',
+    meaning: 'The slot keeps nearly as much WAL as source.wal.budget.bytes allows, or more.',
+    remedy:
+      'Find out what holds the reader up (`tidemark status`), or give the source more disk and the slot a larger budget.',
+  },
+  TM244: {
+    retry: 'operator',
+    meaning:
+      'The slot kept more WAL than source.wal.budget.bytes and was dropped, as source.wal.budget.action says.',
+    remedy:
+      'Changes since the last Progress cannot be read. Run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
+  },
+  TM245: {
+    retry: 'operator',
+    meaning:
+      'Somebody took a table, column or operation out of the publication while the slot was in use: its changes since then may be missing.',
+    remedy:
+      'If it should not be replicated, say so in source.tables. Else run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
   },
   // 3xx: Kafka and the registry
   TM301: {

@@ -48,6 +48,10 @@ export interface SourceConfig {
   id: string;
   endpoint: PostgresEndpoint;
   slot: string;
+  /** Make the slot one that standbys keep too (Postgres 17 and later). */
+  slotFailover: boolean;
+  /** WAL that the slot may keep, and what is done beyond; null: no budget. */
+  walBudget: { bytes: number; action: 'warn' | 'drop-slot' } | null;
   publication: string;
   tables: TableRule[];
   /** Name of the column that holds the tenant, where a table has it. */

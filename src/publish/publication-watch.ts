@@ -1,7 +1,6 @@
 /**
  * The publications while the reader runs: tables made since that `source.tables` selects join them, and what somebody
- * else changed in them is put right. What was written to a table while it was not published is not in the stream; the
- * log names such tables.
+ * else added to them is put right. What somebody took out stops the reader: changes may be missing since.
  */
 import type { Admin } from 'kafkajs';
 import type { ClientBase } from 'pg';
@@ -11,12 +10,16 @@ import { errorFields, type Logger } from '../platform/log.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
+import { publishedTables } from '../replicate/publication-gap.ts';
 import { connectSource, sourceError } from '../replicate/source.ts';
+import { requireWhole } from './publication-memory.ts';
+import type { SourceLedger } from './source-ledger.ts';
 import { ensureTopics } from './topics.ts';
 
 export interface PublicationWatchOptions {
   config: ResolvedConfig;
   admin: Admin;
+  ledger: SourceLedger;
   /** server_version_num. */
   version: number;
   log: Logger;
@@ -25,7 +28,7 @@ export interface PublicationWatchOptions {
 }
 
 export class PublicationWatch {
-  /** Rejects when the publications cannot be put right: what goes on being written would be lost. */
+  /** Rejects when the publications lack something, or cannot be put right: what goes on being written would be lost. */
   readonly failed: Promise<never>;
   readonly #options: PublicationWatchOptions;
   #fail: (error: unknown) => void = () => {};
@@ -77,14 +80,16 @@ export class PublicationWatch {
     }
   }
 
-  /** @throws TidemarkError TM202 with the statements, where this role may not put the publications right */
+  /** @throws TidemarkError TM245; TM202 with the statements, where this role may not put the publications right */
   async #look(client: ClientBase): Promise<void> {
-    const { config, admin, version, log } = this.#options;
+    const { config, admin, ledger, version, log } = this.#options;
     const tables = await this.#tracked(client);
     if (!tables) return;
     const names = new Set(tables.map(tableName));
     const plans = planPublications(config.source, tables, version);
+    await requireWhole({ client, ledger, version }, plans);
     const done = await ensurePublications(client, plans, version);
+    await ledger.rememberPublished(publishedTables(plans));
     const joined = tables.filter((table) => !this.#known.has(tableName(table)));
     const gone = [...this.#known].filter((name) => !names.has(name));
     this.#known = names;
@@ -105,10 +110,7 @@ export class PublicationWatch {
         { tables: altered.map(([name]) => name) },
       );
     } else {
-      log.warn(
-        'the publications were altered and are put right; what was written to tables that they lacked meanwhile is not in the stream: run `tidemark verify`',
-        { found: done },
-      );
+      log.warn('the publications were altered and are put right', { found: done });
     }
   }
 

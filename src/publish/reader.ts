@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import type pg from 'pg';
-import { beforeEverything, formatLsn } from '../connector/position.ts';
+import { beforeEverything, formatLsn, parsePosition } from '../connector/position.ts';
 import { migrateControl, openControl } from '../platform/control.ts';
 import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
 import { createKafka, kafkaError } from '../platform/kafka.ts';
@@ -17,18 +17,22 @@ import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { ruleFor, trackedTables } from '../replicate/catalogue.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
+import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
 import {
   connectSource,
   createSlot,
+  flushedLsn,
   identifySource,
   readSlot,
+  type SlotState,
   type SourceIdentity,
 } from '../replicate/source.ts';
 import { KafkajsProducer } from './kafkajs-producer.ts';
 import { readParked } from './parked-log.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
+import { requireWhole } from './publication-memory.ts';
 import { PublicationWatch } from './publication-watch.ts';
 import { Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
@@ -40,12 +44,15 @@ import { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 import { textColumns } from './value-form.ts';
+import { dropSlot, type WalBudget, watchWalBudget } from './wal-budget.ts';
 
 export interface ReaderOptions {
   config: ResolvedConfig;
   log: Logger;
   /** Called after every committed batch and heartbeat. */
   onProgress?(progress: Progress, stats: PublisherStats): void;
+  /** Called on every heartbeat with the slot as the source has it. */
+  onSlot?(slot: SlotState): void;
 }
 
 export interface Reader {
@@ -73,8 +80,16 @@ export function startReader(options: ReaderOptions): Reader {
   };
 }
 
-async function superviseReader(options: ReaderOptions, signal: AbortSignal): Promise<void> {
+async function superviseReader(options: ReaderOptions, stopped: AbortSignal): Promise<void> {
   const { config, log } = options;
+  const ending = new AbortController();
+  const budget = watchWalBudget({
+    source: config.source,
+    log,
+    signal: AbortSignal.any([stopped, ending.signal]),
+    ...(options.onSlot ? { onSlot: options.onSlot } : {}),
+  });
+  const signal = AbortSignal.any([stopped, budget.spent]);
   const pool = openControl(config.control, log, 2);
   const registry = new RegistryClient(config.registry, log);
   const ledger = new SourceLedger(pool, config.source.id);
@@ -82,7 +97,9 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
   let migrated = false;
   let delayMs = 250;
   try {
-    while (!signal.aborted) {
+    for (;;) {
+      if (budget.spent.aborted && !stopped.aborted) throw await giveUpSlot(budget, options, ledger, stopped);
+      if (signal.aborted) return;
       const startedAt = Date.now();
       try {
         if (!migrated) await migrateControl(pool);
@@ -90,7 +107,7 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
         await readUntilFailure(options, { registry, ledger, signal, stream });
       } catch (caught) {
         const error = asTidemarkError(caught);
-        if (signal.aborted) return;
+        if (signal.aborted) continue;
         await ledger.report(error).catch(() => {});
         if (error.code === 'TM210') chooseValues(stream, config.source.values, error);
         if (error.code === 'TM302') await otherReaderOrGoOn(config, signal, error);
@@ -102,6 +119,8 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
       }
     }
   } finally {
+    ending.abort();
+    await budget.watching;
     registry.close();
     await pool.end().catch(() => {});
   }
@@ -120,6 +139,27 @@ function chooseValues(
   if (stream.unread === 1) return;
   if (wanted === 'binary') throw error;
   stream.textValues = true;
+}
+
+/** The source's disk before the stream. @returns the error to stop with */
+async function giveUpSlot(
+  { spent }: WalBudget,
+  { config, log }: ReaderOptions,
+  ledger: SourceLedger,
+  stopped: AbortSignal,
+): Promise<TidemarkError> {
+  const error = asTidemarkError(spent.reason);
+  while (!stopped.aborted) {
+    try {
+      await dropSlot(config.source);
+      break;
+    } catch (failure) {
+      log.warn('the slot cannot be dropped yet', errorFields(asTidemarkError(failure)));
+      await sleep(1000, undefined, { signal: stopped }).catch(() => {});
+    }
+  }
+  await ledger.report(error).catch(() => {});
+  return error;
 }
 
 /** Fenced by another reader, or by the coordinator after a timeout: if somebody else has the slot, stop. */
@@ -173,11 +213,11 @@ async function readUntilFailure(
   let looking: NodeJS.Timeout | undefined;
   try {
     const tables = await trackedTables(client, source);
-    for (const what of await ensurePublications(
-      client,
-      planPublications(source, tables, identity.version),
-      identity.version,
-    )) {
+    const plans = planPublications(source, tables, identity.version);
+    // Without the slot there is more missing than that.
+    const streamed = (await ledger.read())?.state === 'streaming' && (await readSlot(client, source.slot));
+    if (streamed) await requireWhole({ client, ledger, version: identity.version }, plans);
+    for (const what of await ensurePublications(client, plans, identity.version)) {
       log.info(`publications brought in line: ${what}`);
     }
     if (source.values === 'auto' && !form.textValues) {
@@ -259,7 +299,7 @@ async function readUntilFailure(
     stream = new ReplicationStream({
       connection: clientConfig(source.endpoint, { applicationName: `tidemark/${source.id}` }),
       slot: source.slot,
-      publications: planPublications(source, tables, identity.version).map((plan) => plan.name),
+      publications: plans.map((plan) => plan.name),
       startLsn: resume.ackLsn,
       binary: !form.textValues,
       statusIntervalMs: source.statusIntervalMs,
@@ -267,13 +307,14 @@ async function readUntilFailure(
       onKeepalive: (lsn, timeUs) => receiver.keepalive(lsn, timeUs),
     });
     await stream.open();
+    await ledger.rememberPublished(publishedTables(plans));
     await ledger.report(null);
     const opened = stream;
     heartbeat = setInterval(() => {
       receiver.heartbeat();
       opened.ping();
     }, source.heartbeatIntervalMs);
-    const watch = new PublicationWatch({ config, admin, version: identity.version, log, tables });
+    const watch = new PublicationWatch({ config, admin, ledger, version: identity.version, log, tables });
     publications = watch;
     looking = setInterval(() => watch.look(), source.publicationIntervalMs ?? 10_000);
     await Promise.race([stream.ended, publisher.failed, watch.failed, aborted(signal)]);
@@ -292,12 +333,34 @@ async function readUntilFailure(
   async function resumeFrom(last: Progress | null): Promise<Progress> {
     const row = await ledger.read();
     const slot = await readSlot(client, source.slot);
-    const point = decideResume({ sourceId: source.id, identity, slot, row, progress: last });
-    if (point.kind === 'resume') {
-      compareEnds(point.progress, await topicEnds(admin, Object.keys(point.progress.endOffsets)));
-      return point.progress;
+    const walLsn = await flushedLsn(client);
+    const point = decideResume({ sourceId: source.id, identity, slot, row, progress: last, walLsn });
+    if (point.kind !== 'origin') {
+      const { progress } = point;
+      compareEnds(progress, await topicEnds(admin, Object.keys(progress.endOffsets)));
+      if (point.kind === 'failover') await openEpoch(progress);
+      const { epoch } = parsePosition(progress.position);
+      if (row?.state !== 'streaming' || row.epoch !== epoch || row.timeline !== identity.timeline) {
+        await ledger.followProgress(epoch, source.slot, identity);
+      }
+      return progress;
     }
     return startEpoch(client, { admin, producer, ledger, config, identity, writer, topics, ...point });
+  }
+
+  /** The next epoch's first Progress says what the old epoch's last one did. */
+  async function openEpoch(progress: Progress): Promise<void> {
+    log.warn('a standby took over; an epoch starts where the old timeline ended', {
+      timeline: identity.timeline,
+      position: progress.position,
+    });
+    const written = { ...progress, writer, writtenAtUs: BigInt(Date.now()) * 1000n };
+    const value = encodeProgress(
+      written,
+      await registry.register(`${topics.progress}-value`, progressSchema),
+    );
+    await producer.send([{ topic: topics.progress, messages: [{ partition: 0, key: source.id, value }] }]);
+    await producer.commit();
   }
 
   async function startEpoch(
@@ -315,7 +378,7 @@ async function readUntilFailure(
     },
   ): Promise<Progress> {
     await start.ledger.beginEpoch(start.epoch, source.slot, start.identity);
-    const lsn = start.slot?.confirmedLsn ?? (await createSlot(sourceClient, source.slot));
+    const lsn = start.slot?.confirmedLsn ?? (await createSlot(sourceClient, source, identity.version));
     log.info(start.slot ? 'an epoch starts at the existing slot' : 'slot created', {
       slot: source.slot,
       at: formatLsn(lsn),

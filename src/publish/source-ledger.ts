@@ -2,6 +2,7 @@
 import type { Pool } from 'pg';
 import { controlError } from '../platform/control.ts';
 import type { TidemarkError } from '../platform/errors.ts';
+import type { PublishedTables } from '../replicate/publication-gap.ts';
 import type { SourceIdentity } from '../replicate/source.ts';
 
 export interface SourceRow {
@@ -36,7 +37,7 @@ export class SourceLedger {
       `insert into tidemark.sources (source_id, system_identifier, timeline, slot, epoch, state)
        values ($1, $2, $3, $4, $5, 'creating')
        on conflict (source_id) do update set system_identifier = $2, timeline = $3, slot = $4, epoch = $5,
-              state = 'creating', changed_at = now()`,
+              state = 'creating', published = null, publication_gap = null, changed_at = now()`,
       [identity.systemIdentifier, identity.timeline, slot, epoch],
     );
   }
@@ -46,6 +47,40 @@ export class SourceLedger {
     await this.#query(
       `update tidemark.sources set state = 'streaming', changed_at = now() where source_id = $1`,
       [],
+    );
+  }
+
+  /** Progress in Kafka is the truth; this row follows it. */
+  async followProgress(epoch: number, slot: string, identity: SourceIdentity): Promise<void> {
+    await this.#query(
+      `insert into tidemark.sources (source_id, system_identifier, timeline, slot, epoch, state)
+       values ($1, $2, $3, $4, $5, 'streaming')
+       on conflict (source_id) do update set system_identifier = $2, timeline = $3, slot = $4, epoch = $5,
+              state = 'streaming', changed_at = now()`,
+      [identity.systemIdentifier, identity.timeline, slot, epoch],
+    );
+  }
+
+  /** What is published, and by table of what changes may be missing. */
+  async readPublished(): Promise<{ published: PublishedTables | null; gap: Record<string, string> | null }> {
+    const [row] = await this.#query<{
+      published: PublishedTables | null;
+      gap: Record<string, string> | null;
+    }>(`select published, publication_gap as gap from tidemark.sources where source_id = $1`, []);
+    return row ?? { published: null, gap: null };
+  }
+
+  async rememberPublished(published: PublishedTables): Promise<void> {
+    await this.#query(`update tidemark.sources set published = $2 where source_id = $1`, [
+      JSON.stringify(published),
+    ]);
+  }
+
+  /** Kept until the source's next epoch: putting the publication back does not bring changes back. */
+  async rememberGap(gap: Record<string, string>): Promise<void> {
+    await this.#query(
+      `update tidemark.sources set publication_gap = coalesce(publication_gap, '{}') || $2::jsonb where source_id = $1`,
+      [JSON.stringify(gap)],
     );
   }
 

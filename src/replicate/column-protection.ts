@@ -10,6 +10,7 @@ import { createHmac } from 'node:crypto';
 import type { ColumnProtection } from '../connector/shape.ts';
 import { isMask, type MaskForm, type ProtectingPolicy } from '../platform/column-policy.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { KeyedHash } from './keyed-hash.ts';
 import { mask } from './masks.ts';
 
 /** What a key is called in schemas: enough to see a rotation, and nothing of the key. */
@@ -37,8 +38,8 @@ const mostTenants = 10_000;
 
 export class ColumnProtector {
   readonly #hashKey: string | null;
-  readonly #tenantKeys = new Map<string, Buffer>();
-  #commonKey: Buffer | null = null;
+  readonly #tenantKeys = new Map<string, KeyedHash>();
+  #commonKey: KeyedHash | null = null;
 
   constructor(hashKey: string | null) {
     this.#hashKey = hashKey;
@@ -47,20 +48,24 @@ export class ColumnProtector {
   /** @param tenant text of the row's tenant; null where its table has none, or the row has NULL */
   protect(policy: ProtectingPolicy, text: string, tenant: string | null): string {
     if (isMask(policy)) return mask(policy.slice('mask:'.length) as MaskForm, text);
-    return createHmac('sha256', this.#keyOf(tenant)).update(text, 'utf8').digest('hex');
+    return this.#keyOf(tenant).hex(text);
   }
 
-  #keyOf(tenant: string | null): Buffer {
+  #keyOf(tenant: string | null): KeyedHash {
     if (tenant === null) {
-      this.#commonKey ??= createHmac('sha256', requireKey(this.#hashKey)).update('no tenant').digest();
+      this.#commonKey ??= this.#derive('no tenant');
       return this.#commonKey;
     }
     const known = this.#tenantKeys.get(tenant);
     if (known) return known;
-    const key = createHmac('sha256', requireKey(this.#hashKey)).update(`tenant\0${tenant}`).digest();
+    const key = this.#derive(`tenant\0${tenant}`);
     if (this.#tenantKeys.size >= mostTenants) this.#tenantKeys.clear();
     this.#tenantKeys.set(tenant, key);
     return key;
+  }
+
+  #derive(purpose: string): KeyedHash {
+    return new KeyedHash(createHmac('sha256', requireKey(this.#hashKey)).update(purpose).digest());
   }
 }
 

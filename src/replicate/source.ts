@@ -23,6 +23,8 @@ export interface SourceIdentity {
   database: string;
   /** server_version_num. */
   version: number;
+  /** Timelines before this one, and where each ended on the way here. */
+  ancestors: { timeline: number; endLsn: bigint }[];
 }
 
 export interface SlotState {
@@ -36,6 +38,10 @@ export interface SlotState {
   /** reserved, extended, unreserved or lost. */
   walStatus: string;
   plugin: string;
+  /** Why its WAL is gone; from Postgres 17 on. */
+  invalidation: string | null;
+  /** Kept on standbys too; from Postgres 17 on. */
+  failover: boolean;
 }
 
 /** @throws TidemarkError TM201 or TM202 */
@@ -65,7 +71,10 @@ export function sourceError(error: unknown): TidemarkError {
   return new TidemarkError('TM201', `the source does not answer: ${describeCause(error)}`, { cause: error });
 }
 
-/** IDENTIFY_SYSTEM, on a replication connection of its own. */
+/**
+ * IDENTIFY_SYSTEM and the timeline's history, on a replication connection of its own.
+ * @throws TidemarkError TM201, also while it is a standby; TM202
+ */
 export async function identifySource(source: SourceConfig): Promise<SourceIdentity> {
   const client = new pg.Client({
     ...clientConfig(source.endpoint, { applicationName: 'tidemark/identify' }),
@@ -77,13 +86,21 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
     await client.connect();
     const { rows } = await client.query('IDENTIFY_SYSTEM');
     const { rows: settings } = await client.query('show server_version_num');
+    const recovery = await client.query('select pg_is_in_recovery() as standby');
+    if (recovery.rows[0].standby) {
+      throw new TidemarkError('TM201', 'the source is a standby', {
+        remedy: 'The reader waits for its promotion; or point source.url at the primary.',
+      });
+    }
     return {
       systemIdentifier: String(rows[0].systemid),
       timeline: Number(rows[0].timeline),
       database: rows[0].dbname,
       version: Number(settings[0].server_version_num),
+      ancestors: await timelineHistory(client, Number(rows[0].timeline)),
     };
   } catch (error) {
+    if (error instanceof TidemarkError) throw error;
     if (
       (error as { code?: string }).code === '42501' ||
       /replication/i.test((error as Error).message ?? '')
@@ -99,11 +116,44 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
   }
 }
 
+/** A query whose failure is the source's: it may go away at any moment. @throws TidemarkError TM201, TM202 */
+export async function askSource(
+  client: pg.ClientBase,
+  sql: string,
+  values: unknown[] = [],
+): Promise<pg.QueryResult> {
+  try {
+    return await client.query(sql, values);
+  } catch (error) {
+    throw sourceError(error);
+  }
+}
+
+/** End of the WAL that is on its disk. */
+export async function flushedLsn(client: pg.ClientBase): Promise<bigint> {
+  const { rows } = await askSource(client, 'select pg_current_wal_flush_lsn() as lsn');
+  return parseLsn(rows[0].lsn);
+}
+
+/** The history file: one line per ancestor, `timeline, TAB, end, TAB, reason`. The first timeline has none. */
+async function timelineHistory(client: pg.Client, timeline: number): Promise<SourceIdentity['ancestors']> {
+  if (timeline === 1) return [];
+  const { rows } = await client.query(`TIMELINE_HISTORY ${timeline}`);
+  return String(rows[0].content)
+    .split('\n')
+    .flatMap((line) => {
+      const match = /^\s*(\d+)\s+([0-9A-F]+\/[0-9A-F]+)/i.exec(line);
+      return match ? [{ timeline: Number(match[1]), endLsn: parseLsn(match[2]!) }] : [];
+    });
+}
+
 export async function readSlot(client: pg.ClientBase, name: string): Promise<SlotState | null> {
-  const { rows } = await client.query(
+  const { rows } = await askSource(
+    client,
     `select slot_name, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status, plugin,
+            to_jsonb(s) ->> 'invalidation_reason' as invalidation, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as failover,
             coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn), 0)::bigint as retained
-       from pg_replication_slots where slot_name = $1`,
+       from pg_replication_slots s where slot_name = $1`,
     [name],
   );
   const row = rows[0];
@@ -117,14 +167,22 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
     retainedBytes: BigInt(row.retained),
     walStatus: row.wal_status ?? 'lost',
     plugin: row.plugin,
+    invalidation: row.invalidation,
+    failover: row.failover,
   };
 }
 
 /** @returns the slot's consistent point. @throws TidemarkError TM202 when slots are used up or the role may not */
-export async function createSlot(client: pg.ClientBase, name: string): Promise<bigint> {
+export async function createSlot(
+  client: pg.ClientBase,
+  { slot: name, slotFailover }: Pick<SourceConfig, 'slot' | 'slotFailover'>,
+  version: number,
+): Promise<bigint> {
   try {
+    // Postgres 17: kept on standbys that synchronize slots, so that it is there after a promotion.
+    const failover = slotFailover && version >= 170000 ? ', failover => true' : '';
     const { rows } = await client.query(
-      `select lsn from pg_create_logical_replication_slot($1, 'pgoutput')`,
+      `select lsn from pg_create_logical_replication_slot($1, 'pgoutput'${failover})`,
       [name],
     );
     return parseLsn(rows[0].lsn);
@@ -182,6 +240,7 @@ export async function checkSource(source: SourceConfig): Promise<CheckFinding[]>
     }
     await checkRole(client, role, findings);
     await checkSlots(client, source, settings, findings);
+    findings.push(...(await checkFailover(client, source, settings)));
     const tables = await trackedTables(client, source);
     for (const table of tables) findings.push(...(await checkTable(client, source, table)));
     const plans = planPublications(source, tables, version);
@@ -227,6 +286,7 @@ async function readSettings(client: pg.ClientBase): Promise<Record<string, strin
       'max_wal_senders',
       'server_encoding',
       'max_slot_wal_keep_size',
+      'synchronized_standby_slots',
     ],
   ]);
   return Object.fromEntries(rows.map((row) => [row.name, row.setting]));
@@ -295,6 +355,50 @@ async function checkSlots(
       what: `slot ${source.slot} does not exist yet; run creates it`,
       remedy: null,
     });
+}
+
+/** What becomes of the slot when a standby takes over. Nothing to say where there is neither slot nor standby. */
+async function checkFailover(
+  client: pg.ClientBase,
+  source: SourceConfig,
+  settings: Record<string, string>,
+): Promise<CheckFinding[]> {
+  const slot = await readSlot(client, source.slot);
+  const { rows } = await client.query(
+    `select count(*)::int as standbys from pg_replication_slots where slot_type = 'physical'`,
+  );
+  const hasStandby = rows[0].standbys > 0;
+  if (!slot && !hasStandby) return [];
+  if (Number(settings.server_version_num) < 170000) {
+    if (!hasStandby) return [];
+    return [
+      {
+        level: 'warn',
+        what: 'slots do not survive a failover before Postgres 17: after a promotion the stream starts anew (TM204)',
+        remedy: 'Upgrade to Postgres 17 or later.',
+      },
+    ];
+  }
+  const findings: CheckFinding[] = [];
+  if (slot && !slot.failover && source.slotFailover) {
+    findings.push({
+      level: 'warn',
+      what: `slot ${slot.name} is not kept on standbys: after a promotion it is gone (TM204)`,
+      remedy: `With the reader stopped, on a replication connection (psql "… replication=database"): ALTER_REPLICATION_SLOT ${slot.name} (FAILOVER true)`,
+    });
+  } else if (slot?.failover) {
+    const what = `slot ${slot.name} is a failover slot: a standby with sync_replication_slots keeps it over a failover`;
+    findings.push({ level: 'ok', what, remedy: null });
+  }
+  if (hasStandby && source.slotFailover && !settings.synchronized_standby_slots) {
+    findings.push({
+      level: 'warn',
+      what: 'synchronized_standby_slots is empty: Kafka may have changes that a promoted standby lacks (TM241)',
+      remedy:
+        "alter system set synchronized_standby_slots = '<the physical slots of the standbys that may be promoted>'; select pg_reload_conf();",
+    });
+  }
+  return findings;
 }
 
 async function checkTable(

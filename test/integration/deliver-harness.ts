@@ -83,6 +83,8 @@ export async function startHarness(): Promise<Harness> {
         tenantColumn: null,
         personalColumns: [],
         hashKey: null,
+        slotFailover: false,
+        walBudget: null,
         heartbeatIntervalMs: 1000,
         statusIntervalMs: 1000,
         values: 'auto',

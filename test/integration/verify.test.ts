@@ -108,6 +108,8 @@ class World {
         tenantColumn: null,
         personalColumns: ['email'],
         hashKey: null,
+        slotFailover: false,
+        walBudget: null,
         tables: [{ pattern: 'app.*', tenantColumn: null, columns: {} }],
         heartbeatIntervalMs: 1000,
         statusIntervalMs: 5000,

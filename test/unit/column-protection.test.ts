@@ -14,6 +14,7 @@ import {
 import { type ParkedColumn, ParkedMessages } from '../../src/publish/parked-messages.ts';
 import { TableEncoder } from '../../src/publish/table-encoder.ts';
 import { ColumnProtector, hashKeyId, protectionOf } from '../../src/replicate/column-protection.ts';
+import { KeyedHash } from '../../src/replicate/keyed-hash.ts';
 import { fixedMask, mask } from '../../src/replicate/masks.ts';
 import { decodeMessage, type PgoutputHandler, type Relation } from '../../src/replicate/pgoutput.ts';
 import { protectedRows } from '../../src/verify/protected-rows.ts';
@@ -92,6 +93,17 @@ describe('hashes', () => {
       createHmac('sha256', commonKey).update('ada').digest('hex'),
     );
   });
+
+  it('are what createHmac gives, of any text and key', () =>
+    replayable((prng) => {
+      for (let i = 0; i < cases(500, 10_000); i++) {
+        const key = prng.bytes(prng.pick([1, 31, 32, 33, 64]));
+        const text = prng.bytes(prng.integer(0, 300)).toString(prng.pick(['latin1', 'utf8', 'hex'] as const));
+        const keyed = new KeyedHash(key);
+        expect(keyed.hex(text)).toBe(createHmac('sha256', key).update(text).digest('hex'));
+        expect(keyed.hex('')).toBe(createHmac('sha256', key).update('').digest('hex'));
+      }
+    }));
 
   it('of two tenants, or under two keys, do not join; of one they do', () => {
     const hashes = [

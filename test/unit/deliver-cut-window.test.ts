@@ -177,6 +177,35 @@ describe('cutWindow', () => {
     expect(() => cutWindow(moved(cut!), next, settings, null)).toThrowError(/epoch 2/);
   });
 
+  test('a Window crosses into the epoch of a promoted standby, which goes on with the old one', () => {
+    const list = new BoundaryList();
+    const push = (kind: Progress['kind'], position: Position, boundary = true) =>
+      list.push({
+        kind,
+        position,
+        boundary,
+        commitTimeUs: 5n,
+        endOffsets: { t: [BigInt(list.list.length)] },
+      } as unknown as Progress);
+    const settings = { topics: ['t'], cadenceMs: 0, maxRecords: 100 };
+    const mark = { position: at(10), commitTimeUs: 0n, offsets: { t: [0] } };
+    push('origin', at(10));
+    push('batch', at(11, 1));
+    push('batch', at(12, 3, 2), false);
+    push('batch', at(12, 5, 2));
+    push('heartbeat', at(13, 0, 3));
+    expect(cutWindow(mark, list.list, settings, null)?.to).toBe(at(13, 0, 3));
+    push('origin', at(4, 0, 4));
+    push('batch', at(5, 1, 4));
+    const cut = cutWindow(mark, list.list, settings, null);
+    expect(cut?.to).toBe(at(13, 0, 3));
+    expect(() => cutWindow(moved(cut!), list.list, settings, null)).toThrowError(/epoch 4/);
+    // Whoever did not read where an epoch began cannot know that it goes on.
+    list.clear();
+    push('batch', at(12, 5, 2));
+    expect(() => cutWindow(mark, list.list, settings, null)).toThrowError(/epoch 2/);
+  });
+
   test('a quiet source is passed in one step', () => {
     const boundaries = Array.from(
       { length: 1000 },

@@ -54,6 +54,29 @@ const ownSourceFields = {
     form: slotName,
     description: 'Replication slot to read.',
   },
+  'slot.failover': {
+    type: 'boolean',
+    unit: 'true or false',
+    default: true,
+    description:
+      'Create the slot so that standbys with sync_replication_slots keep it too, and it is there after a promotion. Ignored before Postgres 17.',
+  },
+  'wal.budget.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: null,
+    min: 2 ** 20,
+    description:
+      'WAL that the slot may keep on the source; from 80 per cent on, log, status and metrics say so (TM243). Absent: no limit but the disk and max_slot_wal_keep_size.',
+  },
+  'wal.budget.action': {
+    type: 'string',
+    unit: 'action',
+    default: 'warn',
+    oneOf: ['warn', 'drop-slot'],
+    description:
+      'What happens beyond the budget: only the warning, or the slot is dropped so that the source keeps its disk (TM244), after which the stream starts anew.',
+  },
   publication: {
     type: 'string',
     unit: 'name',
