@@ -62,6 +62,8 @@ export interface ShapedChange {
   before: Row | null;
   /** `undefined` where the Change left the column untouched. Of a delete: null. */
   after: PartialRow | null;
+  /** The row that supplies what `after` lacks may not be in the destination yet. */
+  pending: boolean;
 }
 
 const keyHeader = Buffer.alloc(5);
@@ -93,7 +95,7 @@ export class RowReader {
 
   read(change: StoredChange): ShapedChange {
     const { decoder } = this.#schemaOf(change);
-    const { value, unchanged, exact } = change.load();
+    const { value, unchanged, exact, pending = false } = change.load();
     const { op, before, after, commitTimeUs } = decoder.decode(value);
     // The headers speak of the row that the Change is about: of a delete that is the old one.
     const exactBefore =
@@ -104,6 +106,7 @@ export class RowReader {
       commitTimeUs,
       before: exactBefore && (this.#reshape(exactBefore, change.schemaId, decoder.shape) as Row),
       after: partial && this.#reshape(partial, change.schemaId, decoder.shape),
+      pending,
     };
   }
 

@@ -84,6 +84,11 @@ async function resolveConfig(
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
       heartbeatIntervalMs: source['heartbeat.interval'],
       statusIntervalMs: source['status.interval'],
+      snapshot: {
+        mode: source['snapshot.mode'],
+        chunkRows: source['snapshot.chunk.rows'],
+        chunkBytes: source['snapshot.chunk.bytes'],
+      },
     },
     kafka: {
       brokers: kafka.brokers,

@@ -77,6 +77,28 @@ export const errorCatalogue = {
       'The shape of a table changed, or it has a type this version cannot represent. The table is parked.',
     remedy: 'Its raw changes are kept in the parked topic. `tidemark status` names the change.',
   },
+  TM221: {
+    retry: 'operator',
+    meaning: 'A table without a key holds rows from before the slot, which cannot be snapshotted.',
+    remedy:
+      'Give the table a primary key and run `tidemark snapshot start <table>`; or load those rows yourself and run `tidemark snapshot cancel <table>`.',
+  },
+  TM222: {
+    retry: 'operator',
+    meaning: 'The source is a standby: a snapshot writes marks into the WAL, which only a primary can.',
+    remedy:
+      'Point source.url at the primary until the snapshot is done, or set source.snapshot.mode: never and load the destinations yourself.',
+  },
+  TM223: {
+    retry: 'operator',
+    meaning: 'A snapshot cannot go on, or is not complete yet.',
+    remedy: '`tidemark snapshot status` says where each stands.',
+  },
+  TM224: {
+    retry: 'operator',
+    meaning: 'A snapshot request does not fit: its table, its condition, or the snapshot that runs already.',
+    remedy: 'Correct what the message names; `tidemark snapshot status` lists the snapshots.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

@@ -23,6 +23,8 @@ export interface TableRule {
   pattern: string;
   /** Tenant column, or null for none; undefined: source.tenant.column where the table has it. */
   tenantColumn: string | null | undefined;
+  /** Undefined: as source.snapshot.mode says. */
+  snapshotMode?: 'initial' | 'never';
   /** Explicit choices, by column name. */
   columns: Record<string, ColumnPolicy>;
 }
@@ -41,6 +43,13 @@ export interface SourceConfig {
   heartbeatIntervalMs: number;
   /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */
   statusIntervalMs: number;
+  snapshot: {
+    /** What happens to rows from before the slot, or from before a table joined. */
+    mode: 'initial' | 'never';
+    /** A chunk ends at whichever comes first. */
+    chunkRows: number;
+    chunkBytes: number;
+  };
 }
 
 export interface KafkaConfig {

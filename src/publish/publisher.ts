@@ -12,6 +12,7 @@ import { Batch } from './batch.ts';
 import { ChangeEncoder } from './change-encoder.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import type { TopicNames } from './record-format.ts';
+import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 
@@ -37,10 +38,18 @@ export interface PublisherOptions {
    * Makes the encoder of a table, its topic included; `endOffsets` gives a new topic's current ends.
    * @throws TidemarkError TM208 when the table must be parked
    */
-  prepareTable(relation: Relation): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }>;
+  prepareTable(relation: Relation): Promise<PreparedTable>;
+  /** What is read beside the stream; nothing where absent. */
+  snapshots?: TableSnapshots;
   log: Logger;
   nowMs(): number;
   onProgress?(progress: Progress, stats: PublisherStats): void;
+}
+
+export interface PreparedTable {
+  encoder: TableEncoder;
+  /** Current ends of a topic that Progress does not know. */
+  endOffsets: bigint[] | null;
 }
 
 export interface PublisherStats {
@@ -56,6 +65,7 @@ export class Publisher {
   readonly failed: Promise<never>;
   readonly #options: PublisherOptions;
   readonly #encoder: ChangeEncoder;
+  readonly #snapshots: TableSnapshots;
   readonly #endOffsets: Record<string, bigint[]>;
   #fail: (error: unknown) => void = () => {};
   #flushing: Promise<void> | null = null;
@@ -74,8 +84,9 @@ export class Publisher {
     this.#options = options;
     this.#endOffsets = { ...options.resume.endOffsets };
     this.#endedInside = !options.resume.boundary;
+    this.#snapshots = options.snapshots ?? new TableSnapshots(options.resume.sourceId);
     this.#encoder = new ChangeEncoder(
-      { ...options, onCommit: () => this.#scheduleFlush() },
+      { ...options, snapshots: this.#snapshots, onCommit: () => this.#scheduleFlush() },
       new Batch(options.nowMs()),
     );
     this.failed = new Promise((_, reject) => {
@@ -113,6 +124,11 @@ export class Publisher {
     this.#keepalive = { lsn, timeUs: serverTimeUs };
   }
 
+  /** Only for a topic that is new to Progress: its high watermark would count markers of what we wrote. */
+  learnEnds({ encoder, endOffsets }: PreparedTable): void {
+    if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
+  }
+
   /** Writes a heartbeat Progress where nothing else moves it. Call on a timer. */
   heartbeat(): void {
     const encoder = this.#encoder;
@@ -144,8 +160,7 @@ export class Publisher {
       .prepareTable(relation)
       .then(
         ({ encoder, endOffsets }) => {
-          // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
-          if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
+          this.learnEnds({ encoder, endOffsets });
           this.#encoder.publish(relation, encoder);
         },
         (error: unknown) => {
@@ -184,7 +199,7 @@ export class Publisher {
     const encoder = this.#encoder;
     const { batch } = encoder;
     const nowMs = this.#options.nowMs();
-    if (batch.boundary && (batch.boundaryRecords > 0 || this.#endedInside)) {
+    if (batch.boundary && (batch.boundaryRecords > 0 || this.#endedInside || this.#snapshots.moved)) {
       const [whole, rest] = batch.splitAtBoundary(nowMs);
       encoder.batch = rest;
       this.#endedInside = false;
@@ -213,6 +228,8 @@ export class Publisher {
       writer,
       endOffsets: this.#endOffsets,
       parked: { ...parked },
+      // A cursor moves at a commit alone, so it never is ahead of the batch's boundary.
+      snapshots: this.#snapshots.states(),
     };
   }
 
@@ -229,6 +246,7 @@ export class Publisher {
           this.#endOffsets[topic] = ends;
         }
         await failpoint('after-produce');
+        if (batch.hasChunk) await failpoint('before-chunk-commit');
       }
       const value = encodeProgress({ ...progress, endOffsets: this.#endOffsets }, progressSchemaId);
       await producer.send([
@@ -236,6 +254,7 @@ export class Publisher {
       ]);
       await producer.commit();
       await failpoint('after-kafka-commit');
+      if (batch?.hasChunk) await failpoint('after-chunk-commit');
       source.confirm(progress.ackLsn);
       this.#batches++;
       this.#records += batch?.records ?? 0;

@@ -7,17 +7,21 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import type pg from 'pg';
-import { beforeEverything, formatLsn } from '../connector/position.ts';
+import { beforeEverything, formatLsn, parsePosition } from '../connector/position.ts';
+import type { TableId } from '../connector/shape.ts';
 import { migrateControl, openControl } from '../platform/control.ts';
 import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
+import { failpoint } from '../platform/failpoint.ts';
 import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { trackedTables } from '../replicate/catalogue.ts';
+import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
+import type { Relation } from '../replicate/pgoutput.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
+import { createSlotWithSnapshot } from '../replicate/snapshot/exported-snapshot.ts';
 import {
   connectSource,
   createSlot,
@@ -32,6 +36,10 @@ import { Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
+import { originLsn, publishKeyless } from './snapshot/keyless-origin.ts';
+import { SnapshotRequests } from './snapshot/snapshot-requests.ts';
+import { hasKey, SnapshotRunner, snapshotMode } from './snapshot/snapshot-runner.ts';
+import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { SourceLedger } from './source-ledger.ts';
 import { prepareTable } from './table-preparation.ts';
 import { ensureTopics } from './topics.ts';
@@ -82,7 +90,8 @@ async function superviseReader(options: ReaderOptions, signal: AbortSignal): Pro
       try {
         if (!migrated) await migrateControl(pool);
         migrated = true;
-        await readUntilFailure(options, { registry, ledger, signal });
+        const requests = new SnapshotRequests(pool, config.source.id);
+        await readUntilFailure(options, { registry, ledger, requests, signal });
       } catch (caught) {
         const error = asTidemarkError(caught);
         if (signal.aborted) return;
@@ -121,13 +130,14 @@ async function otherReaderOrGoOn(
 interface ReaderParts {
   registry: RegistryClient;
   ledger: SourceLedger;
+  requests: SnapshotRequests;
   signal: AbortSignal;
 }
 
 /** One life of the reader; returns when asked to stop, throws when something failed. */
 async function readUntilFailure(
   options: ReaderOptions,
-  { registry, ledger, signal }: ReaderParts,
+  { registry, ledger, requests, signal }: ReaderParts,
 ): Promise<void> {
   const { config, log } = options;
   const { source, kafka: kafkaConfig } = config;
@@ -145,6 +155,7 @@ async function readUntilFailure(
       : new RecordBatchProducer(kafkaConfig, transactionalId);
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
+  let runner: SnapshotRunner | null = null;
   let heartbeat: NodeJS.Timeout | undefined;
   try {
     const tables = await trackedTables(client, source);
@@ -173,12 +184,31 @@ async function readUntilFailure(
     });
 
     const knownTopics = new Set(Object.keys(resume.endOffsets));
-    const encoderIdentity = { serverName: kafkaConfig.topicPrefix, database: identity.database, version };
     const sourceControl = {
       pause: () => stream?.pause(),
       resume: () => stream?.resume(),
       confirm: (lsn: bigint) => stream?.confirm(lsn),
     };
+    const prepare = (relation: Relation) => prepareFor(knownTopics, relation);
+    const snapshots = new TableSnapshots(source.id);
+    const snapshotRunner = new SnapshotRunner(
+      {
+        source,
+        requests,
+        snapshots,
+        topicOf: (table) => topics.table(tableIdOf(table)),
+        prepare: async (relation) => {
+          const prepared = await prepare(relation);
+          receiver.learnEnds(prepared);
+          return prepared.encoder;
+        },
+        log,
+      },
+      resume.snapshots,
+    );
+    runner = snapshotRunner;
+    // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
+    await runner.load(client, parsePosition(resume.position).epoch, tables);
     publisher = new Publisher({
       kafka: kafkaConfig,
       topics,
@@ -187,14 +217,14 @@ async function readUntilFailure(
       resume,
       writer,
       source: sourceControl,
-      prepareTable: (relation) =>
-        prepareTable(
-          { config, client, admin, registry, identity: encoderIdentity, knownTopics, log },
-          relation,
-        ),
+      prepareTable: prepare,
+      snapshots,
       log,
       nowMs: Date.now,
-      ...(options.onProgress ? { onProgress: options.onProgress } : {}),
+      onProgress: (progress, stats) => {
+        snapshotRunner.progressed(progress);
+        options.onProgress?.(progress, stats);
+      },
     });
     const receiver = publisher;
     stream = new ReplicationStream({
@@ -208,6 +238,7 @@ async function readUntilFailure(
     });
     await stream.open();
     await ledger.report(null);
+    runner.start();
     const opened = stream;
     heartbeat = setInterval(() => {
       receiver.heartbeat();
@@ -216,6 +247,7 @@ async function readUntilFailure(
     await Promise.race([stream.ended, publisher.failed, aborted(signal)]);
   } finally {
     clearInterval(heartbeat);
+    await runner?.stop();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
     await publisher?.close();
     await stream?.close();
@@ -232,7 +264,21 @@ async function readUntilFailure(
       compareEnds(point.progress, await topicEnds(admin, Object.keys(point.progress.endOffsets)));
       return point.progress;
     }
-    return startEpoch(client, { admin, producer, ledger, config, identity, writer, topics, ...point });
+    // A slot of an attempt that came to nothing is made anew: its snapshot went with that attempt.
+    const madeSlot =
+      !slot ||
+      (row?.state === 'creating' && row.epoch === point.epoch && row.slot === slot.name && row.madeSlot);
+    return startEpoch(client, {
+      admin,
+      producer,
+      ledger,
+      config,
+      identity,
+      writer,
+      topics,
+      madeSlot,
+      ...point,
+    });
   }
 
   async function startEpoch(
@@ -247,9 +293,16 @@ async function readUntilFailure(
       topics: { progress: string };
       epoch: number;
       slot: { confirmedLsn: bigint } | null;
+      madeSlot: boolean;
     },
   ): Promise<Progress> {
-    await start.ledger.beginEpoch(start.epoch, source.slot, start.identity);
+    await start.ledger.beginEpoch(start.epoch, source.slot, start.identity, start.madeSlot);
+    const keyless = start.madeSlot
+      ? (await trackedTables(sourceClient, source)).filter(
+          (table) => !hasKey(table) && snapshotMode(source, table) === 'initial',
+        )
+      : [];
+    if (keyless.length > 0) return startWithKeyless(sourceClient, start, keyless);
     const lsn = start.slot?.confirmedLsn ?? (await createSlot(sourceClient, source.slot));
     log.info(start.slot ? 'an epoch starts at the existing slot' : 'slot created', {
       slot: source.slot,
@@ -263,17 +316,84 @@ async function readUntilFailure(
     const facts = { sourceId: source.id, identity: start.identity };
     const endOffsets = Object.fromEntries([...ends].map(([topic, offsets]) => [topic, [...offsets]]));
     const origin = originProgress(facts, start.epoch, lsn, endOffsets, start.writer, Date.now());
-    const progressSchemaId = await registry.register(`${start.topics.progress}-value`, progressSchema);
-    await start.producer.send([
-      {
-        topic: start.topics.progress,
-        messages: [{ partition: 0, key: source.id, value: encodeProgress(origin, progressSchemaId) }],
-      },
-    ]);
-    await start.producer.commit();
+    await writeProgress([origin]);
     await start.ledger.beginStreaming();
     return origin;
   }
+
+  /** In one Kafka transaction, with what was sent before. */
+  async function writeProgress(records: readonly Progress[]): Promise<void> {
+    const schemaId = await registry.register(`${topics.progress}-value`, progressSchema);
+    const messages = records.map((record) => ({
+      partition: 0,
+      key: source.id,
+      value: encodeProgress(record, schemaId),
+    }));
+    await producer.send([{ topic: topics.progress, messages }]);
+    await producer.commit();
+  }
+
+  /** Tables without a key are read as the slot's consistent point has them, before anything is streamed. */
+  async function startWithKeyless(
+    sourceClient: pg.Client,
+    { epoch, slot }: { epoch: number; slot: { confirmedLsn: bigint } | null },
+    keyless: readonly CatalogueTable[],
+  ): Promise<Progress> {
+    if (slot) await sourceClient.query('select pg_drop_replication_slot($1)', [source.slot]);
+    const exported = await createSlotWithSnapshot(source, source.slot, keyless);
+    try {
+      log.info('slot created', { slot: source.slot, at: formatLsn(exported.lsn), epoch });
+      const tables = await trackedTables(sourceClient, source);
+      const ends = await topicEnds(
+        admin,
+        tables.map((table) => topics.table(table)),
+      );
+      const origin = originProgress(
+        { sourceId: source.id, identity },
+        epoch,
+        exported.lsn,
+        Object.fromEntries([...ends].map(([topic, offsets]) => [topic, [...offsets]])),
+        writer,
+        Date.now(),
+        originLsn(exported.lsn),
+      );
+      const progress = await publishKeyless(
+        {
+          source,
+          kafka: kafkaConfig,
+          producer,
+          requests,
+          topicOf: (table) => topics.table(tableIdOf(table)),
+          prepare: async (relation) => (await prepareFor(new Set(ends.keys()), relation)).encoder,
+          log,
+          signal,
+        },
+        origin,
+        { client: exported.client, lsn: exported.lsn, epoch },
+        keyless,
+      );
+      await failpoint('before-origin');
+      await writeProgress([origin, progress]);
+      await ledger.beginStreaming();
+      return progress;
+    } finally {
+      await exported.close();
+    }
+  }
+
+  function prepareFor(knownTopics: ReadonlySet<string>, relation: Relation) {
+    const encoderIdentity = { serverName: kafkaConfig.topicPrefix, database: identity.database, version };
+    return prepareTable(
+      { config, client, admin, registry, identity: encoderIdentity, knownTopics, log },
+      relation,
+    );
+  }
+}
+
+/** Of `schema.name`; neither has a dot in it (fields.ts, tablePattern). */
+function tableIdOf(table: string): TableId {
+  const dot = table.indexOf('.');
+  return { schema: table.slice(0, dot), name: table.slice(dot + 1) };
 }
 
 async function connectAdmin(admin: Admin): Promise<void> {
@@ -305,6 +425,7 @@ async function writeFence(
     writer,
     endOffsets: {},
     parked: {},
+    snapshots: {},
   };
   await producer.send([
     { topic, messages: [{ partition: 0, key: sourceId, value: encodeProgress(fence, schemaId) }] },

@@ -121,14 +121,18 @@ export async function createSlot(client: pg.ClientBase, name: string): Promise<b
     );
     return parseLsn(rows[0].lsn);
   } catch (error) {
-    throw new TidemarkError('TM202', `the slot ${name} cannot be created: ${describeCause(error)}`, {
-      cause: error,
-      remedy:
-        (error as { code?: string }).code === '53400'
-          ? 'Raise max_replication_slots and restart Postgres, or drop a slot that nobody uses.'
-          : 'Give the role REPLICATION and set wal_level = logical.',
-    });
+    throw slotRefused(error, name);
   }
+}
+
+export function slotRefused(error: unknown, name: string): TidemarkError {
+  return new TidemarkError('TM202', `the slot ${name} cannot be created: ${describeCause(error)}`, {
+    cause: error,
+    remedy:
+      (error as { code?: string }).code === '53400'
+        ? 'Raise max_replication_slots and restart Postgres, or drop a slot that nobody uses.'
+        : 'Give the role REPLICATION and set wal_level = logical.',
+  });
 }
 
 /** Everything that could keep replication from working, with the statement that mends it. */

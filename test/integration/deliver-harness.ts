@@ -83,6 +83,7 @@ export async function startHarness(): Promise<Harness> {
         tenantColumn: null,
         personalColumns: [],
         heartbeatIntervalMs: 1000,
+        snapshot: { mode: 'never', chunkRows: 1000, chunkBytes: 1 << 20 },
         statusIntervalMs: 1000,
       },
       kafka: kafkaConfig(source.prefix),

@@ -79,6 +79,7 @@ describe('what a sound file becomes', () => {
         tenantColumn: null,
         heartbeatIntervalMs: 2000,
         statusIntervalMs: 5000,
+        snapshot: { mode: 'initial', chunkRows: 10_000, chunkBytes: 4_194_304 },
       },
       kafka: {
         brokers: ['127.0.0.1:9092', '[::1]:9093'],

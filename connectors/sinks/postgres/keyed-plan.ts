@@ -117,6 +117,7 @@ SELECT ${cells.join(', ')} FROM ${rows} JOIN ${this.target} AS t ON ${match.join
     run: MergeRun,
     rows: {
       partial: string | null;
+      /** At least so many of them must find their source. */
       partials: number;
       gone: string | null;
       kept: string | null;

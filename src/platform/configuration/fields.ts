@@ -98,6 +98,31 @@ const ownSourceFields = {
     max: 60_000,
     description: 'How often the slot hears from us at least. Keep it well inside wal_sender_timeout.',
   },
+  'snapshot.mode': {
+    type: 'string',
+    unit: 'choice',
+    default: 'initial',
+    oneOf: ['initial', 'never'],
+    description:
+      'What happens to rows that are in a table before the slot is, or before the table joins: `initial` reads them beside the stream, `never` leaves them out. `tidemark snapshot start` works with both.',
+  },
+  'snapshot.chunk.rows': {
+    type: 'integer',
+    unit: 'rows',
+    default: 10_000,
+    min: 1,
+    max: 1_000_000,
+    description: 'Rows that one chunk of a snapshot holds at most.',
+  },
+  'snapshot.chunk.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '4MiB',
+    min: 1024,
+    max: 2 ** 28,
+    description:
+      'Bytes that one chunk of a snapshot holds at most, beside its last row; it is in memory, and published, as a whole.',
+  },
 } as const satisfies FieldTable;
 
 const ownKafkaFields = {
@@ -300,6 +325,14 @@ export const tableRuleFields = {
     default: null,
     defaultText: 'source.tenant.column',
     description: 'Column that holds the tenant in these tables; `null` says that they have none.',
+  },
+  'snapshot.mode': {
+    type: 'string',
+    unit: 'choice',
+    default: null,
+    defaultText: 'source.snapshot.mode',
+    oneOf: ['initial', 'never'],
+    description: 'Whether rows that are in these tables before they join are read.',
   },
 } as const satisfies FieldTable;
 
