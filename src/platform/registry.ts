@@ -91,6 +91,8 @@ export class RegistryClient {
         );
         return id;
       } catch (error) {
+        if ((error as Error).name === 'ConfluentSchemaRegistryCompatibilityError')
+          await this.#restoreCompatibility(subject, error);
         const status = (error as { status?: number }).status;
         if (status === undefined || status >= 500) throw error;
         // The library answers 400 in its own name where the registry did not answer at all: ask once more.
@@ -100,6 +102,23 @@ export class RegistryClient {
         });
       }
     });
+  }
+
+  /**
+   * The library registers a subject and then sets its compatibility: a process that died in between left it at the
+   * registry's default, and every later one would be told that they differ. What somebody chose stays.
+   * @throws TidemarkError TM305 where the subject has another level
+   */
+  async #restoreCompatibility(subject: string, cause: unknown): Promise<void> {
+    const path = `/config/${encodeURIComponent(subject)}`;
+    const { body } = await this.#request('GET', path);
+    const { compatibilityLevel: level } = JSON.parse(body) as { compatibilityLevel?: string };
+    if (level !== undefined && level !== 'NONE' && level !== 'BACKWARD') {
+      throw new TidemarkError('TM305', `subject ${subject} has compatibility ${level}, BACKWARD is needed`, {
+        cause,
+      });
+    }
+    await this.#request('PUT', path, JSON.stringify({ compatibility: 'BACKWARD' }));
   }
 
   /** One request without waiting. @throws TidemarkError TM304 when the registry does not answer */
@@ -145,7 +164,7 @@ export class RegistryClient {
     }
   }
 
-  #request(method: 'GET' | 'DELETE', path: string): Promise<RegistryAnswer> {
+  #request(method: 'GET' | 'DELETE' | 'PUT', path: string, content?: string): Promise<RegistryAnswer> {
     const url = new URL(`${this.#config.url.replace(/\/$/, '')}${path}`);
     const { username, password } = this.#config;
     const request = url.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -156,7 +175,10 @@ export class RegistryClient {
           method,
           agent: this.#agent,
           timeout: 10000,
-          headers: { accept: 'application/vnd.schemaregistry.v1+json, application/json' },
+          headers: {
+            accept: 'application/vnd.schemaregistry.v1+json, application/json',
+            ...(content === undefined ? {} : { 'content-type': 'application/vnd.schemaregistry.v1+json' }),
+          },
           ...(username === null ? {} : { auth: `${username}:${password ?? ''}` }),
         },
         (response) => {
@@ -174,7 +196,7 @@ export class RegistryClient {
       outgoing.on('error', (error) =>
         reject(new TidemarkError('TM304', 'the registry does not answer', { cause: error })),
       );
-      outgoing.end();
+      outgoing.end(content);
     });
   }
 }

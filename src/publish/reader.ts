@@ -32,7 +32,7 @@ import {
 import { KafkajsProducer } from './kafkajs-producer.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
-import { Publisher, type PublisherStats } from './publisher.ts';
+import { type PreparedTable, Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
@@ -156,6 +156,7 @@ async function readUntilFailure(
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
   let runner: SnapshotRunner | null = null;
+  let preparing: Promise<unknown> = Promise.resolve();
   let heartbeat: NodeJS.Timeout | undefined;
   try {
     const tables = await trackedTables(client, source);
@@ -381,12 +382,13 @@ async function readUntilFailure(
     }
   }
 
-  function prepareFor(knownTopics: ReadonlySet<string>, relation: Relation) {
+  /** One after the other: they share the catalogue's connection, and a subject is registered once. */
+  function prepareFor(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
     const encoderIdentity = { serverName: kafkaConfig.topicPrefix, database: identity.database, version };
-    return prepareTable(
-      { config, client, admin, registry, identity: encoderIdentity, knownTopics, log },
-      relation,
-    );
+    const context = { config, client, admin, registry, identity: encoderIdentity, knownTopics, log };
+    const prepared = preparing.then(() => prepareTable(context, relation));
+    preparing = prepared.catch(() => {});
+    return prepared;
   }
 }
 

@@ -49,12 +49,11 @@ async function rereads(pipeline: Pipeline): Promise<number> {
 test('rows from before the slot reach every destination while the application goes on writing', () =>
   faults.run('snapshot-load', { config: smallChunks }, async (pipeline) => {
     await fill(pipeline, 6000);
-    pipeline.workload.start({ seed: 'snapshot-load', ...pipeline.usualLoad });
-    await pipeline.workload.committed(20);
     const reader = pipeline.replicate();
     const delivery = pipeline.deliver();
     await pipeline.streaming(reader);
     await pipeline.followSource();
+    pipeline.workload.start({ seed: 'snapshot-load', ...pipeline.usualLoad });
     const states = await snapshotsDone(pipeline);
     expect(states.get('app.findings')).toBe('done');
     await pipeline.workload.committed(50);
@@ -66,8 +65,6 @@ test('rows from before the slot reach every destination while the application go
 test('kill -9 at every point of a chunk loses and repeats nothing', () =>
   faults.run('snapshot-kills', { config: smallChunks }, async (pipeline) => {
     await fill(pipeline, 4000);
-    pipeline.workload.start({ seed: 'snapshot-kills', ...pipeline.usualLoad });
-    await pipeline.workload.committed(20);
     const delivery = pipeline.deliver();
     // Also before there is an origin: tables without a key are read again then.
     for (const death of [
@@ -81,7 +78,9 @@ test('kill -9 at every point of a chunk loses and repeats nothing', () =>
     ]) {
       const doomed = pipeline.replicate(death);
       expect(await doomed.exitsWithin(90_000), `the reader dies at ${death}`).toBe('SIGKILL');
-      if (death !== 'before-origin=kill' && !pipeline.committed) await pipeline.followSource();
+      if (death === 'before-origin=kill' || pipeline.committed) continue;
+      await pipeline.followSource();
+      pipeline.workload.start({ seed: 'snapshot-kills', ...pipeline.usualLoad });
     }
     const reader = pipeline.replicate();
     await snapshotsDone(pipeline);
@@ -93,10 +92,15 @@ test('kill -9 at every point of a chunk loses and repeats nothing', () =>
 test('a commit that is in the WAL but not visible yet is not overwritten by a chunk', () =>
   faults.run('snapshot-race', { config: smallChunks }, async (pipeline) => {
     await fill(pipeline, 1000);
+    // They are on the same server, and what they commit is not the point.
+    for (const part of ['replica', 'control'])
+      await pipeline.source.query(
+        `alter database ${pg.escapeIdentifier(pipeline.databaseName(part))} set synchronous_commit = local`,
+      );
     const { rows: keys } = await pipeline.source.query(
       'select organization_id, id from app.findings order by 1, 2 limit 40',
     );
-    const reader = pipeline.replicate('before-chunk-read=sleep:1500@1');
+    let reader = pipeline.replicate('before-chunk-read=sleep:1500@1');
     const delivery = pipeline.deliver();
     await pipeline.streaming(reader);
     await pipeline.followSource();
@@ -125,6 +129,11 @@ test('a commit that is in the WAL but not visible yet is not overwritten by a ch
         return rows[0].waiting >= late.length;
       });
       await until('chunks are read again', 30_000, async () => (await rereads(pipeline)) > 1);
+      // A new reader does not stream those commits again, and must not read past them either.
+      await reader.kill();
+      const before = await rereads(pipeline);
+      reader = pipeline.replicate();
+      await until('chunks are read again', 30_000, async () => (await rereads(pipeline)) > before);
       await pipeline.control.query('alter system reset synchronous_standby_names');
       await pipeline.control.query('select pg_reload_conf()');
       await Promise.all(waiting);
