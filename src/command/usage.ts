@@ -8,6 +8,11 @@ export const usage = `tidemark <command> [options]
   verify <destination>      prove that the destination equals the source at one Position, while writes go on
       --limit 20                    differing keys to show
       --timeout 120s                give up after
+  snapshot start <table>…   read the table once more, beside the stream
+      --where "…"                   only these rows
+  snapshot pause|resume|cancel <table>…
+  snapshot status [table]   how far, how fast, how long still
+      --watch                       until none runs any more
   teardown --yes            drop the slot and publications, so that nothing pins the source any more
       --slot                        the slot and its place in Kafka only: the next run starts a new epoch
       --topics                      also topics, subjects and the ledger of this source

@@ -6,7 +6,7 @@ import type { CheckFinding } from '../connector/sink.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
-import { type CatalogueTable, hasIdentity, tenantColumnOf, trackedTables } from './catalogue.ts';
+import { type CatalogueTable, hasIdentity, ruleFor, tenantColumnOf, trackedTables } from './catalogue.ts';
 import { comparePublications, planPublications } from './publication.ts';
 
 export interface SourceIdentity {
@@ -341,12 +341,12 @@ async function checkTable(
   const slot = await readSlot(client, source.slot);
   if (!slot && rows[0].usage && rows[0].reads) {
     const { rows: filled } = await client.query(`select exists (select 1 from ${quoted(table)}) as filled`);
-    if (filled[0].filled) {
+    const mode = ruleFor(source.tables, table)?.snapshotMode ?? source.snapshot.mode;
+    if (filled[0].filled && mode === 'never') {
       findings.push({
         level: 'warn',
-        what: `${name} already holds rows: changes from now on are replicated, rows from before the slot are not (snapshots come in a later version)`,
-        remedy:
-          'Start with empty tables, or load the destination from a dump taken when the slot is created.',
+        what: `${name} already holds rows: changes from now on are replicated, rows from before the slot are not (its snapshot.mode is never)`,
+        remedy: `tidemark snapshot start ${name}, once the reader runs; or load the destinations from a dump taken when the slot is created.`,
       });
     }
   }
