@@ -110,6 +110,8 @@ async function writeConfig(
     'source.url': url,
     'source.tables': ['app.*'],
     'source.tenant.column': 'organization_id',
+    // The backlog is in the WAL: the same rows are not to be read from the table as well.
+    'source.snapshot.mode': 'never',
     'kafka.brokers': environment.TIDEMARK_KAFKA_BROKERS,
     'kafka.topic.replication.factor': 1,
     'kafka.topic.min.insync.replicas': 1,

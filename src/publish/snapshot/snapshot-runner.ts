@@ -58,16 +58,17 @@ class Job {
   readonly topic: string;
   scan: TableScan | null = null;
   encoder: TableEncoder | null = null;
-  limit = firstRows;
+  limit: number;
   rereads = 0;
   waitsFor: string | null = null;
   delayMs = 0;
   notBefore = 0;
   reportedAt = 0;
 
-  constructor(request: SnapshotRequest, topic: string) {
+  constructor(request: SnapshotRequest, topic: string, chunkRows: number) {
     this.request = request;
     this.topic = topic;
+    this.limit = Math.min(firstRows, chunkRows);
   }
 }
 
@@ -174,7 +175,7 @@ export class SnapshotRunner {
   }
 
   async #poll(): Promise<void> {
-    const { requests, snapshots, topicOf } = this.#options;
+    const { source, requests, snapshots, topicOf } = this.#options;
     const open = await requests.open();
     this.#polledAt = Date.now();
     for (const job of this.#jobs.values())
@@ -192,7 +193,7 @@ export class SnapshotRunner {
           ? committed
           : { id: request.id, cursor: null, read: false, rows: 0n, again: [] };
       snapshots.track(topic, state);
-      this.#jobs.set(request.id, new Job(request, topic));
+      this.#jobs.set(request.id, new Job(request, topic, source.snapshot.chunkRows));
     }
   }
 
