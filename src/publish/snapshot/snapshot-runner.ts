@@ -75,6 +75,8 @@ class Job {
 export class SnapshotRunner {
   readonly #options: SnapshotRunnerOptions;
   readonly #jobs = new Map<string, Job>();
+  /** Between their low mark and the end. */
+  readonly #pending = new Set<Chunk>();
   readonly #clients: (pg.Client | null)[] = new Array(tablesAtOnce).fill(null);
   #committed: Record<string, SnapshotState>;
   #watching = false;
@@ -125,8 +127,11 @@ export class SnapshotRunner {
     this.#running = this.#run();
   }
 
+  /** At once, whatever is being read or waited for: the next start reads that chunk again. */
   async stop(): Promise<void> {
     this.#stopping.abort();
+    for (const chunk of this.#pending) chunk.settle({ kind: 'void', reason: 'cancelled' });
+    this.#disconnect();
     await this.#running?.catch(() => {});
   }
 
@@ -144,12 +149,12 @@ export class SnapshotRunner {
         } catch (caught) {
           const error = asTidemarkError(caught);
           this.#options.log.debug('snapshots wait', errorFields(error));
-          await this.#disconnect();
+          this.#disconnect();
           await pause(pollMs, signal);
         }
       }
     } finally {
-      await this.#disconnect();
+      this.#disconnect();
     }
   }
 
@@ -159,7 +164,7 @@ export class SnapshotRunner {
     if (Date.now() - this.#polledAt >= pollMs) await this.#poll();
     const active = [...this.#jobs.values()].filter(({ request }) => request.state !== 'paused');
     if (active.length === 0) {
-      await this.#disconnect();
+      this.#disconnect();
       return pause(pollMs, signal);
     }
     const now = Date.now();
@@ -237,7 +242,7 @@ export class SnapshotRunner {
       if (this.#stopping.signal.aborted) return;
       const error = readError(caught);
       // Not known how far the connection got.
-      await this.#drop(place);
+      this.#drop(place);
       if (error.retry === 'transient') {
         job.waitsFor = `${error.code}: ${error.message}`;
         delay(job);
@@ -302,6 +307,7 @@ export class SnapshotRunner {
     const chunk = new Chunk({ id: randomUUID(), topic: job.topic, snapshotId: state.id, keys });
     const mark = { sourceId: source.id, chunk: chunk.id };
     snapshots.expect(chunk);
+    this.#pending.add(chunk);
     try {
       await writeMark(client, { ...mark, kind: 'low' });
       await failpoint('before-chunk-read');
@@ -331,16 +337,20 @@ export class SnapshotRunner {
       return outcome;
     } finally {
       snapshots.abandon(chunk);
+      this.#pending.delete(chunk);
     }
   }
 
   /** The stream gets to the high mark when it gets there; requests are looked at meanwhile. */
   async #settled(job: Job, chunk: Chunk): Promise<ChunkOutcome> {
-    const { signal } = this.#stopping;
+    let timer: NodeJS.Timeout | undefined;
     for (;;) {
-      const outcome = await Promise.race([chunk.settled, pause(pollMs, signal)]);
+      const late = new Promise<null>((resolve) => {
+        timer = setTimeout(() => resolve(null), pollMs);
+      });
+      const outcome = await Promise.race([chunk.settled, late]);
+      clearTimeout(timer);
       if (outcome) return outcome;
-      signal.throwIfAborted();
       await this.#poll();
       if (!this.#jobs.has(job.request.id)) return { kind: 'void', reason: 'cancelled' };
     }
@@ -366,20 +376,21 @@ export class SnapshotRunner {
     if (known) return known;
     const client = await connectSource(this.#options.source, 'tidemark/snapshot');
     await client.query(scanSession);
+    if (this.#stopping.signal.aborted) closeNow(client);
     this.#clients[place] = client;
     return client;
   }
 
-  async #drop(place: number): Promise<void> {
+  #drop(place: number): void {
     const client = this.#clients[place];
     this.#clients[place] = null;
-    await client?.end().catch(() => {});
+    if (client) closeNow(client);
   }
 
-  async #disconnect(): Promise<void> {
+  #disconnect(): void {
     this.#options.snapshots.watch.end();
     this.#watching = false;
-    for (let place = 0; place < tablesAtOnce; place++) await this.#drop(place);
+    for (let place = 0; place < tablesAtOnce; place++) this.#drop(place);
   }
 }
 
@@ -412,6 +423,11 @@ function readError(error: unknown): TidemarkError {
     return new TidemarkError('TM224', `the condition fails on some row (SQLSTATE ${code})`, { cause: error });
   }
   return sourceError(error);
+}
+
+/** Not politely: it may be waiting for a lock, or be in the middle of a COPY. */
+function closeNow(client: pg.Client): void {
+  client.connection?.stream?.destroy();
 }
 
 async function isStandby(client: pg.Client): Promise<boolean> {

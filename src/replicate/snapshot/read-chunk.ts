@@ -30,6 +30,8 @@ export const scanSession = [
   'set enable_bitmapscan = off',
   'set enable_sort = off',
   'set statement_timeout = 0',
+  // A table that is being altered comes later.
+  "set lock_timeout = '5s'",
   'set idle_in_transaction_session_timeout = 0',
 ].join('; ');
 
