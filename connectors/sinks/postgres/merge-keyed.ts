@@ -82,7 +82,8 @@ function mergeFew(run: MergeRun, plan: KeyedPlan, truncated: boolean, states: re
   if (truncated && partial.length > optional) throw missingSource(plan.shape, partial.length - optional);
   plan.steps(run, {
     partial: partial.length === 0 ? null : valuesRelation('p', plan.partialColumns, partial),
-    partials: partial.length - optional,
+    partials: partial.length,
+    optional,
     gone: gone.length === 0 || truncated ? null : valuesRelation('g', plan.keyColumns, gone),
     kept: kept.length === 0 ? null : valuesRelation('u', plan.keyColumns, kept),
     // INSERT takes untyped literals as the column's type, so that no cast can cut a value.
@@ -164,7 +165,8 @@ class StagedTable {
     const list = this.#plan.rowColumns.map(({ name }) => name).join(', ');
     this.#plan.steps(this.#run, {
       partial: partials === 0 ? null : `${this.#name('partial')} AS p`,
-      partials: partials - this.#optional,
+      partials,
+      optional: this.#optional,
       gone: removed === 0 ? null : `${this.#name('gone')} AS g`,
       kept: this.#keptKeys(wholes, partials),
       whole: wholes === 0 ? null : `SELECT ${list} FROM ${this.#name('whole')}`,
