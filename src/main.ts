@@ -23,6 +23,8 @@ const options = {
   transactions: { type: 'string' },
   rate: { type: 'string' },
   seed: { type: 'string' },
+  where: { type: 'string' },
+  watch: { type: 'boolean', default: false },
 } as const;
 
 type Values = ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>['values'];
@@ -37,6 +39,8 @@ const commands: Record<string, (context: CommandContext, values: Values, rest: s
       (await import('./command/verify.ts')).verifyCommand(context, { ...values, destination: rest[0] }),
     resume: async (context, values, rest) =>
       (await import('./command/resume.ts')).resumeCommand(context, { ...values, table: rest[0] }),
+    snapshot: async (context, values, rest) =>
+      (await import('./command/snapshot.ts')).snapshotCommand(context, values, rest),
     teardown: async (context, values) =>
       (await import('./command/teardown.ts')).teardownCommand(context, values),
     demo: async (context, values) => (await import('./command/demo.ts')).demoCommand(context, values),

@@ -72,12 +72,19 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
       if (!quiet) say(`${code ? `${code}: ` : ''}${message}${remedy ? ` → ${remedy}` : ''}`);
     });
     const { log } = notices;
-    say('starting reader and delivery');
-    pipeline = new DemoPipeline({ config, sinkKinds, log, sourceUrl, signal, outside: died.promise });
-    await pipeline.deliver(readyLimitMs);
-    // The slot exists: from here on nothing is missed.
     const rows = await seedHistory(sourceUrl, seed, args.once ? undefined : new Date());
-    say(`the sample application has ${grouped(rows)} rows of history`);
+    say(`the sample application has ${grouped(rows)} rows, and nobody streams them yet`);
+    say('starting reader and delivery');
+    pipeline = new DemoPipeline({
+      config,
+      sinkKinds,
+      log,
+      sourceUrl,
+      signal,
+      outside: died.promise,
+      earlierRows: rows,
+    });
+    await pipeline.deliver(readyLimitMs);
     if (args.once) {
       const options = { pipeline, config, sinkKinds, log, transactions, rate, seed, signal, say };
       const summary = await runOnce(options);

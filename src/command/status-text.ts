@@ -1,10 +1,11 @@
 /** The status report for people. */
 import { withheldText } from '../replicate/withheld-columns.ts';
+import { snapshotLines } from './snapshot-text.ts';
 import type { Problem, StatusReport } from './status.ts';
 
 export function renderStatus(report: StatusReport): string {
   const lines: string[] = [];
-  const { source, progress, units, waiting, problems } = report;
+  const { source, progress, snapshots, units, waiting, problems } = report;
   lines.push(`source ${source.id}${source.epoch === null ? '' : ` (epoch ${source.epoch})`}`);
   if (source.slot) {
     const { name, active, confirmedLsn, retainedWalBytes, walStatus, walBudgetBytes } = source.slot;
@@ -21,6 +22,9 @@ export function renderStatus(report: StatusReport): string {
   } else lines.push('  no Progress');
   for (const line of withheldText(report.withheld ?? [])) lines.push(`  withheld from ${line}`);
   if (source.problem) lines.push(...problemLines(source.problem, '  '));
+  if (snapshots.length > 0) lines.push('snapshots');
+  const tables = Math.max(0, ...snapshots.map(({ table }) => table.length));
+  for (const snapshot of snapshots) lines.push(...snapshotLines(snapshot, tables).map((line) => `  ${line}`));
   const width = Math.max(0, ...units.map(({ unit }) => unit.length));
   let destination = '';
   for (const unit of units) {

@@ -7,12 +7,14 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-peek.ts';
 import { topicNames } from '../publish/record-format.ts';
+import { type SnapshotRequest, SnapshotRequests } from '../publish/snapshot/snapshot-requests.ts';
 import { walLevel } from '../publish/wal-budget.ts';
 import { trackedTables } from '../replicate/catalogue.ts';
 import { planPublications } from '../replicate/publication.ts';
 import { connectSource, readSlot } from '../replicate/source.ts';
 import { type WithheldColumn, withheldColumns } from '../replicate/withheld-columns.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
+import { type SnapshotStatus, snapshotStatus } from './snapshot-text.ts';
 import { renderStatus } from './status-text.ts';
 
 export interface Problem {
@@ -61,6 +63,8 @@ export interface StatusReport {
     lagBytes: number | null;
     parked: { table: string; position: string; code: string; reason: string }[];
   } | null;
+  /** Those that are open or failed. */
+  snapshots: SnapshotStatus[];
   units: UnitStatus[];
   /** Configured destinations without a Unit: no worker has delivered to them yet. */
   waiting: string[];
@@ -124,6 +128,9 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
     reason,
   }));
   const known = new Set(units.map((unit) => unit.destination));
+  const snapshots = (ledger?.snapshots ?? [])
+    .filter(({ state }) => state !== 'done' && state !== 'cancelled')
+    .map((request) => snapshotStatus(request));
   const readerProblem = ledger?.source?.error_code
     ? { code: ledger.source.error_code, error: ledger.source.error ?? '', remedy: ledger.source.remedy ?? '' }
     : null;
@@ -152,6 +159,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
       lagBytes: currentLsn === null ? null : Math.max(0, Number(currentLsn - progress.ackLsn)),
       parked,
     },
+    snapshots,
     units,
     waiting: config.destinations.map(({ name }) => name).filter((name) => !known.has(name)),
     problems,
@@ -159,6 +167,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
       problems.length === 0 &&
       !readerProblem &&
       parked.length === 0 &&
+      snapshots.every(({ problem }) => problem === null) &&
       units.every((unit) => unit.problem === null),
   };
 }
@@ -223,11 +232,11 @@ interface SourceStatusRow {
 async function readLedger(
   config: ResolvedConfig,
   context: CommandContext,
-): Promise<{ source: SourceStatusRow | null; units: UnitRow[] }> {
+): Promise<{ source: SourceStatusRow | null; units: UnitRow[]; snapshots: SnapshotRequest[] }> {
   const pool = openControl(config.control, context.log, 1);
   try {
     const { rows: present } = await pool.query(`select to_regclass('tidemark.units') is not null as present`);
-    if (!present[0].present) return { source: null, units: [] };
+    if (!present[0].present) return { source: null, units: [], snapshots: [] };
     const sources = await pool.query<SourceStatusRow>(
       `select epoch, error_code, error, remedy from tidemark.sources where source_id = $1`,
       [config.source.id],
@@ -242,7 +251,8 @@ async function readLedger(
         order by 1, 2`,
       [config.source.id],
     );
-    return { source: sources.rows[0] ?? null, units: units.rows };
+    const snapshots = await new SnapshotRequests(pool, config.source.id).newest();
+    return { source: sources.rows[0] ?? null, units: units.rows, snapshots };
   } finally {
     await pool.end().catch(() => {});
   }

@@ -10,6 +10,11 @@ export const usage = `tidemark <command> [options]
       --timeout 120s                give up after
   resume <schema.table>     bring a parked table back: what was parked is published in order, as a new major version
       --timeout 120s                give up waiting after
+  snapshot start <table>…   read the table once more, beside the stream
+      --where "…"                   only these rows
+  snapshot pause|resume|cancel <table>…
+  snapshot status [table]   how far, how fast, how long still
+      --watch                       until none runs any more
   teardown --yes            drop the slot and publications, so that nothing pins the source any more
       --slot                        the slot and its place in Kafka only: the next run starts a new epoch
       --topics                      also topics, subjects and the ledger of this source

@@ -75,6 +75,7 @@ function tellProgress(log: Logger): (event: VerifyEvent) => void {
 }
 
 const messages = {
+  rows: 'waiting for the first snapshot of tables',
   snapshot: 'waiting for transactions at the source that began earlier',
   deliver: 'waiting for the destination to reach the Position',
   compare: 'comparing',

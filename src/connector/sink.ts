@@ -28,6 +28,8 @@ export type RowState =
        * supplies the missing values. It differs from `key` where the row's key changed.
        */
       fillFrom: Cell[] | null;
+      /** The row under `fillFrom` may not be there yet; then this one is left out: a snapshot brings it whole. */
+      mayBeAbsent?: true;
       position: Position;
     }
   | { op: 'delete'; key: Cell[]; position: Position };

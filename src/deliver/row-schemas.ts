@@ -49,6 +49,8 @@ export interface ShapedChange {
   before: Row | null;
   /** `undefined` where the Change left the column untouched. Of a delete: null. */
   after: PartialRow | null;
+  /** The row that supplies what `after` lacks may not be in the destination yet. */
+  pending: boolean;
 }
 
 const keyHeader = Buffer.alloc(5);
@@ -68,7 +70,7 @@ export class RowReader {
 
   read(change: StoredChange): ShapedChange {
     this.#expect(change);
-    const { value, unchanged, exact } = change.load();
+    const { value, unchanged, exact, pending = false } = change.load();
     const { op, before, after, commitTimeUs } = this.#decoder.decode(value);
     // The headers speak of the row that the Change is about: of a delete that is the old one.
     const exactBefore =
@@ -78,6 +80,7 @@ export class RowReader {
       commitTimeUs,
       before: exactBefore,
       after: after && applyHeaders(after, this.shape, unchanged, exact),
+      pending,
     };
   }
 

@@ -5,7 +5,7 @@
 import type { PartialRow, RowState } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { type LineageStep, rowLineage } from './row-lineage.ts';
-import type { RowReader } from './row-schemas.ts';
+import type { RowReader, ShapedChange } from './row-schemas.ts';
 import type { Range, StoredChange } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
 
@@ -16,6 +16,8 @@ export const batchBytes = 4 << 20;
 interface KnownRow {
   values: PartialRow;
   fillKey: Buffer | null;
+  /** That row may not be there yet: a snapshot brings it, whole. */
+  pending: boolean;
 }
 
 /** A key's state: a Change not looked into yet, or a row put together from several. */
@@ -50,10 +52,10 @@ export async function* rowStates(
         if (!change.partial) state = { last: change, known: null };
         else if (change.oldKey !== null) {
           const base = await lineage!.before(change);
-          state = { last: change, known: overlay(reader.read(change).after!, base) };
+          state = { last: change, known: overlay(reader.read(change), base) };
         } else {
           const base: KnownRow = state ? knownRow(state, reader) : untouched(reader, change.key);
-          state = { last: change, known: overlay(reader.read(change).after!, base) };
+          state = { last: change, known: overlay(reader.read(change), base) };
         }
       }
       if (states.length > 0) yield states;
@@ -73,6 +75,7 @@ function finish({ last, known }: KeyState, reader: RowReader): RowState {
       key,
       values: known.values,
       fillFrom: known.fillKey && reader.readKey(known.fillKey, last),
+      ...(known.fillKey && known.pending ? { mayBeAbsent: true as const } : {}),
       position,
     };
   }
@@ -89,22 +92,22 @@ function knownRow({ last, known }: KeyState, reader: RowReader): KnownRow {
     const { schema, name } = reader.shape;
     throw new TidemarkError('TM407', `a deleted row of ${schema}.${name} was updated at ${last.position}`);
   }
-  return { values: after!, fillKey: null };
+  return { values: after!, fillKey: null, pending: false };
 }
 
 function untouched(reader: RowReader, key: Buffer): KnownRow {
-  return { values: reader.shape.columns.map(() => undefined), fillKey: key };
+  return { values: reader.shape.columns.map(() => undefined), fillKey: key, pending: false };
 }
 
 /** `after` over `base`, column by column. */
-function overlay(after: PartialRow, base: KnownRow): KnownRow {
+function overlay({ after, pending }: ShapedChange, base: KnownRow): KnownRow {
   let complete = true;
-  const values = after.map((cell, i) => {
+  const values = after!.map((cell, i) => {
     const value = cell === undefined ? base.values[i] : cell;
     if (value === undefined) complete = false;
     return value;
   });
-  return { values, fillKey: complete ? null : base.fillKey };
+  return { values, fillKey: complete ? null : base.fillKey, pending: pending || base.pending };
 }
 
 function keyless(reader: RowReader): TidemarkError {
@@ -156,7 +159,7 @@ class Lineage {
     if (!change) return base ?? untouched(reader, sourceKey);
     if (!change.partial) return knownRow({ last: change, known: null }, reader);
     if (!base) throw new TidemarkError('TM901', `the key change at ${change.position} has no former key`);
-    return overlay(reader.read(change).after!, base);
+    return overlay(reader.read(change), base);
   }
 
   async #peek(): Promise<LineageStep | null> {

@@ -31,6 +31,8 @@ export interface ChangeBody {
   /** Headers as they came. */
   unchanged: string | null;
   exact: string | null;
+  /** A snapshot has yet to bring the row that the unchanged columns are in. */
+  pending?: boolean;
 }
 
 /** A record of a change topic that is not a null record. */

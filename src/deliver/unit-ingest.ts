@@ -230,6 +230,7 @@ function readRecord(message: KafkaMessage, topicNumber: number, topic: string): 
     oldKeyEnd: oldKey === undefined ? null : positionBefore(position),
     unchanged: text(headers, header.unchanged),
     exact: text(headers, header.exact),
+    pending: headers[header.pending] !== undefined,
   };
 }
 

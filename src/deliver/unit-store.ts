@@ -85,10 +85,12 @@ export class UnitStore {
     let keyBytes = 0;
     let bytes = 0;
     let last = changes[0]!.position;
-    for (const { key, oldKey, value, unchanged, exact, position } of changes) {
+    for (const { key, oldKey, value, unchanged, exact, pending, position } of changes) {
       bodies.push(value);
       const headers =
-        unchanged === null && exact === null ? null : Buffer.from(JSON.stringify([unchanged, exact]));
+        unchanged === null && exact === null
+          ? null
+          : Buffer.from(JSON.stringify([unchanged, exact, pending === true]));
       if (headers) bodies.push(headers);
       headerBytes.push(headers?.length ?? 0);
       keyBytes += (key?.length ?? 0) + (oldKey?.length ?? 0);
@@ -264,11 +266,12 @@ export class UnitStore {
       throw storeError(error);
     }
     if (headerBytes === 0) return { value: bytes, unchanged: null, exact: null };
-    const [unchanged, exact] = JSON.parse(bytes.toString('utf8', valueBytes)) as [
+    const [unchanged, exact, pending] = JSON.parse(bytes.toString('utf8', valueBytes)) as [
       string | null,
       string | null,
+      boolean,
     ];
-    return { value: bytes.subarray(0, valueBytes), unchanged, exact };
+    return { value: bytes.subarray(0, valueBytes), unchanged, exact, pending };
   }
 
   /** Appends and drops share a connection, and so a transaction: one at a time. */

@@ -14,6 +14,7 @@ import {
 import { findOwner, releaseOwnership, takeOwnership } from '../../compose/owner.ts';
 import { checkPrerequisites } from '../../compose/prerequisites.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { bulkFindings } from '../sample/bulk.ts';
 import { migrateSample } from '../sample/migrate.ts';
 import { seedSample } from '../sample/seed.ts';
 import { writeDemoFiles } from './files.ts';
@@ -117,15 +118,19 @@ async function prepare(stack: Stack, folder: string): Promise<DemoEnvironment> {
   return { stack, folder, configFile, sourceUrl };
 }
 
+/** Findings besides the history: a source that has been at work for a while before anybody streams it. */
+const bulkRows = 200_000;
+
 /**
- * The first rows, written once the slot exists so that they travel like all others.
+ * What the tables hold before the pipeline starts: a snapshot brings it.
  * @param end of the history; the sample's own virtual time where absent
  * @returns rows written
  */
 export async function seedHistory(sourceUrl: string, seed: number, end?: Date): Promise<number> {
   return withClient(sourceUrl, async (source) => {
     const counts = await seedSample(source, { seed, ...(end ? { end } : {}) });
-    return Object.values(counts).reduce((sum, { inserts }) => sum + inserts, 0);
+    const history = Object.values(counts).reduce((sum, { inserts }) => sum + inserts, 0);
+    return history + (await bulkFindings(source, { rows: bulkRows, seed }));
   });
 }
 

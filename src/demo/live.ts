@@ -137,6 +137,7 @@ function stagesOf(
       lagBytes: progress && bytesAfter(progress.ackLsn),
       records: kafka.records,
       bytes: kafka.bytes,
+      snapshot: pipeline.snapshot,
     },
     destinations: pipeline.destinations.map((destination) => viewOf(destination, bytesAfter)),
   };

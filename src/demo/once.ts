@@ -32,8 +32,10 @@ const verifyLimitMs = 120_000;
 export async function runOnce(options: OnceOptions): Promise<DemoSummary> {
   const { pipeline, transactions, rate, seed, signal, say } = options;
   // Groups are joined and the history is in the replica: what is measured is the pipeline and not its start.
+  say('reading what the tables hold already, beside the stream');
+  await pipeline.until('the first snapshots', deliveryLimitMs, () => pipeline.snapshot === null);
   const history = await pipeline.now();
-  say('delivering the history');
+  say('delivering it');
   await pipeline.until('every destination to be followed', joinLimitMs, () =>
     pipeline.destinations.every(({ units }) => units.length > 0 && units.every(({ mark }) => mark !== null)),
   );

@@ -51,6 +51,8 @@ export interface PipelineOptions {
   /** The application's own connection. */
   sourceUrl: string;
   signal: AbortSignal;
+  /** What the tables hold before the slot is there. */
+  earlierRows: number;
   /** Rejects when something outside ended that the pipeline needs. */
   outside: Promise<never>;
 }
@@ -65,6 +67,8 @@ export class DemoPipeline {
   /** Published since the start; bytes are encoded ones, headers included. */
   readonly kafka = { records: 0, bytes: 0, topics: 0 };
   progress: Progress | null = null;
+  /** Rows that snapshots brought into Kafka, by topic. */
+  readonly #snapshotRows = new Map<string, number>();
   /** Rejects when the pipeline cannot go on. */
   readonly failed: Promise<never>;
   readonly #options: PipelineOptions;
@@ -105,6 +109,13 @@ export class DemoPipeline {
       this.#reader.finished.then(() => new Promise<never>(() => {})),
     ]);
     this.failed.catch(() => {});
+  }
+
+  /** How much of what was there before is in Kafka; null when it is all. */
+  get snapshot(): { rows: number; total: number } | null {
+    if (this.progress && Object.keys(this.progress.snapshots).length === 0) return null;
+    const rows = [...this.#snapshotRows.values()].reduce((sum, count) => sum + count, 0);
+    return { rows, total: Math.max(rows, this.#options.earlierRows) };
   }
 
   /** Resolves when the slot is read, Progress is written and delivery was started over it. */
@@ -192,6 +203,8 @@ export class DemoPipeline {
     // A reader that started over counts from zero again.
     const last = this.#stats && stats.changes >= this.#stats.changes ? this.#stats : null;
     this.progress = progress;
+    for (const [topic, { rows }] of Object.entries(progress.snapshots))
+      this.#snapshotRows.set(topic, Number(rows));
     this.kafka.records += stats.records - (last?.records ?? 0);
     this.kafka.bytes += stats.bytes - (last?.bytes ?? 0);
     this.kafka.topics = Object.keys(progress.endOffsets).length;

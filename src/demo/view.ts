@@ -42,7 +42,14 @@ export interface ViewState {
   rowsPerSecond: number;
   transactions: number;
   source: { tables: number; lsn: string | null; retainedBytes: number | null };
-  kafka: { lagSeconds: number | null; lagBytes: number | null; records: number; bytes: number };
+  kafka: {
+    lagSeconds: number | null;
+    lagBytes: number | null;
+    records: number;
+    bytes: number;
+    /** Of the rows that were there before the stream; null: they are all in Kafka. */
+    snapshot: { rows: number; total: number } | null;
+  };
   destinations: DestinationView[];
   memoryBytes: number;
   /** Of the pipeline's log, while it is news. */
@@ -126,7 +133,7 @@ function pictureOf(state: ViewState): Picture {
       lines: [
         behind(kafka.lagSeconds),
         `${kafka.lagBytes === null ? '…' : size(kafka.lagBytes)} of WAL`,
-        '',
+        kafka.snapshot ? snapshotBar(kafka.snapshot) : '',
         `${grouped(kafka.records)} records`,
         `${size(kafka.bytes)} of Avro`,
       ],
@@ -140,6 +147,12 @@ function pictureOf(state: ViewState): Picture {
       ],
     })),
   };
+}
+
+function snapshotBar({ rows, total }: { rows: number; total: number }): string {
+  const fraction = total === 0 ? 0 : Math.min(0.99, rows / total);
+  const filled = Math.floor(fraction * 6);
+  return `rows ${'█'.repeat(filled)}${'░'.repeat(6 - filled)} ${Math.floor(fraction * 100)} %`;
 }
 
 function behind(lag: number | null): string {
@@ -233,6 +246,7 @@ export function renderLine(state: ViewState): string {
   );
   const { kafka, commitsPerSecond, rowsPerSecond } = state;
   const source = `${commitsPerSecond.at(-1) ?? 0} commits/s, ${rowsPerSecond} rows/s`;
-  const inKafka = `Kafka ${behind(kafka.lagSeconds)}${kafka.lagBytes === null ? '' : ` (${size(kafka.lagBytes)})`}`;
+  const snapshot = kafka.snapshot ? `, ${snapshotBar(kafka.snapshot)}` : '';
+  const inKafka = `Kafka ${behind(kafka.lagSeconds)}${kafka.lagBytes === null ? '' : ` (${size(kafka.lagBytes)})`}${snapshot}`;
   return [clock(state.seconds), source, inKafka, ...parts, size(state.memoryBytes)].join(' | ');
 }

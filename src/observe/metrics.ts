@@ -70,6 +70,17 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
     registers: config.source.walBudget ? registers : [],
   });
   if (config.source.walBudget) budget.set(config.source.walBudget.bytes);
+  const snapshots = new Gauge({
+    name: 'tidemark_reader_open_snapshots',
+    help: 'Tables whose snapshot is not complete.',
+    registers,
+  });
+  const snapshotRows = new Gauge({
+    name: 'tidemark_reader_snapshot_rows',
+    help: 'Rows that an open snapshot has brought into Kafka so far.',
+    labelNames: ['topic'] as const,
+    registers,
+  });
   const labelNames = ['destination', 'unit'] as const;
   const rows = new Counter({
     name: 'tidemark_delivery_rows_total',
@@ -137,6 +148,10 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
       behind.set(Number(progress.commitTimeUs) / 1e6);
       confirmed.set(Number(progress.ackLsn));
       parked.set(Object.keys(progress.parked).length);
+      snapshots.set(Object.keys(progress.snapshots).length);
+      snapshotRows.reset();
+      for (const [topic, state] of Object.entries(progress.snapshots))
+        snapshotRows.set({ topic }, Number(state.rows));
     },
     onSlot({ retainedBytes }) {
       retained.set(Number(retainedBytes));

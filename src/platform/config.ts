@@ -103,6 +103,11 @@ async function resolveConfig(
       publicationIntervalMs: source['publication.interval'],
       statusIntervalMs: source['status.interval'],
       values: source.values,
+      snapshot: {
+        mode: source['snapshot.mode'],
+        chunkRows: source['snapshot.chunk.rows'],
+        chunkBytes: source['snapshot.chunk.bytes'],
+      },
     },
     kafka: {
       brokers: kafka.brokers,

@@ -132,6 +132,34 @@ export const errorCatalogue = {
     remedy:
       'If it should not be replicated, say so in source.tables. Else run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
   },
+  TM221: {
+    retry: 'operator',
+    meaning: 'A table without a key holds rows from before the slot, which cannot be snapshotted.',
+    remedy:
+      'Give the table a primary key and run `tidemark snapshot start <table>`; or load those rows yourself and run `tidemark snapshot cancel <table>`.',
+  },
+  TM222: {
+    retry: 'operator',
+    meaning: 'The source is a standby: a snapshot writes marks into the WAL, which only a primary can.',
+    remedy:
+      'Point source.url at the primary until the snapshot is done, or set source.snapshot.mode: never and load the destinations yourself.',
+  },
+  TM223: {
+    retry: 'operator',
+    meaning: 'A snapshot cannot go on, or is not complete yet.',
+    remedy: '`tidemark snapshot status` says where each stands.',
+  },
+  TM224: {
+    retry: 'operator',
+    meaning: 'A snapshot request does not fit: its table, its condition, or the snapshot that runs already.',
+    remedy: 'Correct what the message names; `tidemark snapshot status` lists the snapshots.',
+  },
+  TM225: {
+    retry: 'operator',
+    meaning: 'A table whose key is hashed has no snapshot: how far it has come would tell keys.',
+    remedy:
+      'Load the rows from before the slot yourself and run `tidemark snapshot cancel <table>`, or keep the key column.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

@@ -147,6 +147,8 @@ export class RegistryClient {
         );
         return id;
       } catch (error) {
+        if ((error as Error).name === 'ConfluentSchemaRegistryCompatibilityError')
+          await this.#restoreCompatibility(subject, error);
         const status = (error as { status?: number }).status;
         if (status === undefined || status >= 500) throw error;
         // The library answers 400 in its own name where the registry did not answer at all: ask once more.
@@ -156,6 +158,23 @@ export class RegistryClient {
         });
       }
     });
+  }
+
+  /**
+   * The library registers a subject and then sets its compatibility: a process that died in between left it at the
+   * registry's default, and every later one would be told that they differ. What somebody chose stays.
+   * @throws TidemarkError TM305 where the subject has another level
+   */
+  async #restoreCompatibility(subject: string, cause: unknown): Promise<void> {
+    const path = `/config/${encodeURIComponent(subject)}`;
+    const { body } = await this.#request('GET', path);
+    const { compatibilityLevel: level } = JSON.parse(body) as { compatibilityLevel?: string };
+    if (level !== undefined && level !== 'NONE' && level !== 'BACKWARD') {
+      throw new TidemarkError('TM305', `subject ${subject} has compatibility ${level}, BACKWARD is needed`, {
+        cause,
+      });
+    }
+    await this.#request('PUT', path, JSON.stringify({ compatibility: 'BACKWARD' }));
   }
 
   /** One request without waiting. @throws TidemarkError TM304 when the registry does not answer */

@@ -37,6 +37,8 @@ export interface TableRule {
   pattern: string;
   /** Tenant column, or null for none; undefined: source.tenant.column where the table has it. */
   tenantColumn: string | null | undefined;
+  /** Undefined: as source.snapshot.mode says. */
+  snapshotMode?: 'initial' | 'never';
   /** Explicit choices, by column name. */
   columns: Record<string, ColumnPolicy>;
   /** `on.incompatible.change`; absent: park. */
@@ -67,6 +69,13 @@ export interface SourceConfig {
   statusIntervalMs: number;
   /** How values are read: binary unless a tracked column has a type whose binary form is not known, or as said. */
   values: 'auto' | 'binary' | 'text';
+  snapshot: {
+    /** What happens to rows from before the slot, or from before a table joined. */
+    mode: 'initial' | 'never';
+    /** A chunk ends at whichever comes first. */
+    chunkRows: number;
+    chunkBytes: number;
+  };
 }
 
 export interface KafkaConfig {

@@ -20,6 +20,8 @@ export class Batch {
   /** Encoded bytes, headers included. */
   bytes = 0;
   boundary: Boundary | null = null;
+  /** Rows of a snapshot's chunk are among the records. */
+  hasChunk = false;
   /** Records up to the boundary. */
   boundaryRecords = 0;
   /** Wall clock when the batch was opened, milliseconds. */

@@ -28,7 +28,7 @@ import {
   type PgoutputHandler,
   type Relation,
   type TransactionStart,
-  type Tuple,
+  Tuple,
   valueKind,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
@@ -37,6 +37,7 @@ import { Parking, resumePrefix } from './parking.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
 import type { Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
+import type { DueChunk, TableSnapshots } from './snapshot/table-snapshots.ts';
 import type { TableEncoder, TransactionContext } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
 
@@ -46,6 +47,7 @@ export interface ChangeEncoderOptions {
   /** Everything up to here is in Kafka already. */
   resume: Progress;
   log: Logger;
+  snapshots: TableSnapshots;
   /** Called at each commit, after the batch was marked. */
   onCommit(): void;
 }
@@ -72,6 +74,9 @@ interface KeyLink {
 }
 
 const formatHeader = Buffer.from(recordFormat);
+
+/** The row of a chunk that is being encoded. */
+const snapshotRow = new Tuple();
 
 export class ChangeEncoder implements PgoutputHandler {
   /** Where records go; the publisher puts a new one here when it takes this one. */
@@ -184,7 +189,9 @@ export class ChangeEncoder implements PgoutputHandler {
   }
 
   commit(commitLsn: bigint, endLsn: bigint): void {
-    const { commitTimeUs } = this.#open();
+    const { commitTimeUs, xid } = this.#open();
+    const chunk = this.#options.snapshots.committed(xid);
+    if (chunk) this.#publishChunk(chunk);
     this.#transaction = null;
     this.#lastCommitLsn = commitLsn;
     if (commitTimeUs > this.commitTimeUs) this.commitTimeUs = commitTimeUs;
@@ -254,6 +261,7 @@ export class ChangeEncoder implements PgoutputHandler {
     for (const oid of oids) {
       if (this.#replaying && !this.#isReplayed(oid)) continue;
       this.#change(oid, raw, (encoder) => {
+        this.#options.snapshots.truncated(encoder.topic);
         if (!this.#nextPosition()) return;
         const value = encoder.encodeEnvelope(
           't',
@@ -272,9 +280,10 @@ export class ChangeEncoder implements PgoutputHandler {
     }
   }
 
-  /** Logical messages are not rows of a tracked table: they are notes about them. */
+  /** Logical messages are not rows of a tracked table: they are notes about them, or a snapshot's marks. */
   message(transactional: boolean, prefix: string, content: Buffer): void {
     if (!transactional) return;
+    this.#options.snapshots.message(prefix, content);
     if (prefix === resumePrefix) this.#startResume(content.toString('utf8'));
     else if (prefix === shapeNotePrefix) {
       const note = parseShapeNote(content);
@@ -311,6 +320,60 @@ export class ChangeEncoder implements PgoutputHandler {
     }
   }
 
+  /**
+   * At the commit of a chunk's high mark: its rows take Positions under it. All at once, so that no batch ever ends
+   * between them: what is in Kafka of a chunk is the whole of it, with its cursor.
+   */
+  #publishChunk(due: DueChunk): void {
+    const { chunk } = due;
+    const { rows, encoder } = chunk.content!;
+    const name = tableName(encoder.shape);
+    if (this.parking.holds(name)) {
+      chunk.settle({ kind: 'stopped', error: parkedError(name) });
+      return;
+    }
+    if (!this.#describes(encoder)) {
+      chunk.settle({ kind: 'void', reason: 'shape' });
+      return;
+    }
+    const ordinal = this.#ordinal;
+    const { position } = this;
+    const savepoint = this.batch.savepoint(encoder.topic);
+    const { writer } = this.batch;
+    try {
+      for (let i = 0; i < rows.count; i++) {
+        rows.read(i, snapshotRow);
+        const key = encoder.encodeKey(snapshotRow, null, writer);
+        const isLast = i === rows.count - 1;
+        if (!due.take(key, () => encoder.keyTexts(snapshotRow, null), isLast)) continue;
+        this.#nextPosition();
+        this.#add(encoder, 'r', key, { before: null, after: snapshotRow, fallback: null, fill: null }, null);
+      }
+    } catch (error) {
+      if (!parksTable(error)) throw error;
+      this.batch.rollback(encoder.topic, savepoint);
+      this.#ordinal = ordinal;
+      this.position = position;
+      chunk.settle({ kind: 'stopped', error });
+      return;
+    }
+    if (this.batch.records > savepoint.records) this.batch.hasChunk = true;
+    due.published(() =>
+      this.#options.log.warn(
+        `the snapshot of ${name} starts over: too many rows changed while they were read`,
+      ),
+    );
+  }
+
+  /** Whether the stream's own encoder of the table, if it has one, makes the same records. */
+  #describes(encoder: TableEncoder): boolean {
+    for (const table of this.#tables.values()) {
+      if (table.kind !== 'published' || table.encoder.topic !== encoder.topic) continue;
+      return JSON.stringify(table.encoder.shape) === JSON.stringify(encoder.shape);
+    }
+    return true;
+  }
+
   /** Both keys where the row's key or tenant differ, else null. */
   #moved(
     encoder: TableEncoder,
@@ -327,10 +390,34 @@ export class ChangeEncoder implements PgoutputHandler {
   }
 
   #write(encoder: TableEncoder, op: 'c' | 'u' | 'd', row: RowImages, link: KeyLink | null = null): void {
-    if (!this.#nextPosition()) return;
+    const { snapshots } = this.#options;
+    const fresh = this.#nextPosition();
+    if (!fresh && snapshots.idle) return;
+    const image = (row.after ?? row.before)!;
+    const key = encoder.keyless ? null : encoder.encodeKey(image, row.fallback, this.batch.writer);
+    if (key && !snapshots.idle) {
+      const partial = row.after !== null && encoder.leavesUnknown(row.after, row.fill);
+      const moved = link?.name === header.oldKey;
+      snapshots.rowChanged(
+        encoder.topic,
+        key,
+        partial,
+        moved ? () => encoder.keyTexts(image, row.fallback) : null,
+      );
+    }
+    if (fresh) this.#add(encoder, op, key, row, link);
+  }
+
+  /** One record, and the null record after a delete, at the current Position. */
+  #add(
+    encoder: TableEncoder,
+    op: 'c' | 'u' | 'd' | 'r',
+    key: Buffer | null,
+    row: RowImages,
+    link: KeyLink | null,
+  ): void {
     const { writer } = this.batch;
     const image = (row.after ?? row.before)!;
-    const key = encoder.keyless ? null : encoder.encodeKey(image, row.fallback, writer);
     const value = encoder.encodeEnvelope(
       op,
       row.before,
@@ -347,6 +434,10 @@ export class ChangeEncoder implements PgoutputHandler {
       const text = JSON.stringify(unchanged);
       headers[header.unchanged] = text;
       headerBytes += text.length + 20;
+      if (this.#options.snapshots.incomplete(encoder.topic)) {
+        headers[header.pending] = '1';
+        headerBytes += 20;
+      }
     }
     if (exact) {
       const text = JSON.stringify(exact);
@@ -474,6 +565,10 @@ export class ChangeEncoder implements PgoutputHandler {
     if (!this.#transaction) throw new TidemarkError('TM206', 'pgoutput sent a change outside a transaction');
     return this.#transaction;
   }
+}
+
+function parkedError(name: string): TidemarkError {
+  return new TidemarkError('TM223', `${name} is parked, so its snapshot cannot go on`);
 }
 
 /** The columns whose change makes an update a delete and a create; none for a table without a key: there it always is. */

@@ -14,6 +14,20 @@ export interface ParkedTable {
   moves: string[] | null;
 }
 
+/** Where a table's snapshot stands. What lies at or before the cursor is in Kafka, except `again`. */
+export interface SnapshotState {
+  /** Of the request. */
+  id: string;
+  /** Last key read, as Postgres' text, in the order of the table's columns; null: none yet. */
+  cursor: string[] | null;
+  /** The end was reached. */
+  read: boolean;
+  /** Rows published. */
+  rows: bigint;
+  /** Keys to be read once more. */
+  again: string[][];
+}
+
 export interface Progress {
   kind: 'origin' | 'batch' | 'heartbeat' | 'fence';
   sourceId: string;
@@ -30,9 +44,11 @@ export interface Progress {
   /** Topic to end offset per partition. */
   endOffsets: Record<string, bigint[]>;
   parked: Record<string, ParkedTable>;
+  /** Snapshots that are not over, by topic. */
+  snapshots: Record<string, SnapshotState>;
 }
 
-export const progressFormat = 1;
+export const progressFormat = 2;
 
 export const progressSchema = readFileSync(new URL('../../avro/progress.avsc', import.meta.url), 'utf8');
 
@@ -50,7 +66,20 @@ const longType = avsc.types.LongType.__with({
   compare: (a: bigint, b: bigint) => (a < b ? -1 : a > b ? 1 : 0),
 });
 
-const progressType = avsc.Type.forSchema(JSON.parse(progressSchema), { registry: { long: longType } });
+const progressType = typeOf(JSON.parse(progressSchema) as ProgressSchema);
+
+/** Format 1 had no snapshots. */
+const formatOneType = typeOf(withoutField(JSON.parse(progressSchema) as ProgressSchema, 'snapshots'));
+
+type ProgressSchema = avsc.schema.RecordType;
+
+function typeOf(schema: ProgressSchema): avsc.Type {
+  return avsc.Type.forSchema(schema, { registry: { long: longType } });
+}
+
+function withoutField(schema: ProgressSchema, name: string): ProgressSchema {
+  return { ...schema, fields: schema.fields.filter((field) => field.name !== name) };
+}
 
 /** @param schemaId id of progressSchema under `<prefix>.progress-value`. */
 export function encodeProgress(progress: Progress, schemaId: number): Buffer {
@@ -67,22 +96,28 @@ export function decodeProgress(bytes: Buffer): Progress {
     throw new TidemarkError('TM206', 'a record in the progress topic is not in the registry wire format');
   // The first field, read by itself: another format may have other fields.
   const format = new ByteReader(bytes, 5).long();
-  if (format !== progressFormat) {
+  if (format !== progressFormat && format !== 1) {
     throw new TidemarkError(
       'TM206',
-      `the progress topic has format ${format}, this version reads ${progressFormat}`,
+      `the progress topic has format ${format}, this version reads 1 and ${progressFormat}`,
       {
         remedy: 'Run the version of Tidemark that wrote it, or a newer one.',
       },
     );
   }
   try {
-    const { format: _, ...progress } = progressType.fromBuffer(bytes.subarray(5)) as Progress & {
-      format: number;
-    };
+    const type = format === 1 ? formatOneType : progressType;
+    const { format: _, ...progress } = type.fromBuffer(bytes.subarray(5)) as Progress & { format: number };
     asPosition(progress.position);
     for (const { position } of Object.values(progress.parked)) asPosition(position);
-    return { ...progress, endOffsets: { ...progress.endOffsets }, parked: { ...progress.parked } };
+    return {
+      ...progress,
+      endOffsets: { ...progress.endOffsets },
+      parked: { ...progress.parked },
+      snapshots: Object.fromEntries(
+        Object.entries(progress.snapshots ?? {}).map(([topic, state]) => [topic, { ...state }]),
+      ),
+    };
   } catch (error) {
     throw new TidemarkError('TM206', 'a record in the progress topic is not a Progress', { cause: error });
   }

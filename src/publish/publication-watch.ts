@@ -23,6 +23,8 @@ export interface PublicationWatchOptions {
   /** server_version_num. */
   version: number;
   log: Logger;
+  /** Asks for the rows that tables had before they joined. @returns the names of those that will be read */
+  readBefore(tables: readonly CatalogueTable[]): Promise<string[]>;
   /** The tables as they were made ready at the start. */
   tables: readonly CatalogueTable[];
 }
@@ -95,9 +97,11 @@ export class PublicationWatch {
     this.#known = names;
     if (joined.length > 0) {
       await ensureTopics(admin, config.kafka, joined);
-      log.info('tables joined the stream; rows that they had before are not in it', {
-        tables: joined.map(tableName),
-      });
+      const read = await this.#options.readBefore(joined);
+      log.info('tables joined the stream', { tables: joined.map(tableName) });
+      const left = joined.map(tableName).filter((name) => !read.includes(name));
+      if (left.length > 0)
+        log.warn('rows that these tables had before are not in the stream', { tables: left });
     }
     if (gone.length > 0) log.warn('tables are gone from the source', { tables: gone });
     const columns = columnsOf(tables);

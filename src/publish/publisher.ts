@@ -14,6 +14,7 @@ import type { ParkedMessages } from './parked-messages.ts';
 import type { Resuming } from './parking.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
+import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
 import type { PartitionEnd, TransactionalProducer } from './transactional-producer.ts';
@@ -40,17 +41,22 @@ export interface PublisherOptions {
    * Makes the encoder of a table, its topic included; `endOffsets` gives a new topic's current ends.
    * @throws TidemarkError TM208 or TM231 when the table must be parked
    */
-  prepareTable(
-    relation: Relation,
-    notes: StreamNotes,
-  ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }>;
+  prepareTable(relation: Relation, notes: StreamNotes): Promise<PreparedTable>;
   /** What the table's messages may carry while it is parked. */
   prepareParking(relation: Relation): Promise<ParkedMessages>;
   /** A parked table's raw messages from a Position to a mark in the topic. */
   readParked(table: string, from: string, endMark: string): AsyncIterable<Buffer>;
+  /** What is read beside the stream; nothing where absent. */
+  snapshots?: TableSnapshots;
   log: Logger;
   nowMs(): number;
   onProgress?(progress: Progress, stats: PublisherStats): void;
+}
+
+export interface PreparedTable {
+  encoder: TableEncoder;
+  /** Current ends of a topic that Progress does not know. */
+  endOffsets: bigint[] | null;
 }
 
 export interface PublisherStats {
@@ -66,6 +72,7 @@ export class Publisher {
   readonly failed: Promise<never>;
   readonly #options: PublisherOptions;
   readonly #encoder: ChangeEncoder;
+  readonly #snapshots: TableSnapshots;
   readonly #endOffsets: Record<string, bigint[]>;
   #fail: (error: unknown) => void = () => {};
   #flushing: Promise<void> | null = null;
@@ -86,8 +93,9 @@ export class Publisher {
     this.#options = options;
     this.#endOffsets = { ...options.resume.endOffsets };
     this.#endedInside = !options.resume.boundary;
+    this.#snapshots = options.snapshots ?? new TableSnapshots(options.resume.sourceId);
     this.#encoder = new ChangeEncoder(
-      { ...options, onCommit: () => this.#scheduleFlush() },
+      { ...options, snapshots: this.#snapshots, onCommit: () => this.#scheduleFlush() },
       new Batch(options.nowMs()),
     );
     this.failed = new Promise((_, reject) => {
@@ -127,6 +135,11 @@ export class Publisher {
   keepalive(lsn: bigint, serverTimeUs: bigint): void {
     if (this.#encoder.inTransaction || this.#waiting) return;
     this.#keepalive = { lsn, timeUs: serverTimeUs };
+  }
+
+  /** Only for a topic that is new to Progress: its high watermark would count markers of what we wrote. */
+  learnEnds({ encoder, endOffsets }: PreparedTable): void {
+    if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
   }
 
   /** Writes a heartbeat Progress where nothing else moves it. Call on a timer. */
@@ -169,10 +182,9 @@ export class Publisher {
     }
     try {
       const notes = this.#encoder.notesOf(relation);
-      const { encoder, endOffsets } = await this.#options.prepareTable(relation, notes);
-      // Only for a topic that is new to Progress: its high watermark would count markers of what we wrote.
-      if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
-      this.#encoder.publish(relation, parking, encoder);
+      const prepared = await this.#options.prepareTable(relation, notes);
+      this.learnEnds(prepared);
+      this.#encoder.publish(relation, parking, prepared.encoder);
     } catch (error) {
       if (!parksTable(error)) throw error;
       this.#encoder.park(relation, parking, error);
@@ -263,7 +275,7 @@ export class Publisher {
     const encoder = this.#encoder;
     const { batch } = encoder;
     const nowMs = this.#options.nowMs();
-    if (batch.boundary && (batch.boundaryRecords > 0 || this.#endedInside)) {
+    if (batch.boundary && (batch.boundaryRecords > 0 || this.#endedInside || this.#snapshots.moved)) {
       const [whole, rest] = batch.splitAtBoundary(nowMs);
       encoder.batch = rest;
       this.#endedInside = false;
@@ -293,6 +305,8 @@ export class Publisher {
       writer,
       endOffsets: this.#endOffsets,
       parked: this.#encoder.parking.at(position),
+      // A cursor moves at a commit alone, so it never is ahead of the batch's boundary.
+      snapshots: this.#snapshots.states(),
     };
   }
 
@@ -313,6 +327,7 @@ export class Publisher {
         const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
         this.#noteEnds(await producer.send(batches));
         await failpoint('after-produce');
+        if (batch.hasChunk) await failpoint('before-chunk-commit');
       }
       const value = encodeProgress({ ...progress, endOffsets: this.#endOffsets }, progressSchemaId);
       await producer.send([
@@ -320,6 +335,7 @@ export class Publisher {
       ]);
       await producer.commit();
       await failpoint('after-kafka-commit');
+      if (batch?.hasChunk) await failpoint('after-chunk-commit');
       source.confirm(progress.ackLsn);
       this.#batches++;
       this.#records += batch?.records ?? 0;

@@ -8,18 +8,23 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import type pg from 'pg';
 import { beforeEverything, formatLsn, parsePosition } from '../connector/position.ts';
+import { type TableId, tableName } from '../connector/shape.ts';
 import { migrateControl, openControl } from '../platform/control.ts';
 import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
+import { failpoint } from '../platform/failpoint.ts';
 import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { ruleFor, trackedTables } from '../replicate/catalogue.ts';
+import { type CatalogueTable, ruleFor, trackedTables } from '../replicate/catalogue.ts';
+import type { Relation } from '../replicate/pgoutput.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
+import { createSlotWithSnapshot } from '../replicate/snapshot/exported-snapshot.ts';
 import {
+  askSource,
   connectSource,
   createSlot,
   flushedLsn,
@@ -34,12 +39,16 @@ import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { requireWhole } from './publication-memory.ts';
 import { PublicationWatch } from './publication-watch.ts';
-import { Publisher, type PublisherStats } from './publisher.ts';
+import { type PreparedTable, Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
+import { originLsn, publishKeyless } from './snapshot/keyless-origin.ts';
+import { SnapshotRequests } from './snapshot/snapshot-requests.ts';
+import { hasKey, SnapshotRunner, snapshotMode } from './snapshot/snapshot-runner.ts';
+import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { SourceLedger } from './source-ledger.ts';
-import { prepareParking, prepareTable } from './table-preparation.ts';
+import { prepareParking, prepareTable, type StreamNotes } from './table-preparation.ts';
 import { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
@@ -104,7 +113,8 @@ async function superviseReader(options: ReaderOptions, stopped: AbortSignal): Pr
       try {
         if (!migrated) await migrateControl(pool);
         migrated = true;
-        await readUntilFailure(options, { registry, ledger, signal, stream });
+        const requests = new SnapshotRequests(pool, config.source.id);
+        await readUntilFailure(options, { registry, ledger, requests, signal, stream });
       } catch (caught) {
         const error = asTidemarkError(caught);
         if (signal.aborted) continue;
@@ -182,6 +192,7 @@ async function otherReaderOrGoOn(
 interface ReaderParts {
   registry: RegistryClient;
   ledger: SourceLedger;
+  requests: SnapshotRequests;
   signal: AbortSignal;
   /** What one life learns for the next. */
   stream: { textValues: boolean; unread: number };
@@ -190,7 +201,7 @@ interface ReaderParts {
 /** One life of the reader; returns when asked to stop, throws when something failed. */
 async function readUntilFailure(
   options: ReaderOptions,
-  { registry, ledger, signal, stream: form }: ReaderParts,
+  { registry, ledger, requests, signal, stream: form }: ReaderParts,
 ): Promise<void> {
   const { config, log } = options;
   const { source, kafka: kafkaConfig } = config;
@@ -209,6 +220,14 @@ async function readUntilFailure(
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
   let publications: PublicationWatch | null = null;
+  let runner: SnapshotRunner | null = null;
+  let preparing: Promise<unknown> = Promise.resolve();
+  const versions = new TableVersions({
+    registry,
+    compatibility: config.registry.compatibility ?? 'BACKWARD',
+    onIncompatibleChange: (table) => ruleFor(source.tables, table)?.onIncompatibleChange ?? 'park',
+    log,
+  });
   let heartbeat: NodeJS.Timeout | undefined;
   let looking: NodeJS.Timeout | undefined;
   try {
@@ -246,18 +265,30 @@ async function readUntilFailure(
     });
 
     const knownTopics = new Set(Object.keys(resume.endOffsets));
-    const encoderIdentity = { serverName: kafkaConfig.topicPrefix, database: identity.database, version };
-    const versions = new TableVersions({
-      registry,
-      compatibility: config.registry.compatibility ?? 'BACKWARD',
-      onIncompatibleChange: (table) => ruleFor(source.tables, table)?.onIncompatibleChange ?? 'park',
-      log,
-    });
     const sourceControl = {
       pause: () => stream?.pause(),
       resume: () => stream?.resume(),
       confirm: (lsn: bigint) => stream?.confirm(lsn),
     };
+    const snapshots = new TableSnapshots(source.id);
+    const snapshotRunner = new SnapshotRunner(
+      {
+        source,
+        requests,
+        snapshots,
+        topicOf: (table) => topics.table(tableIdOf(table)),
+        prepare: async (relation) => {
+          const prepared = await prepareScan(knownTopics, relation);
+          receiver.learnEnds(prepared);
+          return prepared.encoder;
+        },
+        log,
+      },
+      resume.snapshots,
+    );
+    runner = snapshotRunner;
+    // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
+    await runner.load(client, parsePosition(resume.position).epoch, tables);
     publisher = new Publisher({
       kafka: kafkaConfig,
       topics,
@@ -266,22 +297,8 @@ async function readUntilFailure(
       resume,
       writer,
       source: sourceControl,
-      prepareParking: (relation) => prepareParking({ config, client }, relation),
-      prepareTable: (relation, notes) =>
-        prepareTable(
-          {
-            config,
-            client,
-            admin,
-            versions,
-            identity: encoderIdentity,
-            knownTopics,
-            binary: !form.textValues,
-            log,
-          },
-          relation,
-          notes,
-        ),
+      prepareParking: (relation) => alone(() => prepareParking({ config, client }, relation)),
+      prepareTable: (relation, notes) => prepareFor(knownTopics, relation, notes),
       readParked: (table, from, endMark) =>
         readParked({
           kafka,
@@ -291,9 +308,13 @@ async function readUntilFailure(
           from,
           endMark,
         }),
+      snapshots,
       log,
       nowMs: Date.now,
-      ...(options.onProgress ? { onProgress: options.onProgress } : {}),
+      onProgress: (progress, stats) => {
+        snapshotRunner.progressed(progress);
+        options.onProgress?.(progress, stats);
+      },
     });
     const receiver = publisher;
     stream = new ReplicationStream({
@@ -309,12 +330,27 @@ async function readUntilFailure(
     await stream.open();
     await ledger.rememberPublished(publishedTables(plans));
     await ledger.report(null);
+    runner.start();
     const opened = stream;
     heartbeat = setInterval(() => {
       receiver.heartbeat();
       opened.ping();
     }, source.heartbeatIntervalMs);
-    const watch = new PublicationWatch({ config, admin, ledger, version: identity.version, log, tables });
+    const watch = new PublicationWatch({
+      config,
+      admin,
+      ledger,
+      version: identity.version,
+      log,
+      tables,
+      async readBefore(joined) {
+        const names = joined
+          .filter((table) => hasKey(table) && snapshotMode(source, table) === 'initial')
+          .map(tableName);
+        await requests.requestInitial(parsePosition(resume.position).epoch, names);
+        return names;
+      },
+    });
     publications = watch;
     looking = setInterval(() => watch.look(), source.publicationIntervalMs ?? 10_000);
     await Promise.race([stream.ended, publisher.failed, watch.failed, aborted(signal)]);
@@ -322,6 +358,7 @@ async function readUntilFailure(
     clearInterval(heartbeat);
     clearInterval(looking);
     await publications?.close();
+    await runner?.stop();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
     await publisher?.close();
     await stream?.close();
@@ -345,11 +382,28 @@ async function readUntilFailure(
       }
       return progress;
     }
-    return startEpoch(client, { admin, producer, ledger, config, identity, writer, topics, ...point });
+    // A slot of an attempt that came to nothing is made anew: its snapshot went with that attempt.
+    const madeSlot =
+      !slot ||
+      (row?.state === 'creating' && row.epoch === point.epoch && row.slot === slot.name && row.madeSlot);
+    return startEpoch(client, {
+      admin,
+      producer,
+      ledger,
+      config,
+      identity,
+      writer,
+      topics,
+      madeSlot,
+      ...point,
+    });
   }
 
   /** The next epoch's first Progress says what the old epoch's last one did. */
   async function openEpoch(progress: Progress): Promise<void> {
+    const { epoch } = parsePosition(progress.position);
+    // What was read of the tables before goes on being right.
+    await requests.carryOver(epoch);
     log.warn('a standby took over; an epoch starts where the old timeline ended', {
       timeline: identity.timeline,
       position: progress.position,
@@ -375,9 +429,16 @@ async function readUntilFailure(
       topics: { progress: string };
       epoch: number;
       slot: { confirmedLsn: bigint } | null;
+      madeSlot: boolean;
     },
   ): Promise<Progress> {
-    await start.ledger.beginEpoch(start.epoch, source.slot, start.identity);
+    await start.ledger.beginEpoch(start.epoch, source.slot, start.identity, start.madeSlot);
+    const keyless = start.madeSlot
+      ? (await trackedTables(sourceClient, source)).filter(
+          (table) => !hasKey(table) && snapshotMode(source, table) === 'initial',
+        )
+      : [];
+    if (keyless.length > 0) return startWithKeyless(sourceClient, start, keyless);
     const lsn = start.slot?.confirmedLsn ?? (await createSlot(sourceClient, source, identity.version));
     log.info(start.slot ? 'an epoch starts at the existing slot' : 'slot created', {
       slot: source.slot,
@@ -391,17 +452,116 @@ async function readUntilFailure(
     const facts = { sourceId: source.id, identity: start.identity };
     const endOffsets = Object.fromEntries([...ends].map(([topic, offsets]) => [topic, [...offsets]]));
     const origin = originProgress(facts, start.epoch, lsn, endOffsets, start.writer, Date.now());
-    const progressSchemaId = await registry.register(`${start.topics.progress}-value`, progressSchema);
-    await start.producer.send([
-      {
-        topic: start.topics.progress,
-        messages: [{ partition: 0, key: source.id, value: encodeProgress(origin, progressSchemaId) }],
-      },
-    ]);
-    await start.producer.commit();
+    await writeProgress([origin]);
     await start.ledger.beginStreaming();
     return origin;
   }
+
+  /** In one Kafka transaction, with what was sent before. */
+  async function writeProgress(records: readonly Progress[]): Promise<void> {
+    const schemaId = await registry.register(`${topics.progress}-value`, progressSchema);
+    const messages = records.map((record) => ({
+      partition: 0,
+      key: source.id,
+      value: encodeProgress(record, schemaId),
+    }));
+    await producer.send([{ topic: topics.progress, messages }]);
+    await producer.commit();
+  }
+
+  /** Tables without a key are read as the slot's consistent point has them, before anything is streamed. */
+  async function startWithKeyless(
+    sourceClient: pg.Client,
+    { epoch, slot }: { epoch: number; slot: { confirmedLsn: bigint } | null },
+    keyless: readonly CatalogueTable[],
+  ): Promise<Progress> {
+    if (slot) await sourceClient.query('select pg_drop_replication_slot($1)', [source.slot]);
+    const exported = await createSlotWithSnapshot(source, identity.version, keyless);
+    try {
+      log.info('slot created', { slot: source.slot, at: formatLsn(exported.lsn), epoch });
+      const tables = await trackedTables(sourceClient, source);
+      const ends = await topicEnds(
+        admin,
+        tables.map((table) => topics.table(table)),
+      );
+      const origin = originProgress(
+        { sourceId: source.id, identity },
+        epoch,
+        exported.lsn,
+        Object.fromEntries([...ends].map(([topic, offsets]) => [topic, [...offsets]])),
+        writer,
+        Date.now(),
+        originLsn(exported.lsn),
+      );
+      const progress = await publishKeyless(
+        {
+          source,
+          kafka: kafkaConfig,
+          producer,
+          requests,
+          topicOf: (table) => topics.table(tableIdOf(table)),
+          prepare: async (relation) => (await prepareScan(new Set(ends.keys()), relation)).encoder,
+          log,
+          signal,
+        },
+        origin,
+        { client: exported.client, lsn: exported.lsn, epoch },
+        keyless,
+      );
+      await failpoint('before-origin');
+      await writeProgress([origin, progress]);
+      await ledger.beginStreaming();
+      return progress;
+    } finally {
+      await exported.close();
+    }
+  }
+
+  /** One after the other: they share the catalogue's connection, and a subject is registered once. */
+  function alone<T>(work: () => Promise<T>): Promise<T> {
+    const done = preparing.then(work);
+    preparing = done.catch(() => {});
+    return done;
+  }
+
+  function prepareFor(
+    knownTopics: ReadonlySet<string>,
+    relation: Relation,
+    notes: StreamNotes,
+    binary = !form.textValues,
+  ): Promise<PreparedTable> {
+    const encoderIdentity = { serverName: kafkaConfig.topicPrefix, database: identity.database, version };
+    const context = {
+      config,
+      client,
+      admin,
+      versions,
+      identity: encoderIdentity,
+      knownTopics,
+      binary,
+      log,
+    };
+    return alone(() => prepareTable(context, relation, notes));
+  }
+
+  /** For rows that are read beside the stream, as the catalogue has the table now; what is not binary comes as text. */
+  async function prepareScan(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
+    const { rows } = await alone(() =>
+      askSource(
+        client,
+        `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
+        [],
+      ),
+    );
+    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), evolve: false };
+    return prepareFor(knownTopics, relation, notes, false);
+  }
+}
+
+/** Of `schema.name`; neither has a dot in it (fields.ts, tablePattern). */
+function tableIdOf(table: string): TableId {
+  const dot = table.indexOf('.');
+  return { schema: table.slice(0, dot), name: table.slice(dot + 1) };
 }
 
 async function connectAdmin(admin: Admin): Promise<void> {
@@ -433,6 +593,7 @@ async function writeFence(
     writer,
     endOffsets: {},
     parked: {},
+    snapshots: {},
   };
   await producer.send([
     { topic, messages: [{ partition: 0, key: sourceId, value: encodeProgress(fence, schemaId) }] },

@@ -13,6 +13,8 @@ export const header = {
   unchanged: 'tidemark.unchanged',
   /** JSON object, column to Postgres' own text, where the Avro form of the value is inexact. */
   exact: 'tidemark.exact',
+  /** `1` beside `unchanged`: a snapshot of the table has yet to bring the row that those columns are in. */
+  pending: 'tidemark.pending',
   /** On the delete half of a key change: the record key the row has from now on. */
   newKey: '__debezium.newkey',
   /** On the create half of a key change: the record key the row had before. */

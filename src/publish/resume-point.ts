@@ -123,11 +123,13 @@ export function originProgress(
   endOffsets: Record<string, bigint[]>,
   writer: string,
   nowMs: number,
+  /** Of the Position; the consistent point where absent. */
+  positionLsn = lsn,
 ): Progress {
   return {
     kind: 'origin',
     sourceId: facts.sourceId,
-    position: formatPosition({ epoch, lsn, ordinal: 0 }),
+    position: formatPosition({ epoch, lsn: positionLsn, ordinal: 0 }),
     boundary: true,
     ackLsn: lsn,
     commitTimeUs: BigInt(nowMs) * 1000n,
@@ -137,5 +139,6 @@ export function originProgress(
     writer,
     endOffsets,
     parked: {},
+    snapshots: {},
   };
 }

@@ -12,6 +12,8 @@ export interface SourceRow {
   epoch: number;
   /** creating: the slot may exist, but no origin Progress of this epoch; streaming: Progress must exist in Kafka. */
   state: 'creating' | 'streaming';
+  /** The slot was made for this epoch: as long as nothing was streamed from it, it may be made anew. */
+  madeSlot: boolean;
 }
 
 export class SourceLedger {
@@ -25,20 +27,21 @@ export class SourceLedger {
 
   async read(): Promise<SourceRow | null> {
     const [row] = await this.#query<SourceRow>(
-      `select system_identifier as "systemIdentifier", timeline, slot, epoch, state from tidemark.sources where source_id = $1`,
+      `select system_identifier as "systemIdentifier", timeline, slot, epoch, state, made_slot as "madeSlot"
+         from tidemark.sources where source_id = $1`,
       [],
     );
     return row ?? null;
   }
 
   /** Before the slot is made: the next start knows that it may find a slot without Progress. */
-  async beginEpoch(epoch: number, slot: string, identity: SourceIdentity): Promise<void> {
+  async beginEpoch(epoch: number, slot: string, identity: SourceIdentity, madeSlot = false): Promise<void> {
     await this.#query(
-      `insert into tidemark.sources (source_id, system_identifier, timeline, slot, epoch, state)
-       values ($1, $2, $3, $4, $5, 'creating')
+      `insert into tidemark.sources (source_id, system_identifier, timeline, slot, epoch, state, made_slot)
+       values ($1, $2, $3, $4, $5, 'creating', $6)
        on conflict (source_id) do update set system_identifier = $2, timeline = $3, slot = $4, epoch = $5,
-              state = 'creating', published = null, publication_gap = null, changed_at = now()`,
-      [identity.systemIdentifier, identity.timeline, slot, epoch],
+              state = 'creating', made_slot = $6, published = null, publication_gap = null, changed_at = now()`,
+      [identity.systemIdentifier, identity.timeline, slot, epoch, madeSlot],
     );
   }
 

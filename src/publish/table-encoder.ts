@@ -36,7 +36,7 @@ export interface RowRemarks {
   exact: Record<string, string> | null;
 }
 
-const opBytes = { c: 0x63, u: 0x75, d: 0x64, t: 0x74 } as const;
+const opBytes = { c: 0x63, u: 0x75, d: 0x64, t: 0x74, r: 0x72 } as const;
 
 export class TableEncoder {
   readonly shape: TableShape;
@@ -58,6 +58,7 @@ export class TableEncoder {
   readonly #sourceHead: Buffer;
   readonly #sourceTable: Buffer;
   readonly #sourceName: Buffer;
+  readonly #snapshotName: Buffer;
   #source: Buffer = Buffer.alloc(0);
   #sourceSerial = -1;
   #processedAt: Buffer = Buffer.alloc(0);
@@ -97,11 +98,14 @@ export class TableEncoder {
       out.text('postgresql');
       out.text(identity.serverName);
     });
-    this.#sourceName = constant((out) => {
-      out.byte(0); // snapshot: the union's string branch
-      out.text('false');
-      out.text(identity.database);
-    });
+    const sourceName = (snapshot: string) =>
+      constant((out) => {
+        out.byte(0); // snapshot: the union's string branch
+        out.text(snapshot);
+        out.text(identity.database);
+      });
+    this.#sourceName = sourceName('false');
+    this.#snapshotName = sourceName('incremental');
     this.#sourceTable = constant((out) => {
       out.text(shape.schema);
       out.text(shape.name);
@@ -134,6 +138,31 @@ export class TableEncoder {
       this.#keyValue(column, kind, from.bytes, from.starts[at]!, from.ends[at]!, out);
     }
     return out.take();
+  }
+
+  /** Whether some column of the row was left untouched and `fill` has no value for it. */
+  leavesUnknown(tuple: Tuple, fill: Tuple | null): boolean {
+    for (let column = 0; column < this.#nullable.length; column++) {
+      const at = this.#tupleIndex[column]!;
+      if (
+        tuple.kinds[at] === valueKind.unchanged &&
+        this.#nullable[column] &&
+        fill?.kinds[at] !== valueKind.binary
+      )
+        return true;
+    }
+    return false;
+  }
+
+  /** Postgres' own text of the key columns. */
+  keyTexts(tuple: Tuple, fallback: Tuple | null): string[] {
+    return this.shape.keyColumns.map((column) => {
+      const at = this.#tupleIndex[column]!;
+      const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+      if (from.kinds[at] === valueKind.text)
+        return from.bytes.toString('utf8', from.starts[at]!, from.ends[at]!);
+      return this.#codecs[column]!.text(from.bytes, from.starts[at]!, from.ends[at]!);
+    });
   }
 
   /** The tenant column's text, for the partitioner; null where the tuple has no value for it. */
@@ -174,7 +203,8 @@ export class TableEncoder {
       out.byte(2);
       this.#row(after, fill, out, true);
     } else out.byte(0);
-    if (this.#sourceSerial !== transaction.serial) this.#encodeSource(transaction);
+    // A Transaction has changes or a chunk's rows, never both: one source block serves it.
+    if (this.#sourceSerial !== transaction.serial) this.#encodeSource(transaction, op === 'r');
     out.raw(this.#source);
     out.byte(0); // transaction: null
     out.byte(2); // op: one character
@@ -325,12 +355,12 @@ export class TableEncoder {
     );
   }
 
-  #encodeSource(transaction: TransactionContext): void {
+  #encodeSource(transaction: TransactionContext, snapshot: boolean): void {
     const { commitTimeUs, commitLsn, previousCommitLsn, xid } = transaction;
     this.#source = constant((out) => {
       out.raw(this.#sourceHead);
       out.bigLong(commitTimeUs / 1000n);
-      out.raw(this.#sourceName);
+      out.raw(snapshot ? this.#snapshotName : this.#sourceName);
       out.byte(2);
       out.ascii(`["${previousCommitLsn}","${commitLsn}"]`);
       out.byte(2);

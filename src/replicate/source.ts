@@ -11,6 +11,7 @@ import {
   type CatalogueTable,
   columnPolicy,
   hasIdentity,
+  ruleFor,
   tenantColumnOf,
   trackedTables,
 } from './catalogue.ts';
@@ -187,14 +188,18 @@ export async function createSlot(
     );
     return parseLsn(rows[0].lsn);
   } catch (error) {
-    throw new TidemarkError('TM202', `the slot ${name} cannot be created: ${describeCause(error)}`, {
-      cause: error,
-      remedy:
-        (error as { code?: string }).code === '53400'
-          ? 'Raise max_replication_slots and restart Postgres, or drop a slot that nobody uses.'
-          : 'Give the role REPLICATION and set wal_level = logical.',
-    });
+    throw slotRefused(error, name);
   }
+}
+
+export function slotRefused(error: unknown, name: string): TidemarkError {
+  return new TidemarkError('TM202', `the slot ${name} cannot be created: ${describeCause(error)}`, {
+    cause: error,
+    remedy:
+      (error as { code?: string }).code === '53400'
+        ? 'Raise max_replication_slots and restart Postgres, or drop a slot that nobody uses.'
+        : 'Give the role REPLICATION and set wal_level = logical.',
+  });
 }
 
 /** Everything that could keep replication from working, with the statement that mends it. */
@@ -459,12 +464,12 @@ async function checkTable(
   const slot = await readSlot(client, source.slot);
   if (!slot && rows[0].usage && rows[0].reads) {
     const { rows: filled } = await client.query(`select exists (select 1 from ${quoted(table)}) as filled`);
-    if (filled[0].filled) {
+    const mode = ruleFor(source.tables, table)?.snapshotMode ?? source.snapshot.mode;
+    if (filled[0].filled && mode === 'never') {
       findings.push({
         level: 'warn',
-        what: `${name} already holds rows: changes from now on are replicated, rows from before the slot are not (snapshots come in a later version)`,
-        remedy:
-          'Start with empty tables, or load the destination from a dump taken when the slot is created.',
+        what: `${name} already holds rows: changes from now on are replicated, rows from before the slot are not (its snapshot.mode is never)`,
+        remedy: `tidemark snapshot start ${name}, once the reader runs; or load the destinations from a dump taken when the slot is created.`,
       });
     }
   }

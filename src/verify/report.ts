@@ -58,6 +58,12 @@ export interface UnitBehind {
 }
 
 export type VerifyEvent =
+  /** First snapshots are still being read. */
+  | {
+      phase: 'rows';
+      waitedMs: number;
+      tables: { table: string; rows: number; estimatedRows: number | null }[];
+    }
   /** The source waits for transactions that began earlier. */
   | { phase: 'snapshot'; waitedMs: number; transactions: number; oldestMs: number | null; pids: number[] }
   | { phase: 'deliver'; waitedMs: number; reached: number; behind: UnitBehind[] }

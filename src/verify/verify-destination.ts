@@ -27,8 +27,10 @@ import { RegistryClient } from '../platform/registry.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
 import { shapeOfSchema } from '../publish/avro-schema.ts';
 import { topicNames } from '../publish/record-format.ts';
+import { SnapshotRequests } from '../publish/snapshot/snapshot-requests.ts';
 import { SourceLedger, type SourceRow } from '../publish/source-ledger.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
+import { awaitSnapshots } from './await-snapshots.ts';
 import { awaitTarget } from './await-target.ts';
 import { compareTable } from './compare-table.ts';
 import { defaultHoldMs, HoldKeeper } from './hold-keeper.ts';
@@ -97,6 +99,20 @@ export async function verifyDestination(options: VerifyOptions): Promise<VerifyR
   try {
     options.signal?.throwIfAborted();
     const known = await readSource(pool, config.source.id);
+    const { topicPrefix } = config.kafka;
+    const names = topicNames(topicPrefix);
+    await awaitSnapshots({
+      requests: new SnapshotRequests(pool, config.source.id),
+      chosen: (table) => {
+        const dot = table.indexOf('.');
+        const topic = names.table({ schema: table.slice(0, dot), name: table.slice(dot + 1) });
+        return matchTopics(topicPrefix, instance.tables, [topic]).length > 0;
+      },
+      timeoutMs: options.timeoutMs,
+      pollMs: timing.pollMs,
+      signal: options.signal ?? new AbortController().signal,
+      onProgress: options.onProgress ?? (() => {}),
+    });
     const hold = await HoldKeeper.take(pool, place, timing.holdMs, log);
     try {
       const signal = AbortSignal.any([hold.lost, ...(options.signal ? [options.signal] : [])]);

@@ -114,6 +114,8 @@ async function writeConfig(
     'source.tenant.column': 'organization_id',
     // What follows the last commit (a checkpoint) is confirmed by a heartbeat: it must not count as reading.
     'source.heartbeat.interval': '100ms',
+    // The backlog is in the WAL: the same rows are not to be read from the table as well.
+    'source.snapshot.mode': 'never',
     'kafka.brokers': environment.TIDEMARK_KAFKA_BROKERS,
     'kafka.topic.replication.factor': 1,
     'kafka.topic.min.insync.replicas': 1,

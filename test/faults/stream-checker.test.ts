@@ -61,6 +61,7 @@ const progressAt = (
   writer: 'w',
   endOffsets: { 'p.a': a.map(BigInt), 'p.b': b.map(BigInt) },
   parked: {},
+  snapshots: {},
 });
 
 /** The second lies inside a Transaction. */

@@ -86,6 +86,7 @@ export async function startHarness(): Promise<Harness> {
         slotFailover: false,
         walBudget: null,
         heartbeatIntervalMs: 1000,
+        snapshot: { mode: 'never', chunkRows: 1000, chunkBytes: 1 << 20 },
         statusIntervalMs: 1000,
         values: 'auto',
       },

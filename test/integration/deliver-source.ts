@@ -159,6 +159,7 @@ export class FakeSource {
         [...this.tables.values()].map(({ records, ends }) => [records.topic, [...ends]]),
       ),
       parked: {},
+      snapshots: {},
     };
     await transaction.send({
       topic: topicNames(this.prefix).progress,

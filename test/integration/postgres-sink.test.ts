@@ -79,6 +79,38 @@ describe.each(sizes)('merging by $path', ({ extra }) => {
       expect(await sink.held('*')).toMatchObject({ sequence: 1, position: at(1) });
     }));
 
+  test('a partial row whose source a snapshot has yet to bring is left out, and excuses no other', () =>
+    withSink(server, async (sink) => {
+      const pending = (...cells: (string | undefined)[]) => ({
+        ...upsert(users, cells, [cells[0]!]),
+        mayBeAbsent: true as const,
+      });
+      // Into an empty table, and into one that has rows.
+      await sink.mergeWindow(
+        windowOf(1, [
+          mergeTable(users, {
+            states: [pending('7', 'a', undefined), upsert(users, ['1', 'a', 'b']), ...filler(0)],
+          }),
+        ]),
+      );
+      const states = [pending('7', 'c', undefined), pending('1', 'c', undefined), ...filler(0)];
+      await sink.mergeWindow(windowOf(2, [mergeTable(users, { states })]));
+      const rows = async (n: number) =>
+        (await readAll(sink, users, at(n))).filter(([id]) => Number(id) < 100);
+      expect(await rows(2)).toEqual([['1', 'c', 'b']]);
+      const other = [upsert(users, ['8', 'x', undefined], ['8']), ...states];
+      const error = await failure(sink.mergeWindow(windowOf(3, [mergeTable(users, { states: other })])));
+      expect(error).toMatchObject({ code: 'TM407', message: expect.stringContaining('app.users: 1 ') });
+      const whole = [upsert(users, ['7', 'd', 'brought']), ...filler(0)];
+      await sink.mergeWindow(windowOf(3, [mergeTable(users, { states: whole })]));
+      expect(sorted(await rows(3))).toEqual(
+        sorted([
+          ['1', 'c', 'b'],
+          ['7', 'd', 'brought'],
+        ]),
+      );
+    }));
+
   test('a truncate empties the table first, and supplies nothing afterwards', () =>
     withSink(server, async (sink) => {
       await sink.mergeWindow(windowOf(1, [mergeTable(users, { states: [upsert(users, ['1', 'a', 'b'])] })]));

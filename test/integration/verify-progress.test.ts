@@ -80,6 +80,7 @@ async function write(
     writer: randomUUID(),
     endOffsets: {},
     parked,
+    snapshots: {},
   };
   const transaction = await producer.transaction();
   await transaction.send({ topic: 'hot.progress', messages: [{ value: encodeProgress(progress, 1) }] });

@@ -80,6 +80,7 @@ describe('what a sound file becomes', () => {
         heartbeatIntervalMs: 2000,
         statusIntervalMs: 5000,
         values: 'auto',
+        snapshot: { mode: 'initial', chunkRows: 10_000, chunkBytes: 4_194_304 },
       },
       kafka: {
         brokers: ['127.0.0.1:9092', '[::1]:9093'],

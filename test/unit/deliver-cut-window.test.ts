@@ -241,6 +241,7 @@ describe('BoundaryList', () => {
     writer: '',
     endOffsets: { t: [end], u: [0n] },
     parked: {},
+    snapshots: {},
   });
 
   test('memory is bounded by thinning, which keeps the ends and drops what stands for the fewest records', () => {

@@ -22,7 +22,7 @@ const state: ViewState = {
   rowsPerSecond: 1410,
   transactions: 2075,
   source: { tables: 9, lsn: '0/1A2B3C4', retainedBytes: 3 << 20 },
-  kafka: { lagSeconds: 0.04, lagBytes: 312, records: 18_203, bytes: 12 << 20 },
+  kafka: { lagSeconds: 0.04, lagBytes: 312, records: 18_203, bytes: 12 << 20, snapshot: null },
   destinations: [
     {
       name: 'replica',
@@ -124,7 +124,13 @@ describe('a frame', () => {
       ...state,
       commitsPerSecond: [],
       source: { tables: 0, lsn: null, retainedBytes: null },
-      kafka: { lagSeconds: null, lagBytes: null, records: 0, bytes: 0 },
+      kafka: {
+        lagSeconds: null,
+        lagBytes: null,
+        records: 0,
+        bytes: 0,
+        snapshot: { rows: 0, total: 200_000 },
+      },
       destinations: state.destinations.map((destination) => ({
         ...destination,
         lagSeconds: null,

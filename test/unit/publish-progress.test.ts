@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { formatPosition, type Position } from '../../src/connector/position.ts';
 import { TidemarkError } from '../../src/platform/errors.ts';
 import { decodeProgress, encodeProgress, type Progress } from '../../src/publish/progress.ts';
-import type { Prng } from '../../src/sample/prng.ts';
+import { Prng } from '../../src/sample/prng.ts';
 import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
 
 const long = (prng: Prng) =>
@@ -51,6 +51,18 @@ function anyProgress(prng: Prng): Progress {
           },
         ]),
     ),
+    snapshots: Object.fromEntries(
+      prng.some(['t.public.a', 'constructor'], 2).map((topic) => [
+        topic,
+        {
+          id: prng.uuid(),
+          cursor: prng.chance(0.3) ? null : [prng.uuid(), "'"],
+          read: prng.chance(0.5),
+          rows: long(prng),
+          again: prng.chance(0.5) ? [] : [[prng.uuid(), '']],
+        },
+      ]),
+    ),
   };
 }
 
@@ -84,7 +96,7 @@ describe('Progress', () => {
   it('another format is refused by its number, whatever follows it', () =>
     replayable((prng) => {
       const bytes = encodeProgress(anyProgress(prng), 1);
-      for (const format of [0, 2, 7]) {
+      for (const format of [0, 3, 7]) {
         const other = Buffer.from(bytes.subarray(0, prng.chance(0.5) ? 8 : bytes.length));
         other[5] = format * 2;
         expect(refusal(other)).toMatchObject({
@@ -93,6 +105,17 @@ describe('Progress', () => {
         });
       }
     }));
+
+  it('format 1, which had no snapshots, is still read', () => {
+    const progress = anyProgress(new Prng('format 1'));
+    const bytes = encodeProgress({ ...progress, snapshots: {} }, 1);
+    // The last field of format 2 is an empty map: one byte.
+    const old = Buffer.from(bytes.subarray(0, bytes.length - 1));
+    old[5] = 2;
+    const back = decodeProgress(old);
+    for (const table of Object.keys(back.parked)) back.parked[table] = { ...back.parked[table]! };
+    expect({ ...back }).toEqual({ ...progress, snapshots: {} });
+  });
 
   it('cut short, lengthened, or without the wire format: TM206', () =>
     replayable((prng) => {

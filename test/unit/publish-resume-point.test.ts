@@ -32,6 +32,7 @@ const progressAt = (lsn: bigint, ordinal: number, ackLsn: bigint, boundary = tru
   writer: 'w',
   endOffsets: { t: [5n] },
   parked: {},
+  snapshots: {},
 });
 
 const on = (timeline: number, forks: [number, bigint][] = []): SourceIdentity => ({
@@ -51,7 +52,7 @@ const facts = (
   sourceId: 'app',
   identity,
   slot: found,
-  row: { systemIdentifier: '7', timeline: 2, slot: 's', epoch: 4, state: 'streaming' },
+  row: { systemIdentifier: '7', timeline: 2, slot: 's', epoch: 4, state: 'streaming', madeSlot: true },
   progress,
   walLsn,
 });

@@ -56,7 +56,7 @@ export class KeyedPlan {
     return this.#withKey(values as Cell[], key);
   }
 
-  /** Mask of unchanged columns, the supplying key, the row. @throws TidemarkError TM901 without a supplying key */
+  /** Mask of unchanged columns and of "may be absent", the supplying key, the row. @throws TidemarkError TM901 without a supplying key */
   partialRow(state: Upsert): Cell[] {
     if (!state.fillFrom) {
       throw new TidemarkError(
@@ -71,6 +71,7 @@ export class KeyedPlan {
       mask += unchanged ? '1' : '0';
       return cell ?? null;
     });
+    mask += state.mayBeAbsent ? '1' : '0';
     return [mask, ...state.fillFrom, ...this.#withKey(values, state.key)];
   }
 
@@ -91,9 +92,18 @@ export class KeyedPlan {
         ? `CASE get_bit(p.unchanged, ${i}) WHEN 1 THEN t.${name} ELSE p.c${i} END`
         : `p.c${i}`,
     );
-    const match = this.shape.keyColumns.map((column, k) => `t.${this.columns[column]} = p.f${k}`);
     return `INSERT INTO ${this.target} (${this.columns.join(', ')})
-SELECT ${cells.join(', ')} FROM ${rows} JOIN ${this.target} AS t ON ${match.join(' AND ')} ${this.#conflict}`;
+SELECT ${cells.join(', ')} FROM ${rows} JOIN ${this.target} AS t ON ${this.#sourceMatch()} ${this.#conflict}`;
+  }
+
+  /** A row for each of `rows` (as for `fill`) that must have a source and has none; `fill` leaves out the others. */
+  withoutSource(rows: string): string {
+    return `SELECT FROM ${rows} WHERE get_bit(p.unchanged, ${this.columns.length}) = 0
+AND NOT EXISTS (SELECT FROM ${this.target} AS t WHERE ${this.#sourceMatch()})`;
+  }
+
+  #sourceMatch(): string {
+    return this.shape.keyColumns.map((column, k) => `t.${this.columns[column]} = p.f${k}`).join(' AND ');
   }
 
   /**
@@ -118,6 +128,8 @@ SELECT ${cells.join(', ')} FROM ${rows} JOIN ${this.target} AS t ON ${match.join
     rows: {
       partial: string | null;
       partials: number;
+      /** So many of them may lack their source. */
+      optional: number;
       gone: string | null;
       kept: string | null;
       whole: string | null;
@@ -125,8 +137,13 @@ SELECT ${cells.join(', ')} FROM ${rows} JOIN ${this.target} AS t ON ${match.join
   ): void {
     const { shape } = this;
     if (rows.partial !== null) {
+      if (rows.optional > 0) {
+        run.batch.add(shape, this.withoutSource(rows.partial), ({ count }) => {
+          if (count > 0) throw missingSource(shape, count);
+        });
+      }
       run.batch.add(shape, this.fill(rows.partial), ({ count }) => {
-        if (count < rows.partials) throw missingSource(shape, rows.partials - count);
+        if (rows.optional === 0 && count < rows.partials) throw missingSource(shape, rows.partials - count);
       });
     }
     if (rows.gone !== null) run.batch.add(shape, this.remove(rows.gone, this.careful ? rows.kept : null));

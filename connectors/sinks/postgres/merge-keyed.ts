@@ -65,6 +65,7 @@ function mergeFew(run: MergeRun, plan: KeyedPlan, truncated: boolean, states: re
   const partial: Cell[][] = [];
   const gone: Cell[][] = [];
   const kept: Cell[][] = [];
+  let optional = 0;
   for (const state of states) {
     if (state.op === 'delete') {
       gone.push(state.key);
@@ -73,12 +74,16 @@ function mergeFew(run: MergeRun, plan: KeyedPlan, truncated: boolean, states: re
     kept.push(state.key);
     const row = plan.wholeRow(state);
     if (row) whole.push(row);
-    else partial.push(plan.partialRow(state));
+    else {
+      partial.push(plan.partialRow(state));
+      if (state.mayBeAbsent) optional++;
+    }
   }
-  if (truncated && partial.length > 0) throw missingSource(plan.shape, partial.length);
+  if (truncated && partial.length > optional) throw missingSource(plan.shape, partial.length - optional);
   plan.steps(run, {
     partial: partial.length === 0 ? null : valuesRelation('p', plan.partialColumns, partial),
     partials: partial.length,
+    optional,
     gone: gone.length === 0 || truncated ? null : valuesRelation('g', plan.keyColumns, gone),
     kept: kept.length === 0 ? null : valuesRelation('u', plan.keyColumns, kept),
     // INSERT takes untyped literals as the column's type, so that no cast can cut a value.
@@ -97,6 +102,8 @@ class StagedTable {
   readonly #direct: boolean;
   readonly #stages = new Map<string, CopyTarget>();
   #missing = 0;
+  /** Partial rows whose source may be missing. */
+  #optional = 0;
 
   private constructor(run: MergeRun, plan: KeyedPlan, direct: boolean) {
     this.#run = run;
@@ -122,9 +129,10 @@ class StagedTable {
     const row = plan.wholeRow(state);
     if (row) return this.#into('whole', plan.rowColumns, row);
     if (this.#direct) {
-      this.#missing++;
+      if (!state.mayBeAbsent) this.#missing++;
       return undefined;
     }
+    if (state.mayBeAbsent) this.#optional++;
     return this.#into('partial', plan.partialColumns, plan.partialRow(state));
   }
 
@@ -158,6 +166,7 @@ class StagedTable {
     this.#plan.steps(this.#run, {
       partial: partials === 0 ? null : `${this.#name('partial')} AS p`,
       partials,
+      optional: this.#optional,
       gone: removed === 0 ? null : `${this.#name('gone')} AS g`,
       kept: this.#keptKeys(wholes, partials),
       whole: wholes === 0 ? null : `SELECT ${list} FROM ${this.#name('whole')}`,

@@ -138,6 +138,31 @@ const ownSourceFields = {
     description:
       'Form in which Postgres sends values. `auto`: binary, or text while a tracked column has a type whose binary form Tidemark does not know (docs/types.md). `binary` parks such tables instead; `text` costs CPU on both sides.',
   },
+  'snapshot.mode': {
+    type: 'string',
+    unit: 'choice',
+    default: 'initial',
+    oneOf: ['initial', 'never'],
+    description:
+      'What happens to rows that are in a table before the slot is, or before the table joins: `initial` reads them beside the stream, `never` leaves them out. `tidemark snapshot start` works with both.',
+  },
+  'snapshot.chunk.rows': {
+    type: 'integer',
+    unit: 'rows',
+    default: 10_000,
+    min: 1,
+    max: 1_000_000,
+    description: 'Rows that one chunk of a snapshot holds at most.',
+  },
+  'snapshot.chunk.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '4MiB',
+    min: 1024,
+    max: 2 ** 28,
+    description:
+      'Bytes that one chunk of a snapshot holds at most, beside its last row; it is in memory, and published, as a whole.',
+  },
 } as const satisfies FieldTable;
 
 const ownKafkaFields = {
@@ -376,6 +401,14 @@ export const tableRuleFields = {
     oneOf: ['park', 'evolve'],
     description:
       'What a change of shape does that breaks registry.compatibility, or whose effect on existing rows the stream does not tell. `park`: the table alone stops, its raw changes are kept. `evolve`: it goes on as a new major version; existing rows in destinations are cast where they can be.',
+  },
+  'snapshot.mode': {
+    type: 'string',
+    unit: 'choice',
+    default: null,
+    defaultText: 'source.snapshot.mode',
+    oneOf: ['initial', 'never'],
+    description: 'Whether rows that are in these tables before they join are read.',
   },
 } as const satisfies FieldTable;
 

@@ -72,6 +72,7 @@ function parseMapping(map: MapNode, key: string, report: Report): TableRule | nu
     pattern: values.pattern,
     // Absent means "as source.tenant.column says"; an explicit null means "no tenant here".
     tenantColumn: values['tenant.column'] ?? (setsTenantNull(map) ? null : undefined),
+    ...(values['snapshot.mode'] === null ? {} : { snapshotMode: values['snapshot.mode'] }),
     columns: Object.fromEntries(columns) as Record<string, ColumnPolicy>,
     ...(values['on.incompatible.change'] === 'evolve' ? { onIncompatibleChange: 'evolve' } : {}),
   };

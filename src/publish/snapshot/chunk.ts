@@ -1,0 +1,63 @@
+/** One attempt at one chunk of a table's snapshot, between its reader (snapshot-runner.ts) and the encoder. */
+import type { TidemarkError } from '../../platform/errors.ts';
+import type { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
+import type { PgSnapshot } from '../../replicate/snapshot/visibility.ts';
+import type { TableEncoder } from '../table-encoder.ts';
+
+/** Why a chunk is read again. */
+export type VoidReason =
+  /** A transaction streamed before the low mark was not visible. */
+  | 'unseen'
+  /** More transactions than fit into memory were not visible. */
+  | 'crowded'
+  /** The table was truncated between the marks. */
+  | 'truncated'
+  /** Its columns changed. */
+  | 'shape'
+  /** More keys changed between the marks than fit into memory. */
+  | 'busy'
+  /** The rows of the keys that were asked for are too large for one chunk. */
+  | 'large'
+  /** Nobody wants it any more. */
+  | 'cancelled';
+
+export type ChunkOutcome =
+  /** In the batch that the publisher sends next. */
+  | { kind: 'published'; rows: number; dropped: number }
+  | { kind: 'void'; reason: VoidReason }
+  /** The table cannot be snapshotted as it is. */
+  | { kind: 'stopped'; error: TidemarkError };
+
+export interface ChunkContent {
+  rows: CopyRows;
+  snapshot: PgSnapshot;
+  encoder: TableEncoder;
+  /** Nothing comes after it in the key's order. */
+  last: boolean;
+}
+
+export class Chunk {
+  readonly id: string;
+  readonly topic: string;
+  /** Of the snapshot it belongs to. */
+  readonly snapshotId: string;
+  /** The keys that were asked for, where this is no range of the table. */
+  readonly keys: readonly (readonly string[])[] | null;
+  content: ChunkContent | null = null;
+  readonly settled: Promise<ChunkOutcome>;
+  #settle: (outcome: ChunkOutcome) => void = () => {};
+
+  constructor(options: Pick<Chunk, 'id' | 'topic' | 'snapshotId' | 'keys'>) {
+    this.id = options.id;
+    this.topic = options.topic;
+    this.snapshotId = options.snapshotId;
+    this.keys = options.keys;
+    this.settled = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  settle(outcome: ChunkOutcome): void {
+    this.#settle(outcome);
+  }
+}

@@ -1,0 +1,227 @@
+/**
+ * The stream's side of snapshots: where each stands (it goes into Progress), which keys change between a chunk's
+ * marks, and whether a chunk may be published when its high mark is met.
+ *
+ * TOAST makes one thing harder than dropping changed keys: an update that leaves a column untouched does not carry
+ * it, so of a row that no chunk has brought yet the stream alone never makes a whole one. Such keys are read again,
+ * in a chunk of their own: those that were dropped from a chunk, and those that such an update moved to another key,
+ * which may lie where the scan has been already.
+ */
+import { type Mark, readMark } from '../../replicate/snapshot/marks.ts';
+import { TransactionWatch } from '../../replicate/snapshot/visibility.ts';
+import type { SnapshotState } from '../progress.ts';
+import type { Chunk, VoidReason } from './chunk.ts';
+
+/** A window remembers at most this many keys, about 150 bytes each. */
+const mostChangedKeys = 100_000;
+
+/** Keys to be read again are in every Progress; with more of them the scan starts over. */
+const mostKeysAgain = 256;
+
+interface Window {
+  chunk: Chunk;
+  /** Commits streamed before the low mark; null: the low mark was not met yet. */
+  before: number | null;
+  changed: Set<string>;
+  /** Of those, keys whose row the stream does not have whole. */
+  partial: Set<string>;
+  voided: VoidReason | null;
+}
+
+interface TrackedTable {
+  state: SnapshotState;
+  window: Window | null;
+}
+
+export class TableSnapshots {
+  readonly watch = new TransactionWatch();
+  /** A snapshot moved although no record came with it: worth a Progress. */
+  moved = false;
+  readonly #sourceId: string;
+  /** By topic. */
+  readonly #tables = new Map<string, TrackedTable>();
+  #due: Window | null = null;
+
+  constructor(sourceId: string) {
+    this.#sourceId = sourceId;
+  }
+
+  /** For the hot path: whether anything is to be told at all. */
+  get idle(): boolean {
+    return this.#tables.size === 0;
+  }
+
+  /** From now on the table's changes are watched. Before anything is streamed for a snapshot that goes on. */
+  track(topic: string, state: SnapshotState): void {
+    this.#tables.set(topic, { state: { ...state, again: [...state.again] }, window: null });
+    this.moved = true;
+  }
+
+  untrack(topic: string): void {
+    this.#tables.get(topic)?.window?.chunk.settle({ kind: 'void', reason: 'cancelled' });
+    this.#tables.delete(topic);
+    this.moved = true;
+  }
+
+  state(topic: string): Readonly<SnapshotState> | null {
+    return this.#tables.get(topic)?.state ?? null;
+  }
+
+  /** For Progress: by topic. */
+  states(): Record<string, SnapshotState> {
+    this.moved = false;
+    return Object.fromEntries(
+      [...this.#tables].map(([topic, { state }]) => [topic, { ...state, again: [...state.again] }]),
+    );
+  }
+
+  /** Some row of the table may be nowhere yet. */
+  incomplete(topic: string): boolean {
+    const table = this.#tables.get(topic);
+    return table !== undefined && !isComplete(table.state);
+  }
+
+  /** Before the chunk's low mark is written. */
+  expect(chunk: Chunk): void {
+    const table = this.#tables.get(chunk.topic);
+    if (table?.state.id !== chunk.snapshotId) return;
+    table.window = { chunk, before: null, changed: new Set(), partial: new Set(), voided: null };
+  }
+
+  abandon(chunk: Chunk): void {
+    const table = this.#tables.get(chunk.topic);
+    if (table?.window?.chunk === chunk) table.window = null;
+  }
+
+  message(prefix: string, content: Buffer): void {
+    const mark = readMark(this.#sourceId, prefix, content);
+    if (!mark) return;
+    const window = this.#windowOf(mark);
+    // A mark that is streamed again after a restart: its chunk went with the process that read it.
+    if (!window) return;
+    if (mark.kind === 'low') window.before = this.watch.streamed;
+    else this.#due = window;
+  }
+
+  /** At each commit. @returns the chunk whose high mark this Transaction is, with what became of it between the marks */
+  committed(xid: number): DueChunk | null {
+    const due = this.#due;
+    this.#due = null;
+    let result: DueChunk | null = null;
+    if (due) {
+      const table = this.#tables.get(due.chunk.topic);
+      if (table?.window === due) {
+        table.window = null;
+        const reason = this.#voidReason(due);
+        if (reason) due.chunk.settle({ kind: 'void', reason });
+        else result = new DueChunk(due.chunk, table, due);
+      }
+    }
+    this.watch.committed(xid);
+    return result;
+  }
+
+  /**
+   * A row of the stream.
+   * @param partial it leaves columns untouched that nothing in the stream supplies
+   * @param movedTo the row's key as a cursor has it, where it had another key before
+   */
+  rowChanged(topic: string, key: Buffer, partial: boolean, movedTo: (() => string[]) | null): void {
+    const table = this.#tables.get(topic);
+    if (!table) return;
+    if (partial && movedTo && !isComplete(table.state)) readAgain(table.state, movedTo());
+    const { window } = table;
+    if (!window || window.before === null) return;
+    const text = key.toString('latin1');
+    window.changed.add(text);
+    if (partial) window.partial.add(text);
+    if (window.changed.size <= mostChangedKeys) return;
+    window.voided ??= 'busy';
+    window.changed.clear();
+    window.partial.clear();
+  }
+
+  truncated(topic: string): void {
+    const window = this.#tables.get(topic)?.window;
+    if (window && window.before !== null) window.voided ??= 'truncated';
+  }
+
+  #windowOf({ chunk }: Mark): Window | null {
+    for (const { window } of this.#tables.values()) if (window?.chunk.id === chunk) return window;
+    return null;
+  }
+
+  #voidReason({ chunk, before, voided }: Window): VoidReason | null {
+    if (voided) return voided;
+    if (this.watch.overflowed) return 'crowded';
+    // Without its low mark, or without rows, nothing is known of what came between.
+    if (before === null || !chunk.content) return 'unseen';
+    return this.watch.missing(chunk.content.snapshot, before) > 0 ? 'unseen' : null;
+  }
+}
+
+/** A chunk whose high mark was met and whose snapshot saw what it had to see. */
+export class DueChunk {
+  readonly chunk: Chunk;
+  readonly #table: TrackedTable;
+  readonly #window: Window;
+  readonly #again: string[][] = [];
+  #cursor: string[] | null = null;
+  #rows = 0;
+  #dropped = 0;
+
+  constructor(chunk: Chunk, table: TrackedTable, window: Window) {
+    this.chunk = chunk;
+    this.#table = table;
+    this.#window = window;
+  }
+
+  /**
+   * Every row in order.
+   * @param cursor the key as a cursor has it
+   * @returns whether the row is to be published: false where the stream has a newer state of it
+   */
+  take(key: Buffer, cursor: () => string[], isLast: boolean): boolean {
+    if (isLast) this.#cursor = cursor();
+    const text = key.toString('latin1');
+    if (!this.#window.changed.has(text)) {
+      this.#rows++;
+      return true;
+    }
+    this.#dropped++;
+    if (this.#window.partial.has(text)) this.#again.push(cursor());
+    return false;
+  }
+
+  /** The rows are in the batch: the snapshot stands after them. */
+  published(tooMany: () => void): void {
+    const { state } = this.#table;
+    const { chunk } = this;
+    state.rows += BigInt(this.#rows);
+    if (chunk.keys) {
+      const asked = new Set(chunk.keys.map((key) => JSON.stringify(key)));
+      state.again = state.again.filter((key) => !asked.has(JSON.stringify(key)));
+    } else {
+      state.cursor = this.#cursor ?? state.cursor;
+      state.read = chunk.content!.last;
+    }
+    for (const key of this.#again) if (readAgain(state, key)) tooMany();
+    chunk.settle({ kind: 'published', rows: this.#rows, dropped: this.#dropped });
+  }
+}
+
+export function isComplete({ read, again }: SnapshotState): boolean {
+  return read && again.length === 0;
+}
+
+/** @returns true where there were too many and the scan starts over */
+function readAgain(state: SnapshotState, key: string[]): boolean {
+  const text = JSON.stringify(key);
+  if (state.again.some((other) => JSON.stringify(other) === text)) return false;
+  state.again.push(key);
+  if (state.again.length <= mostKeysAgain) return false;
+  state.again = [];
+  state.cursor = null;
+  state.read = false;
+  return true;
+}

@@ -1,0 +1,70 @@
+/** One chunk's read: a short transaction on a plain connection, no lock that anybody waits for but a TRUNCATE or ALTER. */
+import type { ClientBase } from 'pg';
+import { to as copyTo } from 'pg-copy-streams';
+import { CopyParser, type CopyRows } from './copy-binary.ts';
+import { isUnchanged, scanReference, type TableScan } from './table-scan.ts';
+import { type PgSnapshot, parsePgSnapshot } from './visibility.ts';
+
+export interface ChunkRead {
+  rows: CopyRows;
+  /** Taken before the rows were read: whatever it sees, they show. */
+  snapshot: PgSnapshot;
+  /** Rows were left out because of their bytes: the table goes on after the last one. */
+  cut: boolean;
+}
+
+/** Settings under which rows are complete, keys' texts are what codecs print, and the index gives the order. */
+export const scanSession = [
+  "set datestyle = 'ISO, YMD'",
+  "set intervalstyle = 'postgres'",
+  "set timezone = 'UTC'",
+  'set extra_float_digits = 3',
+  "set bytea_output = 'hex'",
+  "set lc_monetary = 'C'",
+  // A policy would hide rows that replication carries; an error is better.
+  'set row_security = off',
+  "set search_path = ''",
+  // The marks' commits wait for no standby: they carry no data.
+  'set synchronous_commit = local',
+  // Sorting the whole table for every chunk would make the scan quadratic.
+  'set enable_seqscan = off',
+  'set enable_bitmapscan = off',
+  'set enable_sort = off',
+  'set statement_timeout = 0',
+  // A table that is being altered comes later.
+  "set lock_timeout = '5s'",
+  'set idle_in_transaction_session_timeout = 0',
+].join('; ');
+
+/**
+ * Under read committed, and with the lock first: an ALTER that rewrites the table, or a TRUNCATE, leaves nothing to
+ * snapshots that are older than it, and none of ours is.
+ * @param accept looks at the snapshot before anything is read; false: not now
+ * @returns null where `accept` said no, or the table is not what the scan says any more
+ */
+export async function readChunk(
+  client: ClientBase,
+  scan: TableScan,
+  query: string,
+  maxBytes: number,
+  accept: (snapshot: PgSnapshot) => boolean,
+): Promise<ChunkRead | null> {
+  await client.query('begin isolation level read committed read only');
+  try {
+    // As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough.
+    await client.query(`select from ${scanReference(scan)} limit 0`);
+    const { rows: taken } = await client.query<{ snapshot: string }>(
+      'select pg_current_snapshot()::text as snapshot',
+    );
+    const snapshot = parsePgSnapshot(taken[0]!.snapshot);
+    if (!accept(snapshot) || !(await isUnchanged(client, scan))) return null;
+    const parser = new CopyParser(scan.relation.columns.length, maxBytes, scan.text);
+    for await (const piece of client.query(copyTo(`copy (${query}) to stdout (format binary)`)))
+      parser.take(piece as Buffer);
+    parser.end();
+    return { rows: parser.rows, snapshot, cut: parser.dropped > 0 };
+  } finally {
+    // Also after an error, so that the connection can be used again; where it is gone, the next statement says so.
+    await client.query('commit').catch(() => {});
+  }
+}

@@ -1,0 +1,221 @@
+/** A table as its snapshot reads it: the columns that may leave Postgres, the order of its key, and the statements. */
+import pg, { type ClientBase } from 'pg';
+import { tableName } from '../../connector/shape.ts';
+import { TidemarkError } from '../../platform/errors.ts';
+import type { SourceConfig } from '../../platform/resolved-config.ts';
+import { type CatalogueTable, columnPolicy, trackedTables } from '../catalogue.ts';
+import type { Relation } from '../pgoutput.ts';
+import { readSourceTypes, type SourceTypes } from '../source-types.ts';
+
+export interface TableScan {
+  table: CatalogueTable;
+  /** As the stream would describe it, without the columns that the policy drops: those are not read. */
+  relation: Relation;
+  /** Columns of the relation that are read as text: nobody knows their binary form, or there is none. */
+  text: boolean[];
+  /** Key columns in the order of the index, so that a chunk is a range of it. */
+  key: KeyColumn[];
+  /** Changes with whatever the above depends on. */
+  fingerprint: string;
+}
+
+export interface KeyColumn {
+  name: string;
+  type: string;
+  /** Its place in a cursor, which has the key in the order of the table's columns. */
+  at: number;
+}
+
+interface ColumnRow {
+  name: string;
+  oid: number;
+  typmod: number;
+  type: string;
+  /** Place in the index that tells rows apart, from 1; null for other columns. */
+  place: number | null;
+}
+
+/** Under FULL the primary key tells rows apart, as in the stream (catalogue.ts). */
+const columnsQuery = `
+  select a.attname as name, a.atttypid::int8::text as oid, a.atttypmod as typmod,
+         format_type(a.atttypid, a.atttypmod) as type,
+         case when array_position(k.columns, a.attnum) <= k.count then array_position(k.columns, a.attnum) end as place,
+         c.relreplident as identity
+    from pg_attribute a join pg_class c on c.oid = a.attrelid
+    left join lateral (
+      select i.indkey::int2[] as columns, i.indnkeyatts as count from pg_index i
+       where i.indrelid = c.oid and case c.relreplident when 'i' then i.indisreplident when 'n' then false else i.indisprimary end
+       limit 1) k on true
+   where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+   order by a.attnum`;
+
+/** @throws TidemarkError TM221 for a table without a key; TM202 where it is not tracked (any more) */
+export async function describeScan(
+  client: ClientBase,
+  source: SourceConfig,
+  name: string,
+  readsBinary: ReadsBinary,
+): Promise<TableScan> {
+  const table = (await trackedTables(client, source)).find((each) => tableName(each) === name);
+  if (!table) {
+    throw new TidemarkError('TM202', `${name} is not among the tables that source.tables selects`, {
+      remedy: 'Add it to source.tables and start the reader again, or cancel the snapshot.',
+    });
+  }
+  const scan = await describeTable(client, source, table, readsBinary);
+  if (scan.key.length === 0) throw keyless(name);
+  return scan;
+}
+
+/** Whether a column's binary form can be read, by its type. */
+type ReadsBinary = (types: SourceTypes, typeOid: number) => boolean;
+
+/** The key is empty where there is none. */
+export async function describeTable(
+  client: ClientBase,
+  source: SourceConfig,
+  table: CatalogueTable,
+  readsBinary: ReadsBinary,
+): Promise<TableScan> {
+  const { rows, fingerprint } = await readColumns(client, table.oid);
+  const kept = rows.filter((row) => {
+    const column = table.columns.find((each) => each.name === row.name);
+    return column && !column.generated && columnPolicy(source, table, column) !== 'drop';
+  });
+  const keyRows = rows.filter(({ place }) => place !== null);
+  const key = keyRows
+    .toSorted((left, right) => left.place! - right.place!)
+    .map((row) => ({ name: row.name, type: row.type, at: keyRows.indexOf(row) }));
+  const full = table.replicaIdentity === 'full';
+  const types = await readSourceTypes(
+    client,
+    kept.map(({ oid }) => Number(oid)),
+  );
+  return {
+    table,
+    relation: {
+      oid: table.oid,
+      schema: table.schema,
+      name: table.name,
+      replicaIdentity: table.replicaIdentity,
+      columns: kept.map((row) => ({
+        name: row.name,
+        typeOid: Number(row.oid),
+        typmod: row.typmod,
+        identity: full || row.place !== null,
+      })),
+    },
+    text: kept.map(({ oid }) => types.get(Number(oid))?.sends === false || !readsBinary(types, Number(oid))),
+    key,
+    fingerprint,
+  };
+}
+
+export function keyless(name: string): TidemarkError {
+  return new TidemarkError(
+    'TM221',
+    `${name} has no key: its rows cannot be read in chunks beside the stream, because a row that changes meanwhile cannot be told from the others`,
+    {
+      remedy: `Give ${name} a primary key, or a replica identity index, and request the snapshot again: tidemark snapshot start ${name}. Rows from before the slot are in no destination until then; changes are.`,
+    },
+  );
+}
+
+/** @returns whether the table is still what the scan says. Call it while the table is locked. */
+export async function isUnchanged(client: ClientBase, scan: TableScan): Promise<boolean> {
+  return (await readColumns(client, scan.table.oid)).fingerprint === scan.fingerprint;
+}
+
+async function readColumns(
+  client: ClientBase,
+  oid: number,
+): Promise<{ rows: ColumnRow[]; fingerprint: string }> {
+  const { rows } = await client.query<ColumnRow>(columnsQuery, [oid]);
+  return { rows, fingerprint: JSON.stringify(rows) };
+}
+
+/** `only`: an inheritance child is a table of its own in the stream; partitions are not. */
+export function scanReference({ table }: Pick<TableScan, 'table'>): string {
+  const name = `${pg.escapeIdentifier(table.schema)}.${pg.escapeIdentifier(table.name)}`;
+  return table.kind === 'partitioned' ? name : `only ${name}`;
+}
+
+/** Rows after a key, in the key's order. @param after key values as Postgres' text; null: from the start */
+export function rangeQuery(
+  scan: TableScan,
+  after: readonly string[] | null,
+  condition: string | null,
+  limit: number,
+): string {
+  const names = scan.key.map(({ name }) => pg.escapeIdentifier(name)).join(', ');
+  const conditions = [
+    ...(after ? [`(${names}) > (${literals(scan, after)})`] : []),
+    ...(condition ? [`(${condition})`] : []),
+  ];
+  const where = conditions.length > 0 ? ` where ${conditions.join(' and ')}` : '';
+  return `select ${columnList(scan)} from ${scanReference(scan)}${where} order by ${names} limit ${limit}`;
+}
+
+/** All rows. */
+export function tableQuery(scan: Pick<TableScan, 'table' | 'relation' | 'text'>): string {
+  return `select ${columnList(scan)} from ${scanReference(scan)}`;
+}
+
+/** The rows of certain keys. */
+export function keysQuery(scan: TableScan, keys: readonly (readonly string[])[]): string {
+  const names = scan.key.map(({ name }) => pg.escapeIdentifier(name)).join(', ');
+  const list = keys.map((key) => `(${literals(scan, key)})`).join(', ');
+  return `select ${columnList(scan)} from ${scanReference(scan)} where (${names}) in (${list})`;
+}
+
+function columnList({ relation, text }: Pick<TableScan, 'relation' | 'text'>): string {
+  return relation.columns
+    .map(({ name }, i) => {
+      const column = pg.escapeIdentifier(name);
+      // format() prints by the output function, as the stream does; a cast prints some types otherwise.
+      return text[i] ? `case when ${column} is not null then format('%s', ${column}) end` : column;
+    })
+    .join(', ');
+}
+
+function literals({ key }: TableScan, values: readonly string[]): string {
+  return key.map(({ type, at }) => `${pg.escapeLiteral(values[at]!)}::${type}`).join(', ');
+}
+
+/**
+ * An operator's condition is one expression: the extended protocol takes no second statement.
+ * @throws TidemarkError TM224 where Postgres does not accept it
+ */
+export async function requireCondition(
+  client: ClientBase,
+  scan: TableScan,
+  condition: string,
+): Promise<void> {
+  try {
+    await client.query({
+      text: `select 1 from ${scanReference(scan)} where (${condition}) and $1 limit 0`,
+      values: [true],
+    });
+  } catch (error) {
+    const { code } = error as { code?: string };
+    throw new TidemarkError(
+      'TM224',
+      `Postgres does not accept the condition (SQLSTATE ${code ?? 'unknown'})`,
+      {
+        cause: error,
+        remedy: 'Give --where an expression over the table’s columns, as after WHERE.',
+      },
+    );
+  }
+}
+
+/** The planner's guess: known at once, also of a table that was never analyzed. */
+export async function estimateRows(
+  client: ClientBase,
+  scan: TableScan,
+  condition: string | null,
+): Promise<number> {
+  const where = condition ? ` where (${condition})` : '';
+  const { rows } = await client.query(`explain (format json) select from ${scanReference(scan)}${where}`);
+  return Math.round(Number(rows[0]['QUERY PLAN'][0].Plan['Plan Rows']));
+}
