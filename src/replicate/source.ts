@@ -461,6 +461,16 @@ async function checkTable(
       remedy: `Put ${tenant} into the primary key, or: alter table ${quoted(table)} replica identity full;`,
     });
   }
+  const atRisk = table.columns
+    .filter((column) => columnPolicy(source, table, column) === 'hash' && mayBeToasted(column.type))
+    .map((column) => column.name);
+  if (tenantColumn?.identity && table.replicaIdentity !== 'full' && atRisk.length > 0) {
+    findings.push({
+      level: 'warn',
+      what: `${name}: hashes of ${atRisk.join(', ')} are salted with the tenant; a row that changes its tenant and leaves them untouched in TOAST parks the table (TM208)`,
+      remedy: `Where rows change their tenant: alter table ${quoted(table)} replica identity full;`,
+    });
+  }
   const slot = await readSlot(client, source.slot);
   if (!slot && rows[0].usage && rows[0].reads) {
     const { rows: filled } = await client.query(`select exists (select 1 from ${quoted(table)}) as filled`);
@@ -475,6 +485,11 @@ async function checkTable(
   }
   if (findings.length === 0) findings.push({ level: 'ok', what: `${name} can be tracked`, remedy: null });
   return findings;
+}
+
+/** Types of variable length, domains and enums aside. */
+function mayBeToasted(type: string): boolean {
+  return /^(text|character|bpchar|json|bytea|xml|numeric)|\[\]$/.test(type);
 }
 
 export function quoted(table: { schema: string; name: string }): string {
