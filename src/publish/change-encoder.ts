@@ -165,6 +165,7 @@ export class ChangeEncoder implements PgoutputHandler {
     const { raw } = this.#tables.get(relation.oid)!;
     this.#tables.set(relation.oid, { kind: 'published', relation, encoder, parking, raw });
     this.#moves.set(tableName(relation), movesOf(encoder));
+    this.#options.snapshots.prepared(encoder);
   }
 
   /** Its table was parked, here or before the start. */
@@ -332,7 +333,7 @@ export class ChangeEncoder implements PgoutputHandler {
       chunk.settle({ kind: 'stopped', error: parkedError(name) });
       return;
     }
-    if (!this.#describes(encoder)) {
+    if (due.reshaped) {
       chunk.settle({ kind: 'void', reason: 'shape' });
       return;
     }
@@ -363,15 +364,6 @@ export class ChangeEncoder implements PgoutputHandler {
         `the snapshot of ${name} starts over: too many rows changed while they were read`,
       ),
     );
-  }
-
-  /** Whether the stream's own encoder of the table, if it has one, makes the same records. */
-  #describes(encoder: TableEncoder): boolean {
-    for (const table of this.#tables.values()) {
-      if (table.kind !== 'published' || table.encoder.topic !== encoder.topic) continue;
-      return JSON.stringify(table.encoder.shape) === JSON.stringify(encoder.shape);
-    }
-    return true;
   }
 
   /** Both keys where the row's key or tenant differ, else null. */

@@ -110,6 +110,27 @@ describe('a chunk', () => {
     expect(another.snapshots.committed(1)).toBeNull();
   });
 
+  test('is read again where the stream met another shape since its low mark, not where it had an older one', () => {
+    const shaped = (name: string) =>
+      ({
+        topic,
+        shape: { schema: 'app', name, columns: [], keyColumns: [], tenantColumn: null },
+      }) as unknown as TableEncoder;
+    const reshaped = (before: string | null, between: string | null) => {
+      const world = new World();
+      if (before) world.snapshots.prepared(shaped(before));
+      const chunk = world.low();
+      world.read(chunk);
+      chunk.content!.encoder = shaped('new');
+      if (between) world.snapshots.prepared(shaped(between));
+      world.snapshots.message('tidemark.snapshot', mark('high', chunk.id));
+      return world.snapshots.committed(9999)!.reshaped;
+    };
+    expect(reshaped('old', null)).toBe(false);
+    expect(reshaped('old', 'new')).toBe(false);
+    expect(reshaped(null, 'newer')).toBe(true);
+  });
+
   test('a row dropped because of an update without its TOASTed columns is read again', async () => {
     const world = new World();
     const chunk = world.low();

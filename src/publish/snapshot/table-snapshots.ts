@@ -10,6 +10,7 @@
 import { type Mark, readMark } from '../../replicate/snapshot/marks.ts';
 import { TransactionWatch } from '../../replicate/snapshot/visibility.ts';
 import type { SnapshotState } from '../progress.ts';
+import type { TableEncoder } from '../table-encoder.ts';
 import type { Chunk, VoidReason } from './chunk.ts';
 
 /** A window remembers at most this many keys, about 150 bytes each. */
@@ -26,6 +27,8 @@ interface Window {
   /** Of those, keys whose row the stream does not have whole. */
   partial: Set<string>;
   voided: VoidReason | null;
+  /** The shape that the stream gave the table since the low mark, as text; null: none. */
+  shape: string | null;
 }
 
 interface TrackedTable {
@@ -85,7 +88,7 @@ export class TableSnapshots {
   expect(chunk: Chunk): void {
     const table = this.#tables.get(chunk.topic);
     if (table?.state.id !== chunk.snapshotId) return;
-    table.window = { chunk, before: null, changed: new Set(), partial: new Set(), voided: null };
+    table.window = { chunk, before: null, changed: new Set(), partial: new Set(), voided: null, shape: null };
   }
 
   abandon(chunk: Chunk): void {
@@ -141,6 +144,12 @@ export class TableSnapshots {
     window.partial.clear();
   }
 
+  /** The stream describes the table, for the first time or anew. */
+  prepared({ topic, shape }: Pick<TableEncoder, 'topic' | 'shape'>): void {
+    const window = this.#tables.get(topic)?.window;
+    if (window && window.before !== null) window.shape = JSON.stringify(shape);
+  }
+
   truncated(topic: string): void {
     const window = this.#tables.get(topic)?.window;
     if (window && window.before !== null) window.voided ??= 'truncated';
@@ -174,6 +183,15 @@ export class DueChunk {
     this.chunk = chunk;
     this.#table = table;
     this.#window = window;
+  }
+
+  /**
+   * The stream has rows of another shape since the low mark. (One from before it is older than the chunk's: a chunk
+   * locks its table, so whatever it was read as, it was committed before the high mark.)
+   */
+  get reshaped(): boolean {
+    const { shape } = this.#window;
+    return shape !== null && shape !== JSON.stringify(this.chunk.content!.encoder.shape);
   }
 
   /**
