@@ -16,7 +16,7 @@ export function renderStatus(report: StatusReport): string {
       `  Progress ${progress.position}: ${seconds(progress.lagSeconds)} behind${progress.lagBytes === null ? '' : `, ${bytes(progress.lagBytes)}`}`,
     );
     for (const { table, code, reason } of progress.parked)
-      lines.push(`  ✗ ${table} is parked (${code}): ${reason}`);
+      lines.push(`  ✗ ${table} is parked (${code}): ${reason}`, `    → tidemark resume ${table}`);
   } else lines.push('  no Progress');
   if (source.problem) lines.push(...problemLines(source.problem, '  '));
   const width = Math.max(0, ...units.map(({ unit }) => unit.length));

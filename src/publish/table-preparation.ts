@@ -8,6 +8,7 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { describeRelation } from '../replicate/catalogue.ts';
 import { catalogueOrigins, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
+import { sourceError } from '../replicate/source.ts';
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
 import type { TableVersions } from './table-versions.ts';
@@ -52,12 +53,14 @@ export async function prepareTable(
   notes: StreamNotes,
 ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }> {
   const { config, client, admin, versions, identity, knownTopics, log } = context;
-  const described = await describeRelation(client, config.source, relation);
+  const described = await describeRelation(client, config.source, relation).catch(sourceFailed);
   const { tupleIndex, droppedHere } = described;
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
     (notes.shape && noteOrigins(relation, notes.shape)) ??
-    (notes.xid === null ? new Map() : await catalogueOrigins(client, relation, notes.xid));
+    (notes.xid === null
+      ? new Map()
+      : await catalogueOrigins(client, relation, notes.xid).catch(sourceFailed));
   await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
@@ -86,4 +89,9 @@ export async function prepareTable(
     encoder: new TableEncoder({ shape, topic, tupleIndex, keySchemaId, valueSchemaId, identity }),
     endOffsets,
   };
+}
+
+/** A catalogue connection that was lost is no bug: the reader starts over. */
+function sourceFailed(error: unknown): never {
+  throw sourceError(error);
 }
