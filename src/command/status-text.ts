@@ -18,7 +18,7 @@ export function renderStatus(report: StatusReport): string {
       `  Progress ${progress.position}: ${seconds(progress.lagSeconds)} behind${progress.lagBytes === null ? '' : `, ${bytes(progress.lagBytes)}`}`,
     );
     for (const { table, code, reason } of progress.parked)
-      lines.push(`  ✗ ${table} is parked (${code}): ${reason}`);
+      lines.push(`  ✗ ${table} is parked (${code}): ${reason}`, `    → tidemark resume ${table}`);
   } else lines.push('  no Progress');
   for (const line of withheldText(report.withheld ?? [])) lines.push(`  withheld from ${line}`);
   if (source.problem) lines.push(...problemLines(source.problem, '  '));

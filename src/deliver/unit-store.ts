@@ -39,7 +39,7 @@ const chunkRows = 2048;
 /** Rows with the number of their part: one more at every change of the topic's schema, in Position order. */
 function schemaParts(source: string): string {
   return `(select *, sum(step) over (partition by topic order by position range unbounded preceding) as part
-    from (select *, case when schema_id <> lag(schema_id) over (partition by topic order by position) then 1 else 0 end as step
+    from (select topic, position, schema_id, truncate, old_key, partial, case when schema_id <> lag(schema_id) over (partition by topic order by position) then 1 else 0 end as step
       from ${source}))`;
 }
 
@@ -127,17 +127,17 @@ export class UnitStore {
     if (!source) return [];
     const connection = await this.#access.connect();
     try {
-      const several = await connection.run(
-        `select count(*)::integer from (select topic from ${source} group by topic having min(schema_id) <> max(schema_id))`,
-      );
-      const one = ((await several.getRows())[0]![0] as number) === 0;
-      const parts = one ? `(select *, 0 as part from ${source})` : schemaParts(source);
-      const result = await connection.run(`
+      const counted = async (rows: string) =>
+        (
+          await connection.run(`
         select topic, count(*)::integer, max(position) filter (where truncate), any_value(schema_id),
-          coalesce(bool_or(old_key is not null and partial), false), max(position)
-        from ${parts} group by topic, part order by topic, part`);
+          coalesce(bool_or(old_key is not null and partial), false), max(position), min(schema_id) <> max(schema_id)
+        from ${rows} group by topic, part order by topic, part`)
+        ).getRows();
+      let parts = await counted(`(select *, 0 as part from ${source})`);
+      if (parts.some((part) => part[6])) parts = await counted(schemaParts(source));
       const contents: TopicContent[] = [];
-      for (const [topic, changes, truncatedAt, schemaId, borrows, last] of await result.getRows()) {
+      for (const [topic, changes, truncatedAt, schemaId, borrows, last] of parts) {
         const before = contents.at(-1);
         const follows = before?.topic === topic;
         // Up to the last Change of each part; the last part goes to the end.

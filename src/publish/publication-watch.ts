@@ -34,7 +34,8 @@ export class PublicationWatch {
   readonly failed: Promise<never>;
   readonly #options: PublicationWatchOptions;
   #fail: (error: unknown) => void = () => {};
-  #known: Set<string>;
+  /** Name to OID: one that was dropped and made anew joins too. */
+  #known: Map<string, number>;
   #columns: Map<string, string>;
   #looking: Promise<void> | null = null;
   #complaint = '';
@@ -42,7 +43,7 @@ export class PublicationWatch {
 
   constructor(options: PublicationWatchOptions) {
     this.#options = options;
-    this.#known = new Set(options.tables.map(tableName));
+    this.#known = oidsOf(options.tables);
     this.#columns = columnsOf(options.tables);
     this.failed = new Promise((_, reject) => {
       this.#fail = reject;
@@ -87,14 +88,14 @@ export class PublicationWatch {
     const { config, admin, ledger, version, log } = this.#options;
     const tables = await this.#tracked(client);
     if (!tables) return;
-    const names = new Set(tables.map(tableName));
+    const oids = oidsOf(tables);
     const plans = planPublications(config.source, tables, version);
     await requireWhole({ client, ledger, version }, plans);
     const done = await ensurePublications(client, plans, version);
     await ledger.rememberPublished(publishedTables(plans));
-    const joined = tables.filter((table) => !this.#known.has(tableName(table)));
-    const gone = [...this.#known].filter((name) => !names.has(name));
-    this.#known = names;
+    const joined = tables.filter((table) => this.#known.get(tableName(table)) !== table.oid);
+    const gone = [...this.#known.keys()].filter((name) => !oids.has(name));
+    this.#known = oids;
     if (joined.length > 0) {
       await ensureTopics(admin, config.kafka, joined);
       const read = await this.#options.readBefore(joined);
@@ -132,6 +133,10 @@ export class PublicationWatch {
       return null;
     }
   }
+}
+
+function oidsOf(tables: readonly CatalogueTable[]): Map<string, number> {
+  return new Map(tables.map((table) => [tableName(table), table.oid]));
 }
 
 /** Every table's columns, and what keeps some of them out. */

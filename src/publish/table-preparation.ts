@@ -9,6 +9,7 @@ import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
 import { catalogueOrigins, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
+import { sourceError } from '../replicate/source.ts';
 import { ParkedMessages } from './parked-messages.ts';
 import { topicNames } from './record-format.ts';
 import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
@@ -59,13 +60,15 @@ export async function prepareTable(
   notes: StreamNotes,
 ): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null }> {
   const { config, client, admin, versions, identity, knownTopics, binary, log } = context;
-  const described = await describeRelation(client, config.source, relation);
+  const described = await describeRelation(client, config.source, relation).catch(sourceFailed);
   const { sourceColumns, tupleIndex, droppedHere, types, typeOids } = described;
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
     (notes.shape && noteOrigins(relation, notes.shape)) ??
-    (notes.xid === null ? new Map() : await catalogueOrigins(client, relation, notes.xid));
+    (notes.xid === null
+      ? new Map()
+      : await catalogueOrigins(client, relation, notes.xid).catch(sourceFailed));
   await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
@@ -110,10 +113,15 @@ export async function prepareParking(
   { config, client }: Pick<PreparationContext, 'config' | 'client'>,
   relation: Relation,
 ): Promise<ParkedMessages> {
-  const { columns, types } = await relationColumns(client, config.source, relation);
+  const { columns, types } = await relationColumns(client, config.source, relation).catch(sourceFailed);
   return new ParkedMessages(
     config.source,
     relation,
     columns.map(({ type, policy, typeOid }) => ({ type, policy, text: binaryTextOf(types, typeOid) })),
   );
+}
+
+/** A catalogue connection that was lost is no bug: the reader starts over. */
+function sourceFailed(error: unknown): never {
+  throw sourceError(error);
 }

@@ -104,13 +104,10 @@ export class TableVersions {
       this.#decide(table, shape, { ...change, breaksRows: breaking, breaksReaders: [] });
       versions.major++;
     }
-    const registered = await this.#append(
-      subject,
-      topic,
-      shape,
-      versions,
-      breaking.length > 0 ? 'breaks' : 'fits',
-    );
+    const registered =
+      breaking.length > 0
+        ? await this.#append(subject, topic, shape, versions, 'breaks')
+        : await this.#appendFitting(subject, table, shape, versions, change);
     this.#options.log.info(`${tableName(shape)} has a new shape: ${change.changes.join(', ')}`, {
       topic,
       ...versions,
@@ -144,6 +141,25 @@ export class TableVersions {
       breaking.push(text);
     }
     return breaking;
+  }
+
+  /** A registry may refuse what it found compatible with the latest version: its rule may be about all of them. */
+  async #appendFitting(
+    subject: Subject,
+    table: DescribedTable,
+    shape: TableShape,
+    versions: { version: number; major: number },
+    change: ShapeChange,
+  ): Promise<RegisteredShape> {
+    try {
+      return await this.#append(subject, table.topic, shape, versions, 'fits');
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || error.code !== 'TM305') throw error;
+      const text = `the registry refuses it under ${this.#options.compatibility}`;
+      this.#decide(table, shape, { ...change, changes: [...change.changes, text], breaksReaders: [text] });
+      versions.major++;
+      return this.#append(subject, table.topic, shape, versions, 'breaks');
+    }
   }
 
   async #append(

@@ -37,7 +37,7 @@ async function follow(pipeline: Pipeline, plan: Plan): Promise<void> {
   await source.query(`create type ${moodType} as enum ('good', 'o''dd')`);
   if (plan.notes) await installShapeNotes(source);
   const clients = await Promise.all(
-    Array.from({ length: Math.min(connections, plan.count) }, async () => {
+    Array.from({ length: plan.notes ? Math.min(connections, plan.count) : 1 }, async () => {
       const client = new pg.Client({ connectionString: pipeline.sourceUrl });
       await client.connect();
       return client;

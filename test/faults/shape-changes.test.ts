@@ -1,6 +1,6 @@
 /** Single changes of shape and identity, each as an application makes it, into both destinations. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { FaultStack, type Pipeline } from '../fixtures/pipeline.ts';
+import { FaultStack, type Pipeline, until } from '../fixtures/pipeline.ts';
 import { installShapeNotes } from '../fixtures/shape-schedule.ts';
 import { checkStream } from '../fixtures/stream-checker.ts';
 import type { TidemarkProcess } from '../fixtures/tidemark-process.ts';
@@ -146,6 +146,62 @@ test('tables made later join, a publication that was altered is put right, perso
     );
     expect(columns.map(({ attname }) => attname)).toEqual(['id', 'v']);
   }));
+
+test('a table dropped and made anew begins anew; one that took another name is parked, and named', () =>
+  faults.run('names', { config }, async (pipeline) => {
+    await installShapeNotes(pipeline.source);
+    await run(
+      pipeline,
+      ['create table app.again (id int primary key, v text)', 'create table app.first (id int primary key)'],
+      false,
+    );
+    const { reader } = await started(pipeline);
+    await run(pipeline, [
+      `insert into app.again values (1, 'old'), (2, 'old')`,
+      'insert into app.first values (1)',
+      'drop table app.again; create table app.again (id int primary key, w text)',
+    ]);
+    // A table that is dropped leaves its publication.
+    await until('the new table is published', 60_000, async () => {
+      const published = `select 1 from pg_publication_tables where tablename = 'again'`;
+      return (await pipeline.source.query(published)).rowCount === 1;
+    });
+    await run(pipeline, [
+      `insert into app.again values (2, 'new')`,
+      'alter table app.first rename to second',
+      'insert into app.second values (2)',
+    ]);
+    await reader.logged('that the renamed table is parked', ({ code }) => code === 'TM231');
+    const { progress } = await pipeline.status();
+    expect(progress?.parked).toMatchObject([{ table: 'app.second', code: 'TM231' }]);
+    expect(progress?.parked[0]?.reason).toContain('it was app.first before');
+    for (const destination of pipeline.destinations)
+      await pipeline.verify(destination, { parked: ['app.second'] });
+  }));
+
+test('evolve: a change that breaks goes on as a major version, existing rows are cast', () =>
+  faults.run(
+    'evolve',
+    {
+      destinations: ['replica'],
+      config: { ...config, 'source.tables': '[{pattern: app.*, on.incompatible.change: evolve}]' },
+    },
+    async (pipeline) => {
+      await run(pipeline, ['create table app.wild (id int primary key, n int, t text)'], false);
+      const { reader } = await started(pipeline);
+      await run(pipeline, [
+        `insert into app.wild select i, i, i::text from generate_series(1, 5) i`,
+        'alter table app.wild alter n type boolean using n::boolean',
+        'alter table app.wild alter t type integer using t::integer',
+        `update app.wild set n = false where id = 2`,
+        'alter table app.wild drop constraint wild_pkey, add primary key (t)',
+        'update app.wild set id = 9 where t = 3',
+        'delete from app.wild where t = 4',
+      ]);
+      await reader.logged('that it goes on', ({ message }) => message.includes('new major version'));
+      await equal(pipeline, ['app.wild']);
+    },
+  ));
 
 test('a parked table comes back with everything that was parked of it, also when the reader dies on the way', () =>
   faults.run('resume', { config: { ...config, 'kafka.batch.max.bytes': '8KiB' } }, async (pipeline) => {

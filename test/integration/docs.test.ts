@@ -18,6 +18,7 @@ const elsewhere: [RegExp, string][] = [
   [/^(npm run docs|TIDEMARK_WRITE_DOCS=1 )/, 'test/unit/config-reference.test.ts'],
   [/^(apt-get|brew|cp|export|rm|curl|duckdb|psql) /, 'the system, not Tidemark'],
   [/^npx tidemark run/, 'test/faults'],
+  [/^npx tidemark resume /, 'test/faults/shape-changes.test.ts'],
 ];
 
 interface Documented {
