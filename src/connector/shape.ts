@@ -89,7 +89,14 @@ export interface TableShape extends TableId {
   oid?: number;
 }
 
-/** `schema.name`, the way units, metrics and the ledger name a table. */
+/** `schema.name`, the way messages name a table. */
 export function tableName({ schema, name }: TableId): string {
   return `${schema}.${name}`;
 }
+
+/** The Unit of a table by itself, and its topic without the prefix: characters that Kafka does not allow become `_`. */
+export function unitName({ schema, name }: TableId): string {
+  return `${schema.replace(notInTopics, '_')}.${name.replace(notInTopics, '_')}`;
+}
+
+const notInTopics = /[^A-Za-z0-9._-]/g;

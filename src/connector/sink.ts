@@ -75,7 +75,7 @@ export interface AppendTable {
 interface WindowBase {
   sourceId: string;
   destination: string;
-  /** `*` for the whole destination, else the table's `schema.name`. */
+  /** `*` for the whole destination, else the table's unitName. */
   unit: string;
   /** 1-based number of the Window within its Unit, without gaps; decided once, reused by every retry. */
   sequence: number;

@@ -1,5 +1,5 @@
 /** Names of topics and record headers: the contract between publish and every consumer. */
-import type { TableId } from '../connector/shape.ts';
+import { type TableId, unitName } from '../connector/shape.ts';
 
 /** Version of the meaning of the headers below; N − 1 stays readable. */
 export const recordFormat = '1';
@@ -35,12 +35,8 @@ export interface TopicNames {
 /** Characters that Kafka does not allow in a topic name become `_`. */
 export function topicNames(prefix: string): TopicNames {
   return {
-    table: ({ schema, name }) => `${prefix}.${topicPart(schema)}.${topicPart(name)}`,
+    table: (table) => `${prefix}.${unitName(table)}`,
     progress: `${prefix}.progress`,
     parked: `${prefix}.parked`,
   };
-}
-
-function topicPart(name: string): string {
-  return name.replace(/[^A-Za-z0-9._-]/g, '_');
 }

@@ -5,7 +5,7 @@ import { DuckDBInstance } from '@duckdb/node-api';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
 import { parquetSink } from '../../connectors/sinks/parquet/index.ts';
 import { formatPosition, type Position } from '../../src/connector/position.ts';
-import { type ColumnShape, type TableShape, tableName } from '../../src/connector/shape.ts';
+import { type ColumnShape, type TableShape, unitName } from '../../src/connector/shape.ts';
 import type {
   AppendSink,
   AppendWindow,
@@ -135,7 +135,7 @@ export function windowOf(
   return {
     sourceId: 'test',
     destination: 'lake',
-    unit: tableName(shape),
+    unit: unitName(shape),
     sequence,
     from: at(from),
     to: at(to),

@@ -103,6 +103,57 @@ describe('definitions', () => {
       expect((await readAll(sink, two, at(3))).length).toBe(2);
     }));
 
+  test('composites, ranges and the type under a domain are made; an extension is named', () =>
+    withSink(server, async (sink, database) => {
+      const column = (name: string, type: string, more: object) => ({
+        name,
+        type,
+        key: false,
+        nullable: true,
+        ...more,
+      });
+      const level = { schema: 'kinds', name: 'Level', labels: ['low', "h'igh"] };
+      const inner = {
+        schema: 'kinds',
+        name: 'in "ner',
+        attributes: [
+          { name: 'a.b', type: 'numeric(9,3)' },
+          { name: 'l', type: 'kinds."Level"[]', enum: level },
+        ],
+      };
+      const outer = {
+        schema: 'kinds',
+        name: 'outer',
+        attributes: [{ name: 'select', type: 'kinds."in ""ner"[]', composite: inner }],
+      };
+      const span = { schema: 'kinds', name: 'span', subtype: 'double precision', multirange: 'spans' };
+      const made = shape('app', 'made', [
+        'id integer key',
+        column('o', 'kinds.outer', { composite: outer }),
+        column('s', 'kinds.spans[]', { range: span }),
+        column('d', 'kinds.amount[]', { base: 'numeric(9,3)[]' }),
+      ]);
+      const row = ['1', '("{""(1.500,{low})""}")', '{"{[1,2.5)}"}', '{1.500,NULL}'];
+      await sink.mergeWindow(windowOf(1, [mergeTable(made, { states: [upsert(made, row)] })]));
+      expect(await readAll(sink, made, at(1))).toEqual([row]);
+      const client = await server.connect(database);
+      const { rows } = await client.query(
+        `select format_type(atttypid, atttypmod) as type from pg_attribute where attrelid = 'app.made'::regclass and attname = 'd'`,
+      );
+      expect(rows[0].type).toBe('numeric(9,3)[]');
+      await client.end();
+
+      const vector = { name: 'vector', schema: 'My "ext"', type: 'vector' };
+      const lacking = shape('app', 'lacking', [
+        'id integer key',
+        column('v', '"My ""ext""".vector(3)', { extension: vector }),
+      ]);
+      expect(await failure(sink.mergeWindow(windowOf(2, [mergeTable(lacking, {})])))).toMatchObject({
+        code: 'TM405',
+        remedy: 'CREATE EXTENSION "vector" SCHEMA "My ""ext""";',
+      });
+    }));
+
   test('a table belongs to one destination', () =>
     withSink(server, async (sink, database) => {
       await sink.mergeWindow(windowOf(1, [mergeTable(users, {})]));

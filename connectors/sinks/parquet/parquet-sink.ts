@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { Position } from '../../../src/connector/position.ts';
-import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import { type TableShape, tableName, unitName } from '../../../src/connector/shape.ts';
 import type {
   AppendSink,
   AppendWindow,
@@ -88,7 +88,7 @@ export class ParquetSink implements AppendSink {
   }
 
   readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
-    return readLatestRows(this.#store, tableName(shape), shape, at, {
+    return readLatestRows(this.#store, unitName(shape), shape, at, {
       folder: join(this.#context.scratchDirectory, `read-${randomBytes(6).toString('hex')}`),
       memoryBytes: Math.max(this.#options.memoryBytes / 2, minReadBytes),
     });
@@ -126,7 +126,7 @@ export class ParquetSink implements AppendSink {
     let earlier: ChangeRows | null = null;
     for (const [part, table] of window.tables.entries()) {
       const { shape } = table;
-      if (tableName(shape) !== window.unit) {
+      if (unitName(shape) !== window.unit) {
         throw new TidemarkError('TM901', `${window.unit}: the Window holds ${tableName(shape)}`);
       }
       if (encoded.shape) refuseNewKey(encoded.shape, shape);
