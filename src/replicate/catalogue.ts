@@ -135,8 +135,10 @@ export function columnPolicy(
   table: TableId,
   column: Pick<CatalogueColumn, 'name' | 'personal'>,
 ): ColumnPolicy {
-  const explicit = ruleFor(source.tables, table)?.columns[column.name];
-  return explicit ?? (column.personal ? 'drop' : 'keep');
+  const explicit = ruleFor(source.tables, table)?.columns ?? {};
+  // A column may be called constructor.
+  if (Object.hasOwn(explicit, column.name)) return explicit[column.name]!;
+  return column.personal ? 'drop' : 'keep';
 }
 
 export function tenantColumnOf(source: SourceConfig, table: TableId): string | null {
