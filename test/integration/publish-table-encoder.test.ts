@@ -23,6 +23,7 @@ import {
   inexact,
   isExact,
   Kept,
+  keyAvroOf,
   longHook,
   twinType,
 } from '../fixtures/pgoutput/avro-twin.ts';
@@ -163,14 +164,14 @@ function twinEnvelope(
     Object.fromEntries(
       row.map((value, i) => {
         const cell = value === undefined && from ? from[i] : value;
-        const { name } = table.shape.columns[i]!;
+        const { name, key } = table.shape.columns[i]!;
         const field = fields[i]!;
         if (cell === null) return [field.name, null];
         if (cell === undefined) {
           if (remark) unchanged.push(name);
           return [field.name, placeholder(field.type[1])];
         }
-        const avro = avroOf(table.pools[i]!.twinType, cell.text);
+        const avro = (key ? keyAvroOf : avroOf)(table.pools[i]!.twinType, cell.text);
         if (!isExact(avro) && remark) exact.push([name, cell.text]);
         return [field.name, avro === inexact ? null : avro instanceof Kept ? avro.value : avro];
       }),
@@ -210,7 +211,7 @@ function twinKey({ shape, pools: of, topic }: Table, row: Cell[]) {
   const object = Object.fromEntries(
     shape.keyColumns.map((column, i) => [
       (schema.fields as SchemaField[])[i]!.name,
-      avroOf(of[column]!.twinType, row[column]!.text),
+      keyAvroOf(of[column]!.twinType, row[column]!.text),
     ]),
   );
   return { schema, object };
