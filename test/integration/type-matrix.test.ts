@@ -130,6 +130,21 @@ async function fillKeys(source: Client, keys: readonly { table: string; of: Type
   }
 }
 
+/** All that Postgres takes as text: no surrogates, no zero. In pieces of 8,192. */
+function everyCodePoint(): string[] {
+  const pieces: string[] = [];
+  for (let first = 0; first < 0x110000; first += 8192) {
+    const codes = Array.from({ length: 8192 }, (_, i) => first + i);
+    const valid = codes.filter((code) => code !== 0 && !(code >= 0xd800 && code <= 0xdfff));
+    pieces.push(valid.map((code) => String.fromCodePoint(code)).join(''));
+  }
+  return pieces;
+}
+
+/** 50 MB that do not compress. */
+const largeBytes = `insert into app.large
+  select 10000, 'large', string_agg(sha256(convert_to(i::text, 'UTF8')), '') from generate_series(1, 1562500) i`;
+
 /** The replica's rows are the source's, text by text, without Tidemark in between. */
 async function expectSameRows(pipeline: Pipeline, tables: readonly string[]): Promise<void> {
   const settings = `set datestyle = 'ISO'; set timezone = 'UTC'; set intervalstyle = 'postgres'; set bytea_output = 'hex'; set extra_float_digits = 1; set search_path = ''`;
@@ -157,6 +172,9 @@ describe.each(ways)('every type, $way', ({ values }) => {
         await createWide(source, 'scalars', scalars, true);
         await createWide(source, 'arrays', arrays, true);
         await createWide(source, 'keyless', scalars, false);
+        await source.query(
+          'create table app.large (id int primary key, t text, b bytea); alter table app.large alter t set storage external, alter b set storage external',
+        );
         const keys = await createKeys(source);
         expect(keys.length).toBeGreaterThan(50);
         const reader = pipeline.replicate();
@@ -166,6 +184,11 @@ describe.each(ways)('every type, $way', ({ values }) => {
         await fillWide(source, 'arrays', arrays);
         await fillWide(source, 'keyless', scalars);
         await fillKeys(source, keys);
+        await source.query(
+          'insert into app.large select i, t, null from unnest($1::text[]) with ordinality as u (t, i)',
+          [everyCodePoint()],
+        );
+        await source.query(largeBytes);
         for (const destination of pipeline.destinations) await pipeline.verify(destination);
         const tables = ['scalars', 'arrays', 'keyless', ...keys.map(({ table }) => table)];
         if (pipeline.destinations.includes('replica')) await expectSameRows(pipeline, tables);
