@@ -357,11 +357,12 @@ async function readUntilFailure(
   } finally {
     clearInterval(heartbeat);
     clearInterval(looking);
-    await publications?.close();
     await runner?.stop();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
     await publisher?.close();
     await stream?.close();
+    // Not earlier: it may wait for a lock at the source, and a successor waits for the slot.
+    await publications?.close();
     await producer.close();
     await admin.disconnect().catch(() => {});
     await client.end().catch(() => {});
