@@ -12,7 +12,6 @@ interface Service {
   ports: string[];
   volumes: string[];
   healthcheck?: { test: string[] };
-  profiles?: string[];
 }
 
 const compose = new URL('../../compose/', import.meta.url);
