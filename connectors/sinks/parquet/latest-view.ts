@@ -19,6 +19,8 @@ export interface ViewTable {
   keyColumns: readonly number[];
   /** Whether all files have the same columns and types (Manifest.uniform). */
   uniform: boolean;
+  /** Whether files hold rows of other columns (Manifest.reshaped). */
+  reshaped: boolean;
 }
 
 /**
@@ -121,7 +123,8 @@ function jsonPointer(field: string): string {
 
 /** Identity of a row of a table without a key whose shape changed: of its values as they are by now. */
 function imageOf(texts: readonly string[]): string {
-  return `md5(CAST(to_json([${texts.map((text) => `CAST(${text} AS VARCHAR)`).join(', ')}]) AS VARCHAR))`;
+  // A hash of hashes: DuckDB works on 2,048 rows at once, and a copy of all of them, whole, can be all its memory.
+  return `md5(concat(${texts.map((text) => `coalesce(md5(CAST(${text} AS VARCHAR)), '-')`).join(', ')}))`;
 }
 
 /** A key part of `_previous_key`, spelled as exactText spells the column. */
@@ -136,13 +139,13 @@ function keyText(parts: readonly string[]): string {
 }
 
 /** The statement that makes `tidemark_changes`. */
-function changesView({ columns, keyColumns, uniform }: ViewTable, output: ViewOutput): string {
+function changesView({ columns, keyColumns, uniform, reshaped }: ViewTable, output: ViewOutput): string {
   const keys = keyColumns.map((index) => columns[index]!);
   const lines = metadataColumns.map(([name]) => {
     // Hashes of rows of another shape say nothing about rows of this one.
-    if (!uniform && keys.length === 0 && name === '_image')
+    if (reshaped && keys.length === 0 && name === '_image')
       return `  CASE WHEN c."_image" IS NOT NULL THEN ${imageOf(columns.map(textOverTime))} END AS "_image"`;
-    if (!uniform && keys.length === 0 && name === '_before_image')
+    if (reshaped && keys.length === 0 && name === '_before_image')
       return `  CASE WHEN c."_before_image" IS NOT NULL THEN ${imageOf(columns.map(beforeOverTime))} END AS "_before_image"`;
     return `  c.${quoteName(name)}`;
   });

@@ -47,6 +47,8 @@ export interface Manifest {
    * files one by one instead of all at once to unify their schemas (1,800 files: 2,000 MiB).
    */
   uniform: boolean;
+  /** Whether the table's columns changed in its history. */
+  reshaped: boolean;
   /** Every field the table ever had, and the Postgres column behind it. */
   fields: FieldName[];
   rows: { c: number; u: number; d: number; t: number };
@@ -76,7 +78,16 @@ export function newManifest(
   window: AppendWindow,
   rest: Pick<
     Manifest,
-    'nonce' | 'encoder' | 'shape' | 'uniform' | 'fields' | 'rows' | 'bytes' | 'contentHash' | 'files'
+    | 'nonce'
+    | 'encoder'
+    | 'shape'
+    | 'uniform'
+    | 'reshaped'
+    | 'fields'
+    | 'rows'
+    | 'bytes'
+    | 'contentHash'
+    | 'files'
   >,
 ): Manifest {
   return {
@@ -93,21 +104,21 @@ export function newManifest(
   };
 }
 
-/** Whether files of this encoder and these shapes look like those of the Windows before. */
-export function staysUniform(
+/** What files of this encoder and these shapes add to the history of the Windows before. */
+export function historyWith(
   latest: Manifest | null,
   encoder: string,
   shapes: readonly TableShape[],
-): boolean {
-  if (latest !== null && !latest.uniform) return false;
+): Pick<Manifest, 'uniform' | 'reshaped'> {
   const columns = (of: TableShape) =>
     JSON.stringify([
       of.oid ?? null,
       of.columns.map(({ name, type, number }) => [name, type, number ?? null]),
     ]);
   const all = latest?.shape ? [latest.shape, ...shapes] : shapes;
-  if (shapes.length > 0 && latest?.shape && latest.encoder !== encoder) return false;
-  return new Set(all.map(columns)).size <= 1;
+  const reshaped = latest?.reshaped === true || new Set(all.map(columns)).size > 1;
+  const otherEncoder = shapes.length > 0 && latest?.shape != null && latest.encoder !== encoder;
+  return { reshaped, uniform: latest?.uniform !== false && !reshaped && !otherEncoder };
 }
 
 /** @throws TidemarkError TM103 for a newer format, TM404 for a manifest that is gone or not one of ours. */

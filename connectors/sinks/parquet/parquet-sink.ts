@@ -21,7 +21,7 @@ import { ParquetjsEncoder } from './encode-parquetjs.ts';
 import type { EncodedFile, Encoder, EncoderSettings } from './encoder.ts';
 import { latestSqlScript } from './latest-view.ts';
 import { type AttemptName, dataPath, latestSqlKey, tableFolder, tenantSegment } from './layout.ts';
-import { commitManifest, heldOf, type Manifest, newManifest, receiptOf, staysUniform } from './manifest.ts';
+import { commitManifest, heldOf, historyWith, type Manifest, newManifest, receiptOf } from './manifest.ts';
 import type { ObjectStore } from './object-store.ts';
 import type { ParquetOptions } from './options.ts';
 import { dropAttempt, recordAttempt, sweepOrphans } from './orphans.ts';
@@ -193,7 +193,7 @@ export class ParquetSink implements AppendSink {
       nonce: attempt.nonce,
       encoder: this.#options.encoder,
       shape: encoded.shape,
-      uniform: staysUniform(state.latest, this.#options.encoder, encoded.shapes),
+      ...historyWith(state.latest, this.#options.encoder, encoded.shapes),
       fields: encoded.fields,
       rows: encoded.rows,
       bytes: encoded.files.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -273,6 +273,7 @@ export class ParquetSink implements AppendSink {
       columns,
       keyColumns: shape.keyColumns,
       uniform: state.latest!.uniform,
+      reshaped: state.latest!.reshaped,
     });
     if (sql === state.latestSql) return;
     try {

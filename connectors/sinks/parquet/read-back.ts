@@ -44,6 +44,7 @@ export async function* readLatestRows(
       columns: storedColumns(shape, fields),
       keyColumns: shape.keyColumns,
       uniform: newest.uniform,
+      reshaped: newest.reshaped,
     };
     const instance = await DuckDBInstance.create(':memory:', {
       threads: '1',
