@@ -1,9 +1,10 @@
 /**
  * WAL to Kafka over a backlog of findings, beside pg_recvlogical reading the same backlog with the same pgoutput
- * options (its output thrown away): the physical floor of a logical decoder's client.
+ * options (its output thrown away), over TCP and over a Unix socket: the physical floor of a logical decoder's client.
+ * And beside Debezium, the peer.
  */
 import { execFile, spawn, spawnSync } from 'node:child_process';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { startStack } from '../../compose/local-stack.ts';
@@ -11,10 +12,12 @@ import { TidemarkError } from '../../src/platform/errors.ts';
 import { bulkFindings } from '../../src/sample/bulk.ts';
 import { migrateSample } from '../../src/sample/migrate.ts';
 import { seedSample } from '../../src/sample/seed.ts';
+import { readWithDebezium } from './debezium-source.ts';
+import { cpuMicros, median, peakMemoryMiB } from './process-cost.ts';
 import type { BenchResult } from './run.ts';
 
 const backlogRows = Number(process.env.BENCH_ROWS ?? 500_000);
-const rounds = Number(process.env.BENCH_ROUNDS ?? 3);
+const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
 const root = new URL('../../', import.meta.url).pathname;
 
 interface Measured {
@@ -32,8 +35,7 @@ export async function walToKafka(): Promise<BenchResult> {
   const directory = `${root}.tidemark/bench/stack`;
   const say = (line: string) => void process.stderr.write(`bench: ${line}\n`);
   const stack = await startStack({ directory, log: say });
-  const ours: Measured[] = [];
-  const floor: Measured[] = [];
+  const measured: Record<Contender, Measured[]> = { ours: [], tcp: [], socket: [], peer: [] };
   try {
     for (let round = 1; round <= rounds; round++) {
       const database = `bench_${process.pid}_${round}`;
@@ -44,24 +46,44 @@ export async function walToKafka(): Promise<BenchResult> {
       await migrateSample(client);
       await seedSample(client, { seed: 1, findings: 0 });
       const config = await writeConfig(stack.environment, url, database);
-      // Both slots and the publication exist before the backlog; a first short run of the reader makes its own.
+      // All slots and the publication exist before the backlog; a first short run of the reader makes its own.
       await runReader(config, client, 'select pg_current_wal_lsn()');
-      await client.query(`select pg_create_logical_replication_slot($1, 'pgoutput')`, [`${database}_floor`]);
+      for (const slot of ['tcp', 'socket', 'peer'])
+        await client.query(`select pg_create_logical_replication_slot($1, 'pgoutput')`, [
+          `${database}_${slot}`,
+        ]);
       say(`round ${round}: writing ${backlogRows} rows`);
       await bulkFindings(client, { rows: backlogRows, seed: round });
       await client.query('checkpoint');
       const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn() as lsn');
       const end = rows[0]!.lsn;
-      // Alternate who goes first: the second reads warm files.
-      const both = [
-        async () => floor.push(await measureFloor(url, database, end)),
-        async () => ours.push(await measureReader(config, client, end)),
-      ];
-      if (round % 2 === 0) both.reverse();
-      for (const measure of both) await measure();
-      say(
-        `round ${round}: reader ${Math.round(ours.at(-1)!.rowsPerSecond)} rows/s, pg_recvlogical ${Math.round(floor.at(-1)!.rowsPerSecond)} rows/s`,
-      );
+      // Without a host before the path it is a URL to libpq only.
+      const socketUrl = stack.environment.TIDEMARK_SOURCE_SOCKET_URL!.replace(/@\/[^?]*/, `@/${database}`);
+      const measures: Record<Contender, () => Promise<Measured>> = {
+        ours: () => runReader(config, client, `select '${end}'`),
+        tcp: () => measureFloor(url, database, 'tcp', end),
+        socket: () => measureFloor(socketUrl, database, 'socket', end),
+        peer: () =>
+          readWithDebezium({
+            directory: `${directory}/cases/${database}/connect`,
+            brokers: [stack.environment.TIDEMARK_KAFKA_BROKERS!],
+            registryUrl: stack.environment.TIDEMARK_REGISTRY_URL!,
+            sourceUrl: url,
+            prefix: `peer-${database}`,
+            slot: `${database}_peer`,
+            publication: publicationOf(database),
+            table: 'app.findings',
+            rows: backlogRows,
+          }),
+      };
+      // Everybody goes first in some round: whoever comes later reads warm files.
+      for (let i = 0; i < contenders.length; i++) {
+        const contender = contenders[(i + round) % contenders.length]!;
+        if (contender === 'peer' && process.env.BENCH_PEER === 'no') continue;
+        const result = await measures[contender]();
+        measured[contender].push(result);
+        say(`round ${round}: ${names[contender]}: ${Math.round(result.rowsPerSecond)} rows/s`);
+      }
       await client.query(
         'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active',
         [database],
@@ -73,22 +95,30 @@ export async function walToKafka(): Promise<BenchResult> {
     // Gigabytes of segments that no later run reads.
     await rm(directory, { recursive: true, force: true });
   }
-  const row = (what: string, measured: Measured[]) => ({
-    what,
-    'rows/s (median)': Math.round(median(measured.map((one) => one.rowsPerSecond))),
-    'CPU µs/row': Number(median(measured.map((one) => one.cpuMicrosPerRow)).toFixed(2)),
-    'peak MiB': Math.round(median(measured.map((one) => one.peakMiB))),
-  });
-  const ratio = median(ours.map((one, i) => one.rowsPerSecond / floor[i]!.rowsPerSecond));
+  const raced = contenders.filter((one) => measured[one].length > 0);
+  const ratioTo = (other: Contender) =>
+    median(measured.ours.map((one, i) => one.rowsPerSecond / measured[other][i]!.rowsPerSecond)).toFixed(2);
   return {
     name: 'wal-to-kafka',
-    rows: [
-      row('WAL to Kafka, Avro, acks=all, transactions', ours),
-      row('pg_recvlogical to /dev/null, same options', floor),
-    ],
-    note: `${backlogRows} rows of about 312 B of pgoutput, ${rounds} rounds; ratio (median of pairs) ${ratio.toFixed(2)}`,
+    rows: raced.map((contender) => ({
+      what: names[contender],
+      'rows/s (median)': Math.round(median(measured[contender].map((one) => one.rowsPerSecond))),
+      'CPU µs/row': Number(median(measured[contender].map((one) => one.cpuMicrosPerRow)).toFixed(2)),
+      'peak MiB': Math.round(median(measured[contender].map((one) => one.peakMiB))),
+      'ours to this': ratioTo(contender),
+    })),
+    note: `${backlogRows} rows of about 312 B of pgoutput, ${rounds} rounds; ratios are medians of pairs`,
   };
 }
+
+const contenders = ['ours', 'tcp', 'socket', 'peer'] as const;
+type Contender = (typeof contenders)[number];
+const names: Record<Contender, string> = {
+  ours: 'Tidemark: WAL to Kafka, Avro, acks=all, transactions',
+  tcp: 'pg_recvlogical to /dev/null, TCP, same options',
+  socket: 'pg_recvlogical to /dev/null, Unix socket, same options',
+  peer: 'Debezium 3.6.3 on Kafka Connect: WAL to Kafka, Avro, acks=all',
+};
 
 async function createDatabase(adminUrl: string, name: string): Promise<string> {
   const admin = new pg.Client(adminUrl);
@@ -151,7 +181,7 @@ async function runReader(config: string, client: pg.Client, target: string): Pro
   for (;;) {
     const { rows: done } = await client.query(
       `select coalesce(bool_or(confirmed_flush_lsn >= $1::pg_lsn), false) as done from pg_replication_slots
-        where database = current_database() and slot_name not like '%floor'`,
+        where database = current_database() and slot_name like 'tidemark%'`,
       [end],
     );
     if (done[0].done) break;
@@ -159,20 +189,19 @@ async function runReader(config: string, client: pg.Client, target: string): Pro
   }
   const seconds = (performance.now() - startedAt) / 1000;
   const cpu = (await cpuMicros(child.pid!)) - startCpu;
-  const peakMiB = await peakMemory(child.pid!);
+  const peakMiB = await peakMemoryMiB(child.pid!);
   child.removeAllListeners('exit');
   child.kill('SIGTERM');
   await new Promise((resolve) => child.on('exit', resolve));
   return { rowsPerSecond: backlogRows / seconds, cpuMicrosPerRow: cpu / backlogRows, peakMiB };
 }
 
-function measureReader(config: string, client: pg.Client, end: string): Promise<Measured> {
-  return runReader(config, client, `select '${end}'`);
+function publicationOf(database: string): string {
+  return `tidemark_${database}`;
 }
 
-async function measureFloor(url: string, database: string, end: string): Promise<Measured> {
-  const id = database.replaceAll('_', '-');
-  const publication = `tidemark_${id.replaceAll('-', '_')}`;
+async function measureFloor(url: string, database: string, slot: string, end: string): Promise<Measured> {
+  const publication = publicationOf(database);
   const startedAt = performance.now();
   const args = [
     '-f',
@@ -180,7 +209,7 @@ async function measureFloor(url: string, database: string, end: string): Promise
     '-d',
     url,
     '--slot',
-    `${database}_floor`,
+    `${database}_${slot}`,
     '--start',
     '--no-loop',
     '--endpos',
@@ -202,21 +231,4 @@ async function measureFloor(url: string, database: string, end: string): Promise
   if (code !== 0) throw new Error(`pg_recvlogical ended with ${code}`);
   const seconds = (performance.now() - startedAt) / 1000;
   return { rowsPerSecond: backlogRows / seconds, cpuMicrosPerRow: cpu / backlogRows, peakMiB: 0 };
-}
-
-/** User and system time of a process so far, microseconds (clock ticks of 10 ms). */
-async function cpuMicros(pid: number): Promise<number> {
-  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]!.split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * 10000;
-}
-
-async function peakMemory(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024;
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
