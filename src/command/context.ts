@@ -1,8 +1,11 @@
 /** What every command is given, and what its exit code means. */
+
 import type { SinkKind } from '../connector/sink.ts';
 import { loadConfig } from '../platform/config.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import { parseTableName, tableName } from '../platform/table-name.ts';
 
 export interface CommandContext {
   /** Path of tidemark.yaml. */
@@ -30,4 +33,13 @@ export const exitCode = {
 
 export function configOf(context: CommandContext): Promise<ResolvedConfig> {
   return loadConfig(context.configFile, context.sinkKinds);
+}
+
+/** A table as somebody named it, in the spelling that everything else uses. @throws TidemarkError TM101 */
+export function tableArgument(text: string): string {
+  const table = parseTableName(text);
+  if (table) return tableName(table);
+  throw new TidemarkError('TM101', `${text} is no name of a table`, {
+    remedy: 'Write schema.table; a name with a dot, comma, star, quote or space in it in double quotes.',
+  });
 }

@@ -13,7 +13,7 @@ import type { ParkedTable, Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-peek.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { connectSource, sourceError } from '../replicate/source.ts';
-import { type CommandContext, configOf, exitCode } from './context.ts';
+import { type CommandContext, configOf, exitCode, tableArgument } from './context.ts';
 
 export interface ResumeArguments {
   table?: string | undefined;
@@ -25,12 +25,12 @@ const pollMs = 500;
 
 export async function resumeCommand(context: CommandContext, args: ResumeArguments): Promise<number> {
   const config = await configOf(context);
-  const { table } = args;
-  if (!table) {
+  if (!args.table) {
     throw new TidemarkError('TM101', 'resume needs the name of a parked table', {
       remedy: 'tidemark resume <schema.table>; `tidemark status` names the parked ones.',
     });
   }
+  const table = tableArgument(args.table);
   const timeoutMs = args.timeout === undefined ? defaultTimeoutMs : parseDuration(args.timeout);
   if (timeoutMs === null || timeoutMs < 1)
     throw new TidemarkError('TM101', '--timeout must be a duration such as 120s or 10m');

@@ -13,7 +13,7 @@ import { SourceLedger } from '../publish/source-ledger.ts';
 import { readsBinary } from '../publish/types/reader-codecs.ts';
 import { describeScan, requireCondition } from '../replicate/snapshot/table-scan.ts';
 import { connectSource, readSlot } from '../replicate/source.ts';
-import { type CommandContext, configOf, exitCode } from './context.ts';
+import { type CommandContext, configOf, exitCode, tableArgument } from './context.ts';
 import { renderSnapshots, snapshotStatus } from './snapshot-text.ts';
 
 export interface SnapshotArguments {
@@ -40,8 +40,9 @@ const usage =
 export async function snapshotCommand(
   context: CommandContext,
   args: SnapshotArguments,
-  [action, ...tables]: string[],
+  [action, ...named]: string[],
 ): Promise<number> {
+  const tables = named.map(tableArgument);
   const config = await configOf(context);
   if (args.where !== undefined && action !== 'start')
     throw new TidemarkError('TM101', '--where goes with `snapshot start`');

@@ -3,11 +3,9 @@
  * publish/avro-schema.ts), so a consumer needs nothing but the Schema Registry to rebuild it.
  */
 import type { ProtectingPolicy } from '../platform/column-policy.ts';
+import type { TableId } from '../platform/table-name.ts';
 
-export interface TableId {
-  schema: string;
-  name: string;
-}
+export { type TableId, tableName } from '../platform/table-name.ts';
 
 /** How a column's values were made unreadable on their way out of Postgres. */
 export interface ColumnProtection {
@@ -87,11 +85,6 @@ export interface TableShape extends TableId {
   tenantColumn: number | null;
   /** pg_class.oid, where known: a table that was dropped and made anew under its name has another. */
   oid?: number;
-}
-
-/** `schema.name`, the way messages name a table. */
-export function tableName({ schema, name }: TableId): string {
-  return `${schema}.${name}`;
 }
 
 /** The Unit of a table by itself, and its topic without the prefix: characters that Kafka does not allow become `_`. */

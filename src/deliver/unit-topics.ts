@@ -1,5 +1,7 @@
 /** Which topics a destination reads, and the Units they belong to. */
+
 import type { SinkKind } from '../connector/sink.ts';
+import { parseTablePattern } from '../platform/table-name.ts';
 import { topicNames } from '../publish/record-format.ts';
 
 /**
@@ -12,10 +14,10 @@ export function matchTopics(prefix: string, patterns: readonly string[], topics:
   const exact = new Set<string>();
   const heads: string[] = [];
   for (const pattern of patterns) {
-    const dot = pattern.indexOf('.');
-    const schema = pattern.slice(0, dot);
-    const name = pattern.slice(dot + 1);
-    if (name === '*') heads.push(names.table({ schema, name: '' }));
+    const wanted = parseTablePattern(pattern);
+    if (!wanted) continue;
+    const { schema, name } = wanted;
+    if (name === null) heads.push(names.table({ schema, name: '' }));
     else exact.add(names.table({ schema, name }));
   }
   const own = new Set([names.progress, names.parked]);

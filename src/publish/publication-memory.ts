@@ -1,5 +1,7 @@
 /** What is published, as the ledger remembers it: notices what somebody took out behind the reader's back. */
+
 import type { ClientBase } from 'pg';
+import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { PublicationPlan } from '../replicate/publication.ts';
 import { publicationGap } from '../replicate/publication-gap.ts';
@@ -24,9 +26,7 @@ export async function requireWhole(
   if (!published) return;
   const found = await publicationGap(client, published, plans, version);
   if (Object.keys(found).length > 0) await ledger.rememberGap(found);
-  const wanted = new Set(
-    plans.flatMap(({ tables }) => tables.map(({ table }) => `${table.schema}.${table.name}`)),
-  );
+  const wanted = new Set(plans.flatMap(({ tables }) => tables.map(({ table }) => tableName(table))));
   const gap = Object.entries({ ...known, ...found }).filter(([name]) => wanted.has(name));
   if (gap.length === 0) return;
   throw new TidemarkError('TM245', [...new Set(gap.map(([, what]) => what))].join('; '));

@@ -3,12 +3,13 @@
  * check the source, fence the old reader, read Progress to its end, then START_REPLICATION. Whatever fails later, in
  * a way that may pass, ends in the same start-up again.
  */
+
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import type pg from 'pg';
 import { beforeEverything, formatLsn, parsePosition } from '../connector/position.ts';
-import { type TableId, tableName } from '../connector/shape.ts';
+import { tableName } from '../connector/shape.ts';
 import { migrateControl, openControl } from '../platform/control.ts';
 import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
@@ -17,6 +18,7 @@ import { errorFields, type Logger } from '../platform/log.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import { parseTableName } from '../platform/table-name.ts';
 import { type CatalogueTable, ruleFor, trackedTables } from '../replicate/catalogue.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
@@ -276,7 +278,7 @@ async function readUntilFailure(
         source,
         requests,
         snapshots,
-        topicOf: (table) => topics.table(tableIdOf(table)),
+        topicOf: (table) => topics.table(parseTableName(table)!),
         prepare: async (relation) => {
           const prepared = await prepareScan(knownTopics, relation);
           receiver.learnEnds(prepared);
@@ -500,7 +502,7 @@ async function readUntilFailure(
           kafka: kafkaConfig,
           producer,
           requests,
-          topicOf: (table) => topics.table(tableIdOf(table)),
+          topicOf: (table) => topics.table(parseTableName(table)!),
           prepare: async (relation) => (await prepareScan(new Set(ends.keys()), relation)).encoder,
           log,
           signal,
@@ -557,12 +559,6 @@ async function readUntilFailure(
     const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), evolve: false };
     return prepareFor(knownTopics, relation, notes, false);
   }
-}
-
-/** Of `schema.name`; neither has a dot in it (fields.ts, tablePattern). */
-function tableIdOf(table: string): TableId {
-  const dot = table.indexOf('.');
-  return { schema: table.slice(0, dot), name: table.slice(dot + 1) };
 }
 
 async function connectAdmin(admin: Admin): Promise<void> {

@@ -2,7 +2,7 @@
  * encodeChange for one table: pgoutput tuple to Avro key and Debezium envelope, without intermediate objects.
  * Compiled once per shape; the constant parts of the envelope are bytes to copy.
  */
-import type { ColumnShape, TableShape } from '../connector/shape.ts';
+import { type ColumnShape, type TableShape, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { type ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import { type Tuple, valueKind } from '../replicate/pgoutput.ts';
@@ -378,7 +378,7 @@ export class TableEncoder {
   }
 
   get #label(): string {
-    return `${this.shape.schema}.${this.shape.name}`;
+    return tableName(this.shape);
   }
 
   #name(column: number): string {

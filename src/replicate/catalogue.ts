@@ -1,10 +1,12 @@
 /** What the source's catalogue says of tracked tables: identity, types, enum labels, personal columns. */
+
 import type { ClientBase } from 'pg';
 import type { ColumnShape, TableId, TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
 import { isMask, isProtecting, type ProtectingPolicy } from '../platform/column-policy.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ColumnPolicy, SourceConfig, TableRule } from '../platform/resolved-config.ts';
+import { parseTablePattern } from '../platform/table-name.ts';
 import { protectionOf } from './column-protection.ts';
 import type { Relation } from './pgoutput.ts';
 import { describeType, keyForm, readSourceTypes, type SourceTypes } from './source-types.ts';
@@ -104,14 +106,16 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
 
 /** `schema.table` or `schema.*`. */
 export function matchesPattern(pattern: string, table: TableId): boolean {
-  if (pattern === `${table.schema}.*` || pattern === '*.*') return true;
-  return pattern === tableName(table);
+  const wanted = parseTablePattern(pattern);
+  return wanted?.schema === table.schema && (wanted.name === null || wanted.name === table.name);
 }
 
 /** The most specific rule that selects the table. */
 export function ruleFor(rules: readonly TableRule[], table: TableId): TableRule | null {
   return (
-    rules.find(({ pattern }) => pattern === tableName(table)) ??
+    rules.find(
+      ({ pattern }) => parseTablePattern(pattern)?.name === table.name && matchesPattern(pattern, table),
+    ) ??
     rules.find(({ pattern }) => matchesPattern(pattern, table)) ??
     null
   );

@@ -2,7 +2,9 @@
  * What a publication lacks that it had: Postgres then sends nothing of it, without a word (from Postgres 18 on even where
  * the publication itself is gone), so changes may be missing from then on.
  */
+
 import type { ClientBase } from 'pg';
+import { tableName } from '../connector/shape.ts';
 import type { PublicationPlan, PublishedTable } from './publication.ts';
 import { askSource } from './source.ts';
 
@@ -42,7 +44,7 @@ export async function publicationGap(
       const had = before[entry.table.oid];
       // Where the plan moved a table to the other publication, nobody did it behind our back.
       if (had?.publication !== plan.name) continue;
-      const name = `${entry.table.schema}.${entry.table.name}`;
+      const name = tableName(entry.table);
       const now = actual?.tables.get(Number(entry.table.oid));
       if (!actual) gap[name] = `publication ${plan.name} is gone`;
       else if (now === undefined) gap[name] = `${name} is not in publication ${plan.name}`;

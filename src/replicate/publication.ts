@@ -3,8 +3,10 @@
  * DELETE on a table whose publication publishes it without a usable replica identity. Such tables go into a second
  * publication that carries inserts and truncates only.
  */
+
 import type { ClientBase } from 'pg';
 import { escapeIdentifier as quote } from 'pg';
+import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
 import { type CatalogueTable, columnPolicy, hasIdentity } from './catalogue.ts';
@@ -142,7 +144,7 @@ export async function comparePublications(
 function sameTables(plan: PublicationPlan, actual: ActualPublication): boolean {
   if (plan.tables.length !== actual.tables.size) return false;
   return plan.tables.every(({ table, columns }) => {
-    const list = actual.tables.get(`${table.schema}.${table.name}`);
+    const list = actual.tables.get(tableName(table));
     if (list === undefined) return false;
     const kept = columns ?? table.columns.filter((column) => !column.generated).map((column) => column.name);
     const published =
@@ -182,7 +184,7 @@ async function readPublication(
     publish: publish.filter(Boolean).join(', '),
     viaRoot: row.pubviaroot,
     allTables: row.puballtables,
-    tables: new Map(tables.map((table) => [`${table.schema}.${table.name}`, table.columns])),
+    tables: new Map(tables.map((table) => [tableName(table), table.columns])),
   };
 }
 

@@ -73,7 +73,7 @@ test('topics of the subscribed tables, and their Units', () => {
     'p.apple.x',
   ];
   expect(matchTopics('p', ['app.*'], topics)).toEqual(['p.app.my_table', 'p.app.notes']);
-  expect(matchTopics('p', ['app.my table', 'other.x'], topics)).toEqual(['p.app.my_table', 'p.other.x']);
+  expect(matchTopics('p', ['app."my table"', 'other.x'], topics)).toEqual(['p.app.my_table', 'p.other.x']);
   expect([...unitsOf('table', 'p', ['p.app.notes'])]).toEqual([['app.notes', ['p.app.notes']]]);
   expect([...unitsOf('destination', 'p', ['p.app.notes', 'p.b.c'])]).toEqual([
     ['*', ['p.app.notes', 'p.b.c']],

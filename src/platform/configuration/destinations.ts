@@ -1,11 +1,13 @@
 /** Destinations: the Kafka-Connect-shaped JSON files of deliver.instances.directory. */
+
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ConnectorOptions } from '../option-field.ts';
 import type { DestinationConfig } from '../resolved-config.ts';
+import { parseTableName, parseTablePattern, tableNameForm } from '../table-name.ts';
 import { type MapNode, readDocument } from './document.ts';
 import { type Field, type FieldTable, optionAsField } from './field.ts';
-import { destinationFields, tablePattern } from './fields.ts';
+import { destinationFields } from './fields.ts';
 import { describeFileFailure } from './file-failure.ts';
 import { nearestSpelling, type Problems, type Report } from './problems.ts';
 import { rememberSecrets } from './redact.ts';
@@ -109,11 +111,12 @@ async function loadDestination(
 /** `schema.table` of `cadence.<schema>.<table>`, or null. */
 function tableOfCadence(key: string): string | null {
   const table = key.startsWith('cadence.') ? key.slice('cadence.'.length) : '';
-  return tablePattern.pattern.test(table) && !table.endsWith('.*') ? table : null;
+  return tableNameForm.test(table) ? table : null;
 }
 
 function matches(pattern: string, table: string): boolean {
-  return pattern === table || (pattern.endsWith('.*') && table.startsWith(pattern.slice(0, -1)));
+  const [wide, one] = [parseTablePattern(pattern), parseTableName(table)];
+  return wide?.schema === one?.schema && (wide?.name === null || wide?.name === one?.name);
 }
 
 function readName(root: MapNode, report: Report): string | null {

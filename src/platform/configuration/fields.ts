@@ -2,6 +2,7 @@
  * Every configuration key, once: the parser, docs/configuration.md and docs/tidemark.schema.json are made from these
  * tables.
  */
+import { tablePatternForm } from '../table-name.ts';
 import { endpointFields, tlsFields } from './connection-fields.ts';
 import { type FieldTable, underPrefix, type Values } from './field.ts';
 
@@ -31,8 +32,10 @@ const personalColumns = [
   'postal_address',
 ] as const;
 
-/** `schema.table` or `schema.*`. A name with a dot in it cannot be told from two names, so it cannot be written. */
-export const tablePattern = { pattern: /^[^.*\s]+\.([^.*\s]+|\*)$/, says: '`schema.table` or `schema.*`' };
+export const tablePattern = {
+  pattern: tablePatternForm,
+  says: '`schema.table` or `schema.*`, a name with a dot, comma, star, quote or space in double quotes',
+};
 const slotName = { pattern: /^[a-z0-9_]{1,63}$/, says: '1 to 63 of a-z, 0-9 and _' };
 const hostAndPort = {
   pattern: /^(\[[0-9A-Fa-f:.]+\]|[^\s:/@[\]]+):([1-9]\d{0,4})$/,
@@ -385,7 +388,8 @@ export const tableRuleFields = {
     type: 'string',
     unit: 'pattern',
     form: tablePattern,
-    description: '`schema.table` or `schema.*`. Names are written as in the catalogue, without quotes.',
+    description:
+      '`schema.table` or `schema.*`. Names are written as in the catalogue; one with a dot, comma, star, quote or space in it is in double quotes: `app."Order Lines"`.',
   },
   'tenant.column': {
     type: 'string',

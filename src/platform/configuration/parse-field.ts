@@ -72,7 +72,7 @@ function parseList(
       broken();
       return null;
     }
-    const texts = node.kind === 'list' ? [item.text ?? ''] : (item.text ?? '').split(',');
+    const texts = node.kind === 'list' ? [item.text ?? ''] : splitList(item.text ?? '');
     for (const text of texts.map((part) => part.trim())) {
       const fits = text !== '' && !/\p{Cc}/u.test(text) && (!field.form || field.form.pattern.test(text));
       if (!fits) return wrong(`must be ${expectation(field)}; item ${items.length + 1} is not`, item.line);
@@ -82,6 +82,18 @@ function parseList(
   if (new Set(items).size < items.length) return wrong('names the same item twice');
   const mayBeEmpty = field.default !== undefined;
   return items.length === 0 && !mayBeEmpty ? wrong(`must be ${expectation(field)}, at least one`) : items;
+}
+
+/** At the commas, but for those in double quotes. */
+export function splitList(text: string): string[] {
+  const items = [''];
+  let quoted = false;
+  for (const character of text) {
+    if (character === '"') quoted = !quoted;
+    if (character === ',' && !quoted) items.push('');
+    else items[items.length - 1] += character;
+  }
+  return items;
 }
 
 /** What a field accepts, for messages and the reference page. */

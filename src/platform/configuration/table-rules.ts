@@ -1,9 +1,11 @@
 /** source.tables: a list of patterns and of mappings {pattern, tenant.column, columns: {name: policy}}. */
+
 import { columnPolicies } from '../column-policy.ts';
 import type { ColumnPolicy, TableRule } from '../resolved-config.ts';
 import type { MapNode, Node } from './document.ts';
 import type { Field } from './field.ts';
 import { tablePattern, tableRuleFields } from './fields.ts';
+import { splitList } from './parse-field.ts';
 import type { Report } from './problems.ts';
 import { type FlatEntry, readValues } from './values.ts';
 
@@ -26,7 +28,7 @@ export function parseTableRules(entry: FlatEntry, report: Report): TableRule[] {
   const items: Node[] =
     node.kind === 'list'
       ? node.items
-      : (node.text ?? '').split(',').map((text) => ({ ...node, text: text.trim() }));
+      : splitList(node.text ?? '').map((text) => ({ ...node, text: text.trim() }));
   const rules = items.flatMap((item, index) => parseRule(item, `${key}[${index}]`, report) ?? []);
   const seen = new Set<string>();
   for (const { pattern } of rules) {
