@@ -36,6 +36,8 @@ const flushChunks = 8;
 const stagedTypes = [INTEGER, BIGINT, VARCHAR];
 /** Of the pieces on disk: small, so that a part's rows are found without reading many others. */
 const pieceRowGroupRows = 8192;
+/** Of every row group, whatever its rows: a reader holds a column of one in memory, unpacked, and often several. */
+const rowGroupBytes = '16MB';
 /** What stands before the cells in a staged row's array. */
 const headLength = 8;
 
@@ -190,7 +192,8 @@ export class DuckdbEncoder implements Encoder {
     const table = await this.#sortStaged();
     const path = join(this.#settings.folder, `piece-${this.#pieces.length}.parquet`);
     await this.#connection.run(`COPY (SELECT part AS "_part", ${typedRow(this.#settings)} FROM ${table})
-      TO ${quoteText(path)} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE ${pieceRowGroupRows})`);
+      TO ${quoteText(path)} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE ${pieceRowGroupRows},
+      ROW_GROUP_SIZE_BYTES '${rowGroupBytes}')`);
     await this.#connection.run(`DROP TABLE ${table}`);
     this.#pieces.push(path);
   }
@@ -212,7 +215,8 @@ export class DuckdbEncoder implements Encoder {
       const result = await this.#connection.runAndReadAll(`COPY (
         SELECT ${selected} FROM ${source} WHERE ${part} = ${number})
         TO ${quoteText(localPath)}
-        (FORMAT parquet, COMPRESSION ${codecs[compression]}, ROW_GROUP_SIZE ${rowGroupRows})`);
+        (FORMAT parquet, COMPRESSION ${codecs[compression]}, ROW_GROUP_SIZE ${rowGroupRows},
+         ROW_GROUP_SIZE_BYTES '${rowGroupBytes}')`);
       const rows = Number(result.getRows()[0]![0]);
       files.push({ localPath, rows, bytes: (await stat(localPath)).size, tenant, date });
     }

@@ -3,7 +3,8 @@
  *
  * Input: the variable `tidemark_files` (list of files that the manifests name) and, optionally, `tidemark_at` (a
  * Position; later changes are left out). It makes two views: `tidemark_changes`, every change with typed columns, and
- * `tidemark_latest`, the rows as they are.
+ * `tidemark_latest`, the rows as they are. `tidemark_parts` and `tidemark_part`, where set, leave one of so many parts of
+ * a table with a key.
  *
  * With a key: the change with the highest Position wins; a delete removes; a truncate removes everything before it.
  * A column that the winning change left unchanged is looked up in the same row's earlier changes, back to the insert
@@ -197,22 +198,31 @@ const systemColumns: Record<ViewOutput, string[]> = { native: ['_position', '_co
 
 function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): string {
   const fillable = columns.flatMap((column, index) =>
-    keyColumns.includes(index) ? [] : [{ ...column, slot: `f${index}` }],
+    keyColumns.includes(index) || !canBeUnchanged(column) ? [] : [{ ...column, slot: `c${index}` }],
   );
-  const filled = fillable.map(
-    (column) =>
-      `,\n    arg_max({'v': l.${quoteName(column.shown)}}, l."_at") FILTER (WHERE ${isKnown('l', column)}) AS ${column.slot}`,
+  const slots = new Map(fillable.map(({ field, slot }) => [field, slot]));
+  const sources = fillable.map(
+    (column) => `,\n    max(l."_at") FILTER (WHERE ${isKnown('l', column)}) AS ${column.slot}`,
   );
-  const selected = columns.map((column, index) => {
+  const lookups = fillable.map(
+    ({ shown, slot }) => `
+  LEFT JOIN (
+    SELECT l."_at", l.${quoteName(shown)} AS v FROM live l WHERE l."_at" IN (SELECT ${slot} FROM sources)
+  ) v_${slot} ON v_${slot}."_at" = s.${slot}`,
+  );
+  const selected = columns.map((column) => {
     const name = quoteName(column.shown);
-    if (keyColumns.includes(index)) return `p.${name}`;
-    return `CASE WHEN ${isKnown('p', column)} THEN p.${name} ELSE f.f${index}.v END AS ${name}`;
+    const slot = slots.get(column.field);
+    if (slot === undefined) return `p.${name}`;
+    return `CASE WHEN ${isKnown('p', column)} THEN p.${name} ELSE v_${slot}.v END AS ${name}`;
   });
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
 WITH RECURSIVE ${cleared},
 newest AS MATERIALIZED (SELECT "_key", max("_at") AS "_at" FROM live GROUP BY "_key"),
 present AS NOT MATERIALIZED (
-  SELECT live.* FROM live JOIN newest USING ("_key", "_at") WHERE live."_op" <> 'd'
+  SELECT live.* FROM live JOIN newest USING ("_key", "_at")
+  WHERE live."_op" <> 'd'
+    AND coalesce(hash(live."_key") % CAST(getvariable('tidemark_parts') AS BIGINT) = getvariable('tidemark_part'), true)
 ),
 -- What follows is about the few rows whose newest change left columns unchanged.
 gaps AS MATERIALIZED (SELECT "_key", "_at" FROM present WHERE len("_unchanged") > 0),
@@ -228,16 +238,24 @@ trail(row_key, key, upto, since, old_key) AS (
   WHERE t.old_key IS NOT NULL
   GROUP BY t.row_key, t.old_key, t.since
 ),
--- The newest value known wins. A trail may run past the insert that began the row, into an earlier row of the same
--- key, but that insert had every value and is newer.
-filled AS MATERIALIZED (
-  SELECT t.row_key${filled.join('')}
-  FROM trail t JOIN live l ON l."_key" = t.key AND l."_at" <= t.upto AND l."_at" >= t.since
+-- The newest change that knows a column's value has it. A trail may run past the insert that began the row, into an
+-- earlier row of the same key, but that insert had every value and is newer. Which change it is comes first, and only
+-- then its value: values kept in an aggregate would have to fit into memory, those of a join need not.
+sources AS MATERIALIZED (
+  SELECT t.row_key${sources.join('')}
+  FROM live l JOIN trail t ON l."_key" = t.key AND l."_at" <= t.upto AND l."_at" >= t.since
   WHERE l."_op" IN ('c', 'u')
   GROUP BY t.row_key
 )
 SELECT ${[...selected, ...systemColumns[output].map((name) => `p.${quoteName(name)}`)].join(',\n  ')}
-FROM present p LEFT JOIN filled f ON f.row_key = p."_key";`;
+FROM present p LEFT JOIN sources s ON s.row_key = p."_key"${lookups.join('')};`;
+}
+
+/** Postgres leaves values out that are stored out of line: none of a type that always fits into its row. */
+function canBeUnchanged({ storage, forms }: StoredColumn): boolean {
+  return (
+    forms.length > 0 || storage.kind === 'text' || storage.kind === 'bytea' || storage.kind === 'decimal'
+  );
 }
 
 /** Under whichever field the column had at the time. */

@@ -61,19 +61,24 @@ export async function* readLatestRows(
       const floats = table.columns.flatMap(({ storage }, index) =>
         storage.kind === 'real' || storage.kind === 'double' ? [[index, storage.kind] as const] : [],
       );
-      const result = await connection.stream('FROM tidemark_latest');
-      for (;;) {
-        const chunk = await result.fetchChunk();
-        if (chunk === null || chunk.rowCount === 0) break;
-        // Every column is text but the floats, which DuckDB would spell in its own way.
-        const rows = chunk.getRows();
-        for (const [index, kind] of floats) {
-          for (const row of rows) {
-            const value = row[index];
-            if (typeof value === 'number') row[index] = postgresFloat(value, kind);
+      const parts = shape.keyColumns.length === 0 ? 1 : await partsFor(connection, few, settings.memoryBytes);
+      for (let part = 0; part < parts; part += 1) {
+        await connection.run(`SET VARIABLE tidemark_parts = ${parts}`);
+        await connection.run(`SET VARIABLE tidemark_part = ${part}`);
+        const result = await connection.stream('FROM tidemark_latest');
+        for (;;) {
+          const chunk = await result.fetchChunk();
+          if (chunk === null || chunk.rowCount === 0) break;
+          // Every column is text but the floats, which DuckDB would spell in its own way.
+          const rows = chunk.getRows();
+          for (const [index, kind] of floats) {
+            for (const row of rows) {
+              const value = row[index];
+              if (typeof value === 'number') row[index] = postgresFloat(value, kind);
+            }
           }
+          yield rows as Row[];
         }
-        yield rows as Row[];
       }
       connection.closeSync();
     } catch (error) {
@@ -117,6 +122,26 @@ async function mergeFiles(
   return merged;
 }
 
+/**
+ * How often the files are gone through, each time for another part of the keys. The values that rows left unchanged are
+ * looked up in hash tables; DuckDB spills those, but keeps more of them in memory than the limit, in the end, allows.
+ */
+async function partsFor(
+  connection: DuckDBConnection,
+  paths: readonly string[],
+  memoryBytes: number,
+): Promise<number> {
+  const files = `[${paths.map(quoteText).join(', ')}]`;
+  const answer = await connection.runAndReadAll(
+    `SELECT CAST(count(*) FILTER (WHERE len("_unchanged") > 0) AS DOUBLE), CAST(count(*) AS DOUBLE), (
+       SELECT CAST(sum(total_uncompressed_size) AS DOUBLE) FROM parquet_metadata(${files}))
+     FROM read_parquet(${files}, hive_partitioning => false)`,
+  );
+  const [gaps, rows, bytes] = answer.getRows()[0] as [number, number, number];
+  const looked = (Math.min(gaps, rows - gaps) * bytes) / Math.max(1, rows - gaps);
+  return Math.max(1, Math.ceil((4 * looked) / memoryBytes));
+}
+
 async function prepare(
   connection: DuckDBConnection,
   paths: readonly string[],
@@ -124,6 +149,9 @@ async function prepare(
   views: readonly string[],
 ): Promise<void> {
   await connection.run("SET TimeZone = 'UTC'");
+  // The views' joins have what is small, or can go to disk, on their right. DuckDB knows nothing of the files' widths and
+  // would build a hash table of all rows, whole.
+  await connection.run("SET disabled_optimizers = 'build_side_probe_side'");
   await connection.run(`SET VARIABLE tidemark_files = [${paths.map(quoteText).join(', ')}]`);
   await connection.run(`SET VARIABLE tidemark_at = ${quoteText(at)}`);
   for (const view of views) await connection.run(view);
