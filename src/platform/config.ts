@@ -100,6 +100,7 @@ async function resolveConfig(
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
       hashKey: values['privacy.hash.key'],
       heartbeatIntervalMs: source['heartbeat.interval'],
+      publicationColumnLists: source['publication.column.lists'],
       publicationIntervalMs: source['publication.interval'],
       statusIntervalMs: source['status.interval'],
       values: source.values,

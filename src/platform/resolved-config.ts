@@ -63,6 +63,8 @@ export interface SourceConfig {
   /** `privacy.hash.key`; set where a column has the policy hash. */
   hashKey: string | null;
   heartbeatIntervalMs: number;
+  /** Dropped columns are left out by column lists, where Postgres takes one; absent: they are. */
+  publicationColumnLists?: boolean;
   /** How often the publications are compared with the configuration; absent: every 10 s. */
   publicationIntervalMs?: number;
   /** How often a standby status goes out at least; must be well inside wal_sender_timeout. */

@@ -44,6 +44,7 @@ export function planPublications(
     // A column list must hold the whole identity, and none is accepted with REPLICA IDENTITY FULL.
     const listable =
       version >= 150000 &&
+      source.publicationColumnLists !== false &&
       table.replicaIdentity !== 'full' &&
       dropped.every((column) => !column.identity) &&
       kept.length > 0;

@@ -251,7 +251,7 @@ export async function checkSource(source: SourceConfig): Promise<CheckFinding[]>
     const plans = planPublications(source, tables, version);
     for (const plan of plans) {
       for (const { table, droppedByReader } of plan.tables) {
-        if (droppedByReader.length === 0) continue;
+        if (droppedByReader.length === 0 || source.publicationColumnLists === false) continue;
         findings.push({
           level: 'warn',
           what: `${tableName(table)}: Postgres sends ${droppedByReader.join(', ')} all the same (no column list fits this replica identity); the reader drops them`,

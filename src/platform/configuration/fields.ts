@@ -116,6 +116,13 @@ const ownSourceFields = {
     max: 3_600_000,
     description: 'How often an idle source is made to prove that it is idle; Progress advances with it.',
   },
+  'publication.column.lists': {
+    type: 'boolean',
+    unit: 'true or false',
+    default: true,
+    description:
+      'Leave dropped columns out of what Postgres sends. While a table is published with a column list, Postgres refuses DROP COLUMN and ALTER COLUMN TYPE on the columns in it: with `false` Postgres sends all columns, the reader drops them, and migrations need no ceremony.',
+  },
   'publication.interval': {
     type: 'duration',
     unit: 'duration',
