@@ -134,9 +134,10 @@ export const errorCatalogue = {
   },
   TM221: {
     retry: 'operator',
-    meaning: 'A table without a key holds rows from before the slot, which cannot be snapshotted.',
+    meaning:
+      'A table without a key is replaced whole by its snapshot, in one Kafka transaction: not with --where, and not where that takes longer than kafka.transaction.timeout.',
     remedy:
-      'Give the table a primary key and run `tidemark snapshot start <table>`; or load those rows yourself and run `tidemark snapshot cancel <table>`.',
+      'Leave --where out; raise kafka.transaction.timeout, up to transaction.max.timeout.ms of the brokers; or give the table a primary key. Then: `tidemark snapshot start <table>`.',
   },
   TM222: {
     retry: 'operator',

@@ -3,7 +3,8 @@
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
 import { randomUUID } from 'node:crypto';
-import { formatPosition } from '../connector/position.ts';
+import { formatPosition, type Position } from '../connector/position.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
@@ -15,6 +16,7 @@ import type { Resuming } from './parking.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
+import { StreamGate } from './stream-gate.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
 import type { PartitionEnd, TransactionalProducer } from './transactional-producer.ts';
@@ -59,6 +61,17 @@ export interface PreparedTable {
   endOffsets: bigint[] | null;
 }
 
+/** What is written while the stream is held, inside one Kafka transaction. */
+export interface HeldWriter {
+  readonly epoch: number;
+  /** Running maximum, microseconds since 1970 UTC. */
+  readonly commitTimeUs: bigint;
+  /** Of the last record in Kafka. */
+  readonly position: Position;
+  /** @throws TidemarkError with which the whole reader starts over */
+  send(batch: Batch): Promise<void>;
+}
+
 export interface PublisherStats {
   changes: number;
   transactions: number;
@@ -73,13 +86,16 @@ export class Publisher {
   readonly #options: PublisherOptions;
   readonly #encoder: ChangeEncoder;
   readonly #snapshots: TableSnapshots;
-  readonly #endOffsets: Record<string, bigint[]>;
+  #endOffsets: Record<string, bigint[]>;
   #fail: (error: unknown) => void = () => {};
   #flushing: Promise<void> | null = null;
   #flushScheduled = false;
   #closed = false;
   /** Messages that came while a table's schema is being registered. */
   #waiting: Buffer[] | null = null;
+  readonly #gate = new StreamGate();
+  /** What waits, waits at the gate. */
+  #gated = false;
   #keepalive: { lsn: bigint; timeUs: bigint } | null = null;
   /** The last Progress ended inside a Transaction: its end is worth a Progress even without a record. */
   #endedInside: boolean;
@@ -116,6 +132,10 @@ export class Publisher {
       this.#waiting.push(Buffer.from(bytes));
       return;
     }
+    if (this.#gate.stops(bytes)) {
+      this.#waitAtGate([Buffer.from(bytes)]);
+      return;
+    }
     const unprepared = this.#encoder.encode(bytes);
     if (unprepared) {
       this.#prepare(unprepared, [Buffer.from(bytes)]);
@@ -125,6 +145,7 @@ export class Publisher {
       this.#resume([]);
       return;
     }
+    this.#betweenTransactions();
     if (this.#full) {
       if (this.#flushing) this.#options.source.pause();
       this.#scheduleFlush();
@@ -135,6 +156,43 @@ export class Publisher {
   keepalive(lsn: bigint, serverTimeUs: bigint): void {
     if (this.#encoder.inTransaction || this.#waiting) return;
     this.#keepalive = { lsn, timeUs: serverTimeUs };
+    this.#gate.passed(lsn);
+  }
+
+  /**
+   * Holds the stream: nothing that commits at or beyond `lsn` gets through any more, until `release`. Reading stops with
+   * the first such Transaction; the source goes on getting its statuses.
+   * @param lsn 0: nothing at all, once the Transaction that is being read has ended
+   * @returns settles when what commits before has been received, on an idle source with the next keepalive
+   */
+  hold(lsn = 0n): Promise<void> {
+    const arrived = this.#gate.close(lsn);
+    this.#passGate();
+    this.#betweenTransactions();
+    return arrived;
+  }
+
+  release(): void {
+    this.#gate.open();
+    this.#passGate();
+  }
+
+  /**
+   * While the stream is held: what `write` sends is one Kafka transaction, after all that was received and with the
+   * Progress that covers it; or none of it ever was, where `write` throws.
+   * @param ackLsn where the stream is held
+   * @param write returns the Position of its last record, greater than that of everything received
+   */
+  async publishHeld(ackLsn: bigint, write: (writer: HeldWriter) => Promise<Position>): Promise<void> {
+    await this.#drain();
+    const writing = this.#writeHeld(ackLsn, write);
+    this.#flushing = writing
+      .catch(() => {})
+      .finally(() => {
+        this.#flushing = null;
+      });
+    await writing;
+    await this.#flushing;
   }
 
   /** Only for a topic that is new to Progress: its high watermark would count markers of what we wrote. */
@@ -146,6 +204,8 @@ export class Publisher {
   heartbeat(): void {
     const encoder = this.#encoder;
     if (this.#closed || this.#flushing || encoder.batch.records > 0 || !this.#keepalive) return;
+    // A keepalive may be beyond the place where the stream is to be held, and what is written there comes before it.
+    if (this.#gate.closed) return;
     const { lsn, timeUs } = this.#keepalive;
     this.#keepalive = null;
     const position = formatPosition({ epoch: encoder.epoch, lsn, ordinal: 0 });
@@ -155,10 +215,93 @@ export class Publisher {
     this.#flushing = this.#publish(null, this.#progress('heartbeat', true));
   }
 
+  isParked(table: string): boolean {
+    return this.#encoder.parking.holds(table);
+  }
+
   /** Waits for what is in flight; what was not sent yet is sent again after the next start. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#flushing?.catch(() => {});
+  }
+
+  #waitAtGate(messages: Buffer[]): void {
+    this.#waiting = messages;
+    this.#gated = true;
+    this.#options.source.pause();
+  }
+
+  #passGate(): void {
+    if (!this.#gated) return;
+    this.#gated = false;
+    this.#continue();
+  }
+
+  /** After each message: the gate at 0 only waits for the end of a Transaction, another one for what a keepalive says. */
+  #betweenTransactions(): void {
+    if (!this.#encoder.inTransaction && !this.#waiting) this.#gate.passed(this.#keepalive?.lsn ?? 0n);
+  }
+
+  /** Until all that was received is in Kafka. Call between Transactions. */
+  async #drain(): Promise<void> {
+    for (;;) {
+      while (this.#flushing) await this.#flushing;
+      if (this.#closed) throw new TidemarkError('TM301', 'the reader is stopping');
+      if (this.#encoder.batch.records === 0) return;
+      this.#flushNext();
+      if (!this.#flushing) throw new TidemarkError('TM901', 'a batch between Transactions has no boundary');
+    }
+  }
+
+  async #writeHeld(ackLsn: bigint, write: (writer: HeldWriter) => Promise<Position>): Promise<void> {
+    const { producer, topics, progressSchemaId, source, nowMs } = this.#options;
+    const encoder = this.#encoder;
+    const ends = { ...this.#endOffsets };
+    const { epoch, commitTimeUs, position: before } = encoder;
+    let records = 0;
+    let bytes = 0;
+    // What Kafka refused, or may have done, is for the next life to find out.
+    const kafka = async <T>(work: Promise<T>): Promise<T> => {
+      try {
+        return await work;
+      } catch (error) {
+        this.#closed = true;
+        this.#fail(error);
+        throw error;
+      }
+    };
+    const send = async (batch: Batch) => {
+      const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
+      this.#noteEnds(await kafka(producer.send(batches)));
+      records += batch.records;
+      bytes += batch.bytes;
+    };
+    let position: Position;
+    try {
+      position = await write({ epoch, commitTimeUs, position: before, send });
+    } catch (error) {
+      this.#endOffsets = ends;
+      if (!this.#closed) await kafka(producer.abort());
+      throw error;
+    }
+    encoder.position = position;
+    if (ackLsn > encoder.ackLsn) encoder.ackLsn = ackLsn;
+    // Its boundary, of a Transaction without records, lies before all this.
+    encoder.batch = new Batch(nowMs());
+    this.#endedInside = false;
+    const progress = this.#progress('batch', true);
+    const value = encodeProgress(progress, progressSchemaId);
+    await kafka(
+      producer.send([
+        { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
+      ]),
+    );
+    await kafka(producer.commit());
+    source.confirm(progress.ackLsn);
+    this.#batches++;
+    this.#records += records;
+    this.#bytes += bytes;
+    this.#options.onProgress?.(progress, this.stats);
   }
 
   get #full(): boolean {
@@ -247,6 +390,11 @@ export class Publisher {
     const waiting = this.#waiting ?? [];
     this.#waiting = null;
     for (let i = 0; i < waiting.length; i++) {
+      if (this.#gate.stops(waiting[i]!)) {
+        this.#waitAtGate(waiting.slice(i));
+        this.#scheduleFlush();
+        return;
+      }
       const unprepared = this.#encoder.encode(waiting[i]!);
       if (unprepared) {
         this.#prepare(unprepared, waiting.slice(i));
@@ -257,6 +405,7 @@ export class Publisher {
         return;
       }
     }
+    this.#betweenTransactions();
     if (!this.#full) this.#options.source.resume();
     this.#scheduleFlush();
   }

@@ -11,7 +11,8 @@ import type { Logger } from '../platform/log.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import type { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { ruleFor, trackedTables } from '../replicate/catalogue.ts';
+import { type CatalogueTable, ruleFor, trackedTables } from '../replicate/catalogue.ts';
+import type { Relation } from '../replicate/pgoutput.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
@@ -26,8 +27,9 @@ import { Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import type { SnapshotRequests } from './snapshot/snapshot-requests.ts';
-import { hasKey, SnapshotRunner, snapshotMode } from './snapshot/snapshot-runner.ts';
+import { SnapshotRunner, snapshotMode } from './snapshot/snapshot-runner.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
+import { WholeTables } from './snapshot/whole-tables.ts';
 import type { SourceLedger } from './source-ledger.ts';
 import { startPoint, tableIdOf } from './start-point.ts';
 import { TablePreparer } from './table-preparer.ts';
@@ -80,6 +82,7 @@ export async function readUntilFailure(
   let publisher: Publisher | null = null;
   let publications: PublicationWatch | null = null;
   let runner: SnapshotRunner | null = null;
+  let whole: WholeTables | null = null;
   const versions = new TableVersions({
     registry,
     compatibility: config.registry.compatibility ?? 'BACKWARD',
@@ -151,24 +154,28 @@ export async function readUntilFailure(
       confirm: (lsn: bigint) => stream?.confirm(lsn),
     };
     const snapshots = new TableSnapshots(source.id);
-    const snapshotRunner = new SnapshotRunner(
-      {
-        source,
-        requests,
-        snapshots,
-        topicOf: (table) => topics.table(tableIdOf(table)),
-        prepare: async (relation) => {
-          const prepared = await preparer.prepareScan(knownTopics, relation);
-          receiver.learnEnds(prepared);
-          return prepared.encoder;
-        },
-        log,
+    const reading = {
+      source,
+      requests,
+      snapshots,
+      topicOf: (table: string) => topics.table(tableIdOf(table)),
+      prepare: async (relation: Relation) => {
+        const prepared = await preparer.prepareScan(knownTopics, relation);
+        receiver.learnEnds(prepared);
+        return prepared.encoder;
       },
-      resume.snapshots,
-    );
+      log,
+    };
+    whole = new WholeTables({
+      ...reading,
+      kafka: kafkaConfig,
+      publisher: () => receiver,
+      ping: () => stream?.ping(),
+    });
+    const snapshotRunner = new SnapshotRunner({ ...reading, whole }, resume.snapshots);
     runner = snapshotRunner;
     // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
-    await runner.load(client, parsePosition(resume.position).epoch, tables);
+    await runner.load(parsePosition(resume.position).epoch, tables);
     publisher = new Publisher({
       kafka: kafkaConfig,
       topics,
@@ -216,6 +223,8 @@ export async function readUntilFailure(
       receiver.heartbeat();
       opened.ping();
     }, source.heartbeatIntervalMs);
+    const initialOnes = (some: readonly CatalogueTable[]) =>
+      some.filter((table) => snapshotMode(source, table) === 'initial');
     const watch = new PublicationWatch({
       config,
       admin,
@@ -223,11 +232,15 @@ export async function readUntilFailure(
       version: identity.version,
       log,
       tables,
+      announce(joining) {
+        snapshots.announce(initialOnes(joining).map((table) => topics.table(table)));
+      },
       async readBefore(joined) {
-        const names = joined
-          .filter((table) => hasKey(table) && snapshotMode(source, table) === 'initial')
-          .map(tableName);
+        const read = initialOnes(joined);
+        const names = read.map(tableName);
         await requests.requestInitial(parsePosition(resume.position).epoch, names);
+        await snapshotRunner.look();
+        snapshots.joined(read.map((table) => topics.table(table)));
         return names;
       },
     });
@@ -238,6 +251,7 @@ export async function readUntilFailure(
     clearInterval(heartbeat);
     clearInterval(looking);
     await runner?.stop();
+    await whole?.stop();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
     await publisher?.close();
     await stream?.close();
