@@ -134,10 +134,8 @@ export const errorCatalogue = {
   },
   TM221: {
     retry: 'operator',
-    meaning:
-      'A table without a key is replaced whole by its snapshot, in one Kafka transaction: not with --where, and not where that takes longer than kafka.transaction.timeout.',
-    remedy:
-      'Leave --where out; raise kafka.transaction.timeout, up to transaction.max.timeout.ms of the brokers; or give the table a primary key. Then: `tidemark snapshot start <table>`.',
+    meaning: 'A table without a key is replaced whole by its snapshot: --where would lose the rest.',
+    remedy: '`tidemark snapshot start <table>` without --where; or give the table a primary key.',
   },
   TM222: {
     retry: 'operator',

@@ -70,6 +70,8 @@ export interface HeldWriter {
   readonly position: Position;
   /** @throws TidemarkError with which the whole reader starts over */
   send(batch: Batch): Promise<void>;
+  /** What was sent so far counts, also if `write` throws later; no Window ends there. @param position of its last record */
+  commitPart(position: Position): Promise<void>;
 }
 
 export interface PublisherStats {
@@ -179,7 +181,7 @@ export class Publisher {
 
   /**
    * While the stream is held: what `write` sends is one Kafka transaction, after all that was received and with the
-   * Progress that covers it; or none of it ever was, where `write` throws.
+   * boundary Progress that covers it; or none of it ever was, where `write` throws.
    * @param ackLsn where the stream is held
    * @param write returns the Position of its last record, greater than that of everything received
    */
@@ -212,7 +214,14 @@ export class Publisher {
     if (position > encoder.position) encoder.position = position;
     if (lsn > encoder.ackLsn) encoder.ackLsn = lsn;
     if (timeUs > encoder.commitTimeUs) encoder.commitTimeUs = timeUs;
+    // Its boundary, of Transactions without records, lies before this Progress, and would come after it.
+    encoder.batch = new Batch(this.#options.nowMs());
     this.#flushing = this.#publish(null, this.#progress('heartbeat', true));
+  }
+
+  /** What commits before this was received, and is encoded. */
+  get ackLsn(): bigint {
+    return this.#encoder.ackLsn;
   }
 
   isParked(table: string): boolean {
@@ -254,12 +263,10 @@ export class Publisher {
   }
 
   async #writeHeld(ackLsn: bigint, write: (writer: HeldWriter) => Promise<Position>): Promise<void> {
-    const { producer, topics, progressSchemaId, source, nowMs } = this.#options;
+    const { producer, source, nowMs } = this.#options;
     const encoder = this.#encoder;
-    const ends = { ...this.#endOffsets };
+    let ends = { ...this.#endOffsets };
     const { epoch, commitTimeUs, position: before } = encoder;
-    let records = 0;
-    let bytes = 0;
     // What Kafka refused, or may have done, is for the next life to find out.
     const kafka = async <T>(work: Promise<T>): Promise<T> => {
       try {
@@ -270,38 +277,35 @@ export class Publisher {
         throw error;
       }
     };
+    const commit = async (position: Position, boundary: boolean) => {
+      encoder.position = position;
+      this.#endedInside = !boundary;
+      const progress = this.#progress('batch', boundary);
+      await kafka(this.#commitProgress(progress));
+      ends = { ...this.#endOffsets };
+      source.confirm(progress.ackLsn);
+      this.#batches++;
+      this.#options.onProgress?.(progress, this.stats);
+    };
     const send = async (batch: Batch) => {
       const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
       this.#noteEnds(await kafka(producer.send(batches)));
-      records += batch.records;
-      bytes += batch.bytes;
+      this.#records += batch.records;
+      this.#bytes += batch.bytes;
     };
+    // Its boundary, of Transactions without records, lies before all this.
+    encoder.batch = new Batch(nowMs());
     let position: Position;
     try {
-      position = await write({ epoch, commitTimeUs, position: before, send });
+      const commitPart = (last: Position) => commit(last, false);
+      position = await write({ epoch, commitTimeUs, position: before, send, commitPart });
     } catch (error) {
       this.#endOffsets = ends;
       if (!this.#closed) await kafka(producer.abort());
       throw error;
     }
-    encoder.position = position;
     if (ackLsn > encoder.ackLsn) encoder.ackLsn = ackLsn;
-    // Its boundary, of a Transaction without records, lies before all this.
-    encoder.batch = new Batch(nowMs());
-    this.#endedInside = false;
-    const progress = this.#progress('batch', true);
-    const value = encodeProgress(progress, progressSchemaId);
-    await kafka(
-      producer.send([
-        { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
-      ]),
-    );
-    await kafka(producer.commit());
-    source.confirm(progress.ackLsn);
-    this.#batches++;
-    this.#records += records;
-    this.#bytes += bytes;
-    this.#options.onProgress?.(progress, this.stats);
+    await commit(position, true);
   }
 
   get #full(): boolean {
@@ -468,9 +472,18 @@ export class Publisher {
     }
   }
 
+  async #commitProgress(progress: Progress): Promise<void> {
+    const { producer, topics, progressSchemaId } = this.#options;
+    const value = encodeProgress(progress, progressSchemaId);
+    await producer.send([
+      { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
+    ]);
+    await producer.commit();
+  }
+
   /** publishBatch: the records and their Progress in one Kafka transaction, then the slot may move. */
   async #publish(batch: Batch | null, progress: Progress): Promise<void> {
-    const { producer, topics, progressSchemaId, source } = this.#options;
+    const { producer, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
         const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
@@ -478,11 +491,7 @@ export class Publisher {
         await failpoint('after-produce');
         if (batch.hasChunk) await failpoint('before-chunk-commit');
       }
-      const value = encodeProgress({ ...progress, endOffsets: this.#endOffsets }, progressSchemaId);
-      await producer.send([
-        { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
-      ]);
-      await producer.commit();
+      await this.#commitProgress({ ...progress, endOffsets: this.#endOffsets });
       await failpoint('after-kafka-commit');
       if (batch?.hasChunk) await failpoint('after-chunk-commit');
       source.confirm(progress.ackLsn);

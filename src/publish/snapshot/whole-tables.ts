@@ -6,8 +6,10 @@
  *
  * Hold first, create second: the slot's WAL begins after everything that was received, so L lies beyond it. A table is
  * one Kafka transaction with its boundary Progress. An attempt that dies is aborted, by itself or by the fence of the
- * next reader: no reader of committed records ever sees a part of it, and its Positions are free, since every attempt
- * has an L of its own.
+ * next reader: nobody who reads committed records ever sees a part of it. A table that takes longer than a Kafka
+ * transaction may is cut into several, of which only the last is a boundary; of those a dead attempt leaves a part, which
+ * is ended by the truncate of the next attempt: its request is open until one has come through. Positions are never used
+ * twice, because every attempt has an L of its own.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
@@ -21,7 +23,7 @@ import { type CatalogueTable, trackedTables } from '../../replicate/catalogue.ts
 import type { Relation } from '../../replicate/pgoutput.ts';
 import { temporarySnapshot } from '../../replicate/snapshot/exported-snapshot.ts';
 import { conditionRefused, describeTable, estimateRows } from '../../replicate/snapshot/table-scan.ts';
-import { connectSource, sourceError } from '../../replicate/source.ts';
+import { connectSource, flushedLsn, sourceError } from '../../replicate/source.ts';
 import type { HeldWriter, Publisher } from '../publisher.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
@@ -37,7 +39,7 @@ export interface WholeTablesOptions {
   requests: SnapshotRequests;
   snapshots: TableSnapshots;
   /** It begins after this. */
-  publisher(): Pick<Publisher, 'hold' | 'release' | 'publishHeld' | 'isParked'>;
+  publisher(): Pick<Publisher, 'hold' | 'release' | 'publishHeld' | 'isParked' | 'ackLsn'>;
   topicOf(table: string): string;
   prepare(relation: Relation): Promise<TableEncoder>;
   /** Asks the source where the stream is. */
@@ -52,7 +54,7 @@ const longestRetryMs = 30_000;
 const quietMs = 5000;
 const remindMs = 60_000;
 /** Of the transaction's timeout: the rest is for what was not counted, and for the commit. */
-const timeoutShare = 0.8;
+const timeoutShare = 0.5;
 
 /** Somebody paused or cancelled it. */
 class Withdrawn extends Error {}
@@ -69,6 +71,8 @@ export class WholeTables {
   readonly #stopping = new AbortController();
   #running: Promise<void> | null = null;
   #delayMs = 0;
+  /** Tables that held nothing, by request, and how far the stream must come before that counts. */
+  readonly #empty = new Map<string, bigint>();
 
   constructor(options: WholeTablesOptions) {
     this.#options = options;
@@ -130,7 +134,10 @@ export class WholeTables {
     const client = await connectSource(source, 'tidemark/snapshot');
     try {
       const wanted = await this.#wanted(client);
-      if (wanted.length === 0) return;
+      if (wanted.length === 0) {
+        if (this.#taken.size > 0) await sleep(pollMs / 4);
+        return;
+      }
       const tables = wanted.map(({ table }) => tableName(table));
       log.info('tables without a key are read in one transaction, and the stream waits for it', { tables });
       await this.#hold(client, wanted);
@@ -212,7 +219,7 @@ export class WholeTables {
     await publisher.publishHeld(lsn, async (writer: HeldWriter) => {
       if (publisher.isParked(request.table))
         throw new TidemarkError('TM223', `${request.table} is parked, so it cannot be read`);
-      const begunAt = performance.now();
+      let begunAt = performance.now();
       let lookedAt = begunAt;
       const at = after(writer, originLsn(lsn));
       const copy = new TableCopy({
@@ -228,8 +235,11 @@ export class WholeTables {
         full: async (batch, sofar) => {
           signal.throwIfAborted();
           const now = performance.now();
-          if (now - begunAt > kafka.transactionTimeoutMs * timeoutShare) throw tooLong(request.table, kafka);
           await writer.send(batch);
+          if (now - begunAt > kafka.transactionTimeoutMs * timeoutShare) {
+            await writer.commitPart(copy.position);
+            begunAt = now;
+          }
           await failpoint('table-batch');
           if (now - lookedAt < pollMs) return;
           lookedAt = now;
@@ -261,7 +271,9 @@ export class WholeTables {
       // For the runner of chunks to come back with, or to refuse.
       else if (now.state === 'paused' || !table) this.#taken.delete(request.id);
       else if (now.condition !== null) await this.#end(request, conditionRefused(request.table));
-      else if (now.kind === 'initial' && (await holdsNoEarlierRow(client, table))) {
+      else if (now.kind === 'initial' && (await this.#heldNothing(client, request, table))) {
+        // A delete of a row that was never streamed may be on its way still.
+        if (this.#options.publisher().ackLsn < this.#empty.get(request.id)!) continue;
         await requests.finished(request.id, 0n);
         log.info(`${request.table} held no row before: all of it comes through the stream`);
         this.#forget(request);
@@ -276,6 +288,13 @@ export class WholeTables {
       }
     }
     return wanted;
+  }
+
+  async #heldNothing(client: Client, { id }: SnapshotRequest, table: CatalogueTable): Promise<boolean> {
+    if (this.#empty.has(id)) return true;
+    if (!(await holdsNoEarlierRow(client, table))) return false;
+    this.#empty.set(id, await flushedLsn(client));
+    return true;
   }
 
   /**
@@ -339,6 +358,7 @@ export class WholeTables {
   #forget(request: SnapshotRequest): void {
     const { snapshots, topicOf } = this.#options;
     this.#taken.delete(request.id);
+    this.#empty.delete(request.id);
     const topic = topicOf(request.table);
     if (snapshots.state(topic)?.id === request.id) snapshots.untrack(topic);
   }
@@ -367,14 +387,4 @@ function after(
 ): { epoch: number; lsn: bigint; ordinal: number } {
   const last = parsePosition(position);
   return { epoch, lsn, ordinal: last.lsn === lsn ? last.ordinal : 0 };
-}
-
-function tooLong(table: string, kafka: KafkaConfig): TidemarkError {
-  return new TidemarkError(
-    'TM221',
-    `${table} has no key and cannot be published within kafka.transaction.timeout (${kafka.transactionTimeoutMs} ms): it would count half`,
-    {
-      remedy: `Raise kafka.transaction.timeout (and, above 15 minutes, the brokers' transaction.max.timeout.ms), or give the table a primary key; then: tidemark snapshot start ${table}`,
-    },
-  );
 }
