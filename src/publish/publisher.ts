@@ -219,6 +219,11 @@ export class Publisher {
     this.#flushing = this.#publish(null, this.#progress('heartbeat', true));
   }
 
+  /** Something failed, or it was closed: the reader's next life goes on. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** What commits before this was received, and is encoded. */
   get ackLsn(): bigint {
     return this.#encoder.ackLsn;

@@ -39,7 +39,7 @@ export interface WholeTablesOptions {
   requests: SnapshotRequests;
   snapshots: TableSnapshots;
   /** It begins after this. */
-  publisher(): Pick<Publisher, 'hold' | 'release' | 'publishHeld' | 'isParked' | 'ackLsn'>;
+  publisher(): Pick<Publisher, 'hold' | 'release' | 'publishHeld' | 'isParked' | 'ackLsn' | 'closed'>;
   topicOf(table: string): string;
   prepare(relation: Relation): Promise<TableEncoder>;
   /** Asks the source where the stream is. */
@@ -88,7 +88,8 @@ export class WholeTables {
     this.#running ??= this.#run().finally(() => {
       this.#running = null;
       // One may have been taken at the very end.
-      if (this.#taken.size > 0 && !this.#stopping.signal.aborted) this.#start();
+      const over = this.#stopping.signal.aborted || this.#options.publisher().closed;
+      if (this.#taken.size > 0 && !over) this.#start();
     });
   }
 
@@ -109,7 +110,8 @@ export class WholeTables {
         await this.#round();
         this.#delayMs = 0;
       } catch (caught) {
-        if (signal.aborted) return;
+        // What Kafka refused is no fault of the table: the next life begins anew.
+        if (signal.aborted || this.#options.publisher().closed) return;
         if (caught instanceof Withdrawn) continue;
         const error = asTidemarkError(caught);
         if (error.retry !== 'transient') {
@@ -192,7 +194,7 @@ export class WholeTables {
             throw error;
           }
           const failure = sourceError(error);
-          if (signal.aborted || failure.retry === 'transient') throw failure;
+          if (signal.aborted || publisher.closed || failure.retry === 'transient') throw failure;
           await this.#end(request, failure);
           // In the middle of a COPY the connection is of no use any more: those that are left get a slot of their own.
           return;
@@ -220,6 +222,7 @@ export class WholeTables {
       if (publisher.isParked(request.table))
         throw new TidemarkError('TM223', `${request.table} is parked, so it cannot be read`);
       let begunAt = performance.now();
+      let isCut = false;
       let lookedAt = begunAt;
       const at = after(writer, originLsn(lsn));
       const copy = new TableCopy({
@@ -239,17 +242,19 @@ export class WholeTables {
           if (now - begunAt > kafka.transactionTimeoutMs * timeoutShare) {
             await writer.commitPart(copy.position);
             begunAt = now;
+            isCut = true;
           }
           await failpoint('table-batch');
           if (now - lookedAt < pollMs) return;
           lookedAt = now;
-          await this.#requireWanted([request]);
+          // A part that counts is not left alone.
+          if (!isCut) await this.#requireWanted([request]);
           await requests.progressed(request.id, BigInt(sofar), 0, readingText);
         },
       });
       rows = BigInt(await copy.rows(client, table, true));
       await writer.send(copy.takeBatch());
-      await this.#requireWanted([request]);
+      if (!isCut) await this.#requireWanted([request]);
       await failpoint('before-table-commit');
       snapshots.track(topic, { id: request.id, cursor: null, read: true, rows, again: [] });
       return copy.position;
