@@ -8,7 +8,8 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { compareTopics } from '../publish/topics.ts';
 import { checkValueForm } from '../publish/value-form.ts';
 import { trackedTables } from '../replicate/catalogue.ts';
-import { checkSource, connectSource } from '../replicate/source.ts';
+import { connectSource } from '../replicate/source.ts';
+import { checkSource } from '../replicate/source-check.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 import { sinkContext } from './sink-context.ts';
 

@@ -11,7 +11,7 @@ import {
 } from '../publish/snapshot/snapshot-requests.ts';
 import { SourceLedger } from '../publish/source-ledger.ts';
 import { readsBinary } from '../publish/types/reader-codecs.ts';
-import { describeScan, requireCondition } from '../replicate/snapshot/table-scan.ts';
+import { conditionRefused, describeTracked, requireCondition } from '../replicate/snapshot/table-scan.ts';
 import { connectSource, readSlot } from '../replicate/source.ts';
 import { type CommandContext, configOf, exitCode, tableArgument } from './context.ts';
 import { renderSnapshots, snapshotStatus } from './snapshot-text.ts';
@@ -89,8 +89,10 @@ async function start(
     const { rows } = await client.query('select pg_is_in_recovery() as standby');
     if (rows[0].standby) throw new TidemarkError('TM222', 'the source is a standby');
     for (const table of tables) {
-      const scan = await describeScan(client, config.source, table, readsBinary);
-      if (condition) await requireCondition(client, scan, condition);
+      const scan = await describeTracked(client, config.source, table, readsBinary);
+      if (condition === null) continue;
+      if (scan.key.length === 0) throw conditionRefused(table);
+      await requireCondition(client, scan, condition);
     }
     active = (await readSlot(client, config.source.slot))?.active ?? false;
   } finally {

@@ -38,6 +38,8 @@ export type RowState =
 export interface RowCount {
   values: Row;
   count: number;
+  /** Of the copies to remove, so many may not be there: a snapshot brings the table whole later. */
+  mayBeAbsent?: number;
 }
 
 /** One Change as it happened, for sinks that append. */

@@ -10,7 +10,7 @@ import type { UnitStore } from './unit-store.ts';
 import { storeError } from './window-store.ts';
 
 const chunkRows = 2048;
-const imageTypes = [VARCHAR, INTEGER, VARCHAR, BOOLEAN];
+const imageTypes = [VARCHAR, INTEGER, VARCHAR, BOOLEAN, BOOLEAN];
 
 /**
  * Row images are counted by their 128-bit hash, in DuckDB, which spills; a row of which copies remain is read again
@@ -27,7 +27,7 @@ export async function* rowCounts(
   const connection = await store.connect();
   try {
     await connection.run(
-      'create temp table images (hash varchar, delta integer, position varchar, old boolean)',
+      'create temp table images (hash varchar, delta integer, position varchar, old boolean, pending boolean)',
     );
     const appender = await connection.createAppender('images', null, 'temp');
     const chunk = DuckDBDataChunk.create(imageTypes, chunkRows);
@@ -43,8 +43,8 @@ export async function* rowCounts(
       }
       columns = imageTypes.map(() => []);
     };
-    const count = (row: PartialRow, delta: number, position: string, old: boolean) => {
-      [hashCells(row).toString(16), delta, position, old].forEach((value, i) => {
+    const count = (row: PartialRow, delta: number, position: string, old: boolean, pending: boolean) => {
+      [hashCells(row).toString(16), delta, position, old, pending].forEach((value, i) => {
         columns[i]!.push(value);
       });
       if (columns[0]!.length === chunkRows) flush();
@@ -53,9 +53,10 @@ export async function* rowCounts(
       for (const change of changes) {
         if (change.truncate) continue;
         const shaped = reader.read(change);
-        const { op } = shaped;
-        if (op === 'u' || op === 'd') count(oldRow(shaped.before, reader), -1, change.position, true);
-        if (op !== 'd') count(newRow(shaped, reader), 1, change.position, false);
+        const { op, pending } = shaped;
+        if (op === 'u' || op === 'd')
+          count(oldRow(shaped.before, reader), -1, change.position, true, pending);
+        if (op !== 'd') count(newRow(shaped, reader), 1, change.position, false, false);
       }
     }
     if (columns[0]!.length > 0) flush();
@@ -63,22 +64,26 @@ export async function* rowCounts(
     const counted = streamRows(
       connection,
       `with net as (
-         select sum(delta)::integer as count, min(position || case when old then '-' else '+' end) as seen
+         select sum(delta)::integer as count, min(position || case when old then '-' else '+' end) as seen,
+                count(*) filter (where pending)::integer as pending
          from images group by hash having sum(delta) <> 0)
-       select ${changeColumnsOf('r')}, net.count, right(net.seen, 1) = '-'
+       select ${changeColumnsOf('r')}, net.count, right(net.seen, 1) = '-', net.pending
        from net join ${source} r on r.position = left(net.seen, -1)`,
       (values, row) => ({
         change: store.storedChange(values, row),
         count: values[11]![row] as number,
         old: values[12]![row] as boolean,
+        pending: values[13]![row] as number,
       }),
     );
     for await (const batch of counted) {
       let counts: RowCount[] = [];
       let bytes = 0;
-      for (const { change, count, old } of batch) {
+      for (const { change, count, old, pending } of batch) {
         const shaped = reader.read(change);
-        counts.push({ values: old ? oldRow(shaped.before, reader) : newRow(shaped, reader), count });
+        const values = old ? oldRow(shaped.before, reader) : newRow(shaped, reader);
+        const mayBeAbsent = Math.min(pending, Math.max(0, -count));
+        counts.push({ values, count, ...(mayBeAbsent > 0 ? { mayBeAbsent } : {}) });
         bytes += change.bytes;
         if (bytes <= batchBytes) continue;
         yield counts;

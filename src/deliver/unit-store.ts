@@ -88,7 +88,7 @@ export class UnitStore {
     for (const { key, oldKey, value, unchanged, exact, pending, position } of changes) {
       bodies.push(value);
       const headers =
-        unchanged === null && exact === null
+        unchanged === null && exact === null && !pending
           ? null
           : Buffer.from(JSON.stringify([unchanged, exact, pending === true]));
       if (headers) bodies.push(headers);

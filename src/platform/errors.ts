@@ -134,9 +134,8 @@ export const errorCatalogue = {
   },
   TM221: {
     retry: 'operator',
-    meaning: 'A table without a key holds rows from before the slot, which cannot be snapshotted.',
-    remedy:
-      'Give the table a primary key and run `tidemark snapshot start <table>`; or load those rows yourself and run `tidemark snapshot cancel <table>`.',
+    meaning: 'A table without a key is replaced whole by its snapshot: --where would lose the rest.',
+    remedy: '`tidemark snapshot start <table>` without --where; or give the table a primary key.',
   },
   TM222: {
     retry: 'operator',

@@ -431,6 +431,10 @@ export class ChangeEncoder implements PgoutputHandler {
         headerBytes += 20;
       }
     }
+    if (op === 'd' && encoder.keyless && this.#options.snapshots.incomplete(encoder.topic)) {
+      headers[header.pending] = '1';
+      headerBytes += 20;
+    }
     if (exact) {
       const text = JSON.stringify(exact);
       headers[header.exact] = text;

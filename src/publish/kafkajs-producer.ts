@@ -102,6 +102,13 @@ export class KafkajsProducer implements TransactionalProducer {
     });
   }
 
+  async abort(): Promise<void> {
+    await this.#guard('abort', async () => {
+      await this.#transaction?.abort();
+      this.#transaction = null;
+    });
+  }
+
   async close(): Promise<void> {
     await this.#producer.disconnect().catch(() => {});
   }

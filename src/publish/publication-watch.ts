@@ -23,6 +23,8 @@ export interface PublicationWatchOptions {
   /** server_version_num. */
   version: number;
   log: Logger;
+  /** Before tables join: their first changes may come at once. */
+  announce(tables: readonly CatalogueTable[]): void;
   /** Asks for the rows that tables had before they joined. @returns the names of those that will be read */
   readBefore(tables: readonly CatalogueTable[]): Promise<string[]>;
   /** The tables as they were made ready at the start. */
@@ -91,9 +93,10 @@ export class PublicationWatch {
     const oids = oidsOf(tables);
     const plans = planPublications(config.source, tables, version);
     await requireWhole({ client, ledger, version }, plans);
+    const joined = tables.filter((table) => this.#known.get(tableName(table)) !== table.oid);
+    this.#options.announce(joined);
     const done = await ensurePublications(client, plans, version);
     await ledger.rememberPublished(publishedTables(plans));
-    const joined = tables.filter((table) => this.#known.get(tableName(table)) !== table.oid);
     const gone = [...this.#known.keys()].filter((name) => !oids.has(name));
     this.#known = oids;
     if (joined.length > 0) {

@@ -3,7 +3,8 @@
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
 import { randomUUID } from 'node:crypto';
-import { formatPosition } from '../connector/position.ts';
+import { formatPosition, type Position } from '../connector/position.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
@@ -15,6 +16,7 @@ import type { Resuming } from './parking.ts';
 import { encodeProgress, type Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
+import { StreamGate } from './stream-gate.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
 import type { PartitionEnd, TransactionalProducer } from './transactional-producer.ts';
@@ -59,6 +61,19 @@ export interface PreparedTable {
   endOffsets: bigint[] | null;
 }
 
+/** What is written while the stream is held, inside one Kafka transaction. */
+export interface HeldWriter {
+  readonly epoch: number;
+  /** Running maximum, microseconds since 1970 UTC. */
+  readonly commitTimeUs: bigint;
+  /** Of the last record in Kafka. */
+  readonly position: Position;
+  /** @throws TidemarkError with which the whole reader starts over */
+  send(batch: Batch): Promise<void>;
+  /** What was sent so far counts, also if `write` throws later; no Window ends there. @param position of its last record */
+  commitPart(position: Position): Promise<void>;
+}
+
 export interface PublisherStats {
   changes: number;
   transactions: number;
@@ -73,13 +88,16 @@ export class Publisher {
   readonly #options: PublisherOptions;
   readonly #encoder: ChangeEncoder;
   readonly #snapshots: TableSnapshots;
-  readonly #endOffsets: Record<string, bigint[]>;
+  #endOffsets: Record<string, bigint[]>;
   #fail: (error: unknown) => void = () => {};
   #flushing: Promise<void> | null = null;
   #flushScheduled = false;
   #closed = false;
   /** Messages that came while a table's schema is being registered. */
   #waiting: Buffer[] | null = null;
+  readonly #gate = new StreamGate();
+  /** What waits, waits at the gate. */
+  #gated = false;
   #keepalive: { lsn: bigint; timeUs: bigint } | null = null;
   /** The last Progress ended inside a Transaction: its end is worth a Progress even without a record. */
   #endedInside: boolean;
@@ -116,6 +134,10 @@ export class Publisher {
       this.#waiting.push(Buffer.from(bytes));
       return;
     }
+    if (this.#gate.stops(bytes)) {
+      this.#waitAtGate([Buffer.from(bytes)]);
+      return;
+    }
     const unprepared = this.#encoder.encode(bytes);
     if (unprepared) {
       this.#prepare(unprepared, [Buffer.from(bytes)]);
@@ -125,6 +147,7 @@ export class Publisher {
       this.#resume([]);
       return;
     }
+    this.#betweenTransactions();
     if (this.#full) {
       if (this.#flushing) this.#options.source.pause();
       this.#scheduleFlush();
@@ -135,6 +158,43 @@ export class Publisher {
   keepalive(lsn: bigint, serverTimeUs: bigint): void {
     if (this.#encoder.inTransaction || this.#waiting) return;
     this.#keepalive = { lsn, timeUs: serverTimeUs };
+    this.#gate.passed(lsn);
+  }
+
+  /**
+   * Holds the stream: nothing that commits at or beyond `lsn` gets through any more, until `release`. Reading stops with
+   * the first such Transaction; the source goes on getting its statuses.
+   * @param lsn 0: nothing at all, once the Transaction that is being read has ended
+   * @returns settles when what commits before has been received, on an idle source with the next keepalive
+   */
+  hold(lsn = 0n): Promise<void> {
+    const arrived = this.#gate.close(lsn);
+    this.#passGate();
+    this.#betweenTransactions();
+    return arrived;
+  }
+
+  release(): void {
+    this.#gate.open();
+    this.#passGate();
+  }
+
+  /**
+   * While the stream is held: what `write` sends is one Kafka transaction, after all that was received and with the
+   * boundary Progress that covers it; or none of it ever was, where `write` throws.
+   * @param ackLsn where the stream is held
+   * @param write returns the Position of its last record, greater than that of everything received
+   */
+  async publishHeld(ackLsn: bigint, write: (writer: HeldWriter) => Promise<Position>): Promise<void> {
+    await this.#drain();
+    const writing = this.#writeHeld(ackLsn, write);
+    this.#flushing = writing
+      .catch(() => {})
+      .finally(() => {
+        this.#flushing = null;
+      });
+    await writing;
+    await this.#flushing;
   }
 
   /** Only for a topic that is new to Progress: its high watermark would count markers of what we wrote. */
@@ -146,19 +206,111 @@ export class Publisher {
   heartbeat(): void {
     const encoder = this.#encoder;
     if (this.#closed || this.#flushing || encoder.batch.records > 0 || !this.#keepalive) return;
+    // A keepalive may be beyond the place where the stream is to be held, and what is written there comes before it.
+    if (this.#gate.closed) return;
     const { lsn, timeUs } = this.#keepalive;
     this.#keepalive = null;
     const position = formatPosition({ epoch: encoder.epoch, lsn, ordinal: 0 });
     if (position > encoder.position) encoder.position = position;
     if (lsn > encoder.ackLsn) encoder.ackLsn = lsn;
     if (timeUs > encoder.commitTimeUs) encoder.commitTimeUs = timeUs;
+    // Its boundary, of Transactions without records, lies before this Progress, and would come after it.
+    encoder.batch = new Batch(this.#options.nowMs());
     this.#flushing = this.#publish(null, this.#progress('heartbeat', true));
+  }
+
+  /** Something failed, or it was closed: the reader's next life goes on. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** What commits before this was received, and is encoded. */
+  get ackLsn(): bigint {
+    return this.#encoder.ackLsn;
+  }
+
+  isParked(table: string): boolean {
+    return this.#encoder.parking.holds(table);
   }
 
   /** Waits for what is in flight; what was not sent yet is sent again after the next start. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#flushing?.catch(() => {});
+  }
+
+  #waitAtGate(messages: Buffer[]): void {
+    this.#waiting = messages;
+    this.#gated = true;
+    this.#options.source.pause();
+  }
+
+  #passGate(): void {
+    if (!this.#gated) return;
+    this.#gated = false;
+    this.#continue();
+  }
+
+  /** After each message: the gate at 0 only waits for the end of a Transaction, another one for what a keepalive says. */
+  #betweenTransactions(): void {
+    if (!this.#encoder.inTransaction && !this.#waiting) this.#gate.passed(this.#keepalive?.lsn ?? 0n);
+  }
+
+  /** Until all that was received is in Kafka. Call between Transactions. */
+  async #drain(): Promise<void> {
+    for (;;) {
+      while (this.#flushing) await this.#flushing;
+      if (this.#closed) throw new TidemarkError('TM301', 'the reader is stopping');
+      if (this.#encoder.batch.records === 0) return;
+      this.#flushNext();
+      if (!this.#flushing) throw new TidemarkError('TM901', 'a batch between Transactions has no boundary');
+    }
+  }
+
+  async #writeHeld(ackLsn: bigint, write: (writer: HeldWriter) => Promise<Position>): Promise<void> {
+    const { producer, source, nowMs } = this.#options;
+    const encoder = this.#encoder;
+    let ends = { ...this.#endOffsets };
+    const { epoch, commitTimeUs, position: before } = encoder;
+    // What Kafka refused, or may have done, is for the next life to find out.
+    const kafka = async <T>(work: Promise<T>): Promise<T> => {
+      try {
+        return await work;
+      } catch (error) {
+        this.#closed = true;
+        this.#fail(error);
+        throw error;
+      }
+    };
+    const commit = async (position: Position, boundary: boolean) => {
+      encoder.position = position;
+      this.#endedInside = !boundary;
+      const progress = this.#progress('batch', boundary);
+      await kafka(this.#commitProgress(progress));
+      ends = { ...this.#endOffsets };
+      source.confirm(progress.ackLsn);
+      this.#batches++;
+      this.#options.onProgress?.(progress, this.stats);
+    };
+    const send = async (batch: Batch) => {
+      const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
+      this.#noteEnds(await kafka(producer.send(batches)));
+      this.#records += batch.records;
+      this.#bytes += batch.bytes;
+    };
+    // Its boundary, of Transactions without records, lies before all this.
+    encoder.batch = new Batch(nowMs());
+    let position: Position;
+    try {
+      const commitPart = (last: Position) => commit(last, false);
+      position = await write({ epoch, commitTimeUs, position: before, send, commitPart });
+    } catch (error) {
+      this.#endOffsets = ends;
+      if (!this.#closed) await kafka(producer.abort());
+      throw error;
+    }
+    if (ackLsn > encoder.ackLsn) encoder.ackLsn = ackLsn;
+    await commit(position, true);
   }
 
   get #full(): boolean {
@@ -247,6 +399,11 @@ export class Publisher {
     const waiting = this.#waiting ?? [];
     this.#waiting = null;
     for (let i = 0; i < waiting.length; i++) {
+      if (this.#gate.stops(waiting[i]!)) {
+        this.#waitAtGate(waiting.slice(i));
+        this.#scheduleFlush();
+        return;
+      }
       const unprepared = this.#encoder.encode(waiting[i]!);
       if (unprepared) {
         this.#prepare(unprepared, waiting.slice(i));
@@ -257,6 +414,7 @@ export class Publisher {
         return;
       }
     }
+    this.#betweenTransactions();
     if (!this.#full) this.#options.source.resume();
     this.#scheduleFlush();
   }
@@ -319,9 +477,18 @@ export class Publisher {
     }
   }
 
+  async #commitProgress(progress: Progress): Promise<void> {
+    const { producer, topics, progressSchemaId } = this.#options;
+    const value = encodeProgress(progress, progressSchemaId);
+    await producer.send([
+      { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
+    ]);
+    await producer.commit();
+  }
+
   /** publishBatch: the records and their Progress in one Kafka transaction, then the slot may move. */
   async #publish(batch: Batch | null, progress: Progress): Promise<void> {
-    const { producer, topics, progressSchemaId, source } = this.#options;
+    const { producer, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
         const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
@@ -329,11 +496,7 @@ export class Publisher {
         await failpoint('after-produce');
         if (batch.hasChunk) await failpoint('before-chunk-commit');
       }
-      const value = encodeProgress({ ...progress, endOffsets: this.#endOffsets }, progressSchemaId);
-      await producer.send([
-        { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
-      ]);
-      await producer.commit();
+      await this.#commitProgress({ ...progress, endOffsets: this.#endOffsets });
       await failpoint('after-kafka-commit');
       if (batch?.hasChunk) await failpoint('after-chunk-commit');
       source.confirm(progress.ackLsn);

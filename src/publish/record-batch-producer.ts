@@ -122,11 +122,25 @@ export class RecordBatchProducer implements TransactionalProducer {
     });
   }
 
-  async commit(): Promise<void> {
+  commit(): Promise<void> {
+    return this.#end('commit', true);
+  }
+
+  abort(): Promise<void> {
+    return this.#end('abort', false);
+  }
+
+  async #end(what: string, committed: boolean): Promise<void> {
     if (this.#inTransaction.size === 0) return;
-    await this.#guard('commit', async () => {
+    await this.#guard(what, async () => {
       await this.#passing(() =>
-        endTxnV3.api.async(this.#coordinator!, this.#transactionalId, this.#producerId, this.#epoch, true),
+        endTxnV3.api.async(
+          this.#coordinator!,
+          this.#transactionalId,
+          this.#producerId,
+          this.#epoch,
+          committed,
+        ),
       );
       this.#inTransaction.clear();
     });

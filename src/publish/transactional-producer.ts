@@ -28,6 +28,8 @@ export interface TransactionalProducer {
   send(batches: TopicBatch[]): Promise<PartitionEnd[]>;
   /** Ends the transaction; nothing to do where nothing was sent. */
   commit(): Promise<void>;
+  /** What was sent since the last commit never was, to whoever reads committed; nothing to do where nothing was sent. */
+  abort(): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -33,8 +33,8 @@ export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<vo
   let characters = 0;
 
   if (table.truncated) run.truncated(shape, `TRUNCATE ${target}`);
-  const stage = async ({ values, count }: RowCount) => {
-    if (count < 0) return removals.add(values, -count);
+  const stage = async ({ values, count, mayBeAbsent = 0 }: RowCount) => {
+    if (count < 0) return removals.add(values, -count, mayBeAbsent);
     for (let copy = 0; copy < count; copy++) {
       const sending = additions.add(values);
       if (sending) await sending;
@@ -43,7 +43,10 @@ export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<vo
   for await (const counts of table.counts()) {
     for (const row of counts) {
       run.countRows(row);
-      if (row.count < 0 && table.truncated) removals.refuse(-row.count);
+      if (table.truncated) {
+        if (-row.count > (row.mayBeAbsent ?? 0)) removals.refuse(-row.count - (row.mayBeAbsent ?? 0));
+        if (row.count < 0) continue;
+      }
       if (!few) {
         await stage(row);
         continue;
@@ -92,12 +95,12 @@ class Removals {
     throw lostRows(this.#shape, copies, 'rows were removed, but the destination does not have them');
   }
 
-  async add(values: readonly (string | null)[], copies: number): Promise<void> {
+  async add(values: readonly (string | null)[], copies: number, mayBeAbsent: number): Promise<void> {
     if (!this.#stage) {
       await this.#run.execute(this.#shape, createStage(this.#name, this.#columns));
       this.#stage = new CopyTarget(this.#run.pipe, this.#name);
     }
-    this.#wanted += copies;
+    this.#wanted += copies - mayBeAbsent;
     await this.#stage.add([String(copies), ...values]);
   }
 
@@ -107,7 +110,7 @@ class Removals {
 
   addFew(counts: readonly RowCount[]): void {
     if (counts.length === 0) return;
-    for (const { count } of counts) this.#wanted -= count;
+    for (const { count, mayBeAbsent = 0 } of counts) this.#wanted -= count + mayBeAbsent;
     const rows = counts.map(({ values, count }) => [String(-count), ...values]);
     this.#remove(valuesRelation('s', this.#columns, rows));
   }

@@ -56,3 +56,17 @@ async function atWork(client: ClientBase): Promise<number[]> {
   );
   return rows.map(({ xid }) => Number(xid));
 }
+
+/** In words; empty where this role cannot see it. */
+export async function oldestTransaction(client: ClientBase): Promise<string> {
+  const { rows } = await client.query<{ what: string; seconds: number }>(
+    `select * from (
+       select 'process ' || pid as what, extract(epoch from clock_timestamp() - xact_start)::int as seconds
+         from pg_stat_activity where backend_xid is not null and xact_start is not null
+       union all
+       select 'prepared transaction', extract(epoch from clock_timestamp() - prepared)::int from pg_prepared_xacts) as open
+     order by seconds desc limit 1`,
+  );
+  const [oldest] = rows;
+  return oldest ? `, the oldest of ${oldest.what} for ${oldest.seconds} s` : '';
+}

@@ -4,26 +4,19 @@
  * records at the end, which are one Kafka transaction: an attempt that dies leaves records that lie below everybody's
  * start, and the next one begins with a new slot.
  */
-import type { Message } from 'kafkajs';
 import type { Client } from 'pg';
-import { to as copyTo } from 'pg-copy-streams';
-import { formatPosition, type Position } from '../../connector/position.ts';
 import { tableName } from '../../connector/shape.ts';
-import { TidemarkError } from '../../platform/errors.ts';
 import { errorFields, type Logger } from '../../platform/log.ts';
 import type { KafkaConfig, SourceConfig } from '../../platform/resolved-config.ts';
 import type { CatalogueTable } from '../../replicate/catalogue.ts';
-import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
-import { CopyParser } from '../../replicate/snapshot/copy-binary.ts';
-import { describeTable, tableQuery } from '../../replicate/snapshot/table-scan.ts';
-import { Batch } from '../batch.ts';
+import type { Relation } from '../../replicate/pgoutput.ts';
+import type { Batch } from '../batch.ts';
 import type { Progress, SnapshotState } from '../progress.ts';
-import { header, recordFormat } from '../record-format.ts';
-import type { TableEncoder, TransactionContext } from '../table-encoder.ts';
+import type { TableEncoder } from '../table-encoder.ts';
 import { parksTable } from '../table-preparation.ts';
 import type { TransactionalProducer } from '../transactional-producer.ts';
-import { readsBinary } from '../types/reader-codecs.ts';
 import type { SnapshotRequests } from './snapshot-requests.ts';
+import { TableCopy } from './table-copy.ts';
 
 export interface KeylessOriginOptions {
   source: SourceConfig;
@@ -51,7 +44,29 @@ export async function publishKeyless(
   const { requests, topicOf, log } = options;
   await requests.requestInitial(epoch, tables.map(tableName));
   const open = await requests.open();
-  const writer = new OriginWriter(options, origin, { lsn, epoch });
+  const { source, kafka, producer, prepare, signal } = options;
+  const endOffsets = { ...origin.endOffsets };
+  const send = async (batch: Batch, commit: boolean) => {
+    const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
+    for (const { topic, partition, endOffset } of await producer.send(batches)) {
+      const ends = [...(endOffsets[topic] ?? [])];
+      while (ends.length <= partition) ends.push(0n);
+      ends[partition] = endOffset;
+      endOffsets[topic] = ends;
+    }
+    if (commit) await producer.commit();
+  };
+  const copy = new TableCopy({
+    source,
+    kafka,
+    prepare,
+    at: { epoch, lsn: originLsn(lsn), ordinal: 0 },
+    commitTimeUs: origin.commitTimeUs,
+    full: async (batch) => {
+      signal.throwIfAborted();
+      await send(batch, true);
+    },
+  });
   const snapshots: Record<string, SnapshotState> = {};
   for (const table of tables) {
     const name = tableName(table);
@@ -60,7 +75,7 @@ export async function publishKeyless(
     log.info(`${name} has no key: its rows are read in one transaction, and the stream waits for it`);
     await requests.started(request.id, null);
     try {
-      const rows = await writer.copy(client, table);
+      const rows = await copy.rows(client, table);
       snapshots[topicOf(name)] = { id: request.id, cursor: null, read: true, rows: BigInt(rows), again: [] };
     } catch (error) {
       // The stream parks such a table at its first change; here nothing of it was written.
@@ -69,8 +84,8 @@ export async function publishKeyless(
       await requests.failed(request.id, error);
     }
   }
-  await writer.flush(false);
-  return { ...origin, kind: 'batch', position: writer.position, endOffsets: writer.endOffsets, snapshots };
+  await send(copy.takeBatch(), false);
+  return { ...origin, kind: 'batch', position: copy.position, endOffsets, snapshots };
 }
 
 /**
@@ -79,105 +94,4 @@ export async function publishKeyless(
  */
 export function originLsn(consistentPoint: bigint): bigint {
   return consistentPoint - 1n;
-}
-
-class OriginWriter {
-  position: Position;
-  readonly endOffsets: Record<string, bigint[]>;
-  readonly #options: KeylessOriginOptions;
-  readonly #epoch: number;
-  readonly #transaction: TransactionContext;
-  readonly #row = new Tuple();
-  #batch = new Batch(Date.now());
-  #ordinal = 0;
-
-  constructor(options: KeylessOriginOptions, origin: Progress, at: { lsn: bigint; epoch: number }) {
-    this.#options = options;
-    this.position = origin.position;
-    this.endOffsets = { ...origin.endOffsets };
-    this.#epoch = at.epoch;
-    const commitLsn = originLsn(at.lsn);
-    this.#transaction = {
-      commitLsn,
-      commitTimeUs: origin.commitTimeUs,
-      xid: 0,
-      previousCommitLsn: commitLsn,
-      serial: 0,
-    };
-  }
-
-  /** @returns rows published. @throws TidemarkError TM208 before anything of the table is written; TM308 */
-  async copy(client: Client, table: CatalogueTable): Promise<number> {
-    const { source, prepare, kafka, signal } = this.#options;
-    const { relation, text } = await describeTable(client, source, table, readsBinary);
-    const encoder = await prepare(relation);
-    const query = tableQuery({ table, relation, text });
-    const parser = new CopyParser(relation.columns.length, Number.POSITIVE_INFINITY, text);
-    let count = 0;
-    const encode = () => {
-      const rows = parser.takeRows();
-      count += rows.count;
-      for (let i = 0; i < rows.count; i++) {
-        rows.read(i, this.#row);
-        this.#add(encoder, tableName(table));
-      }
-    };
-    for await (const piece of client.query(copyTo(`copy (${query}) to stdout (format binary)`))) {
-      signal.throwIfAborted();
-      parser.take(piece as Buffer);
-      encode();
-      if (this.#batch.bytes >= kafka.batchMaxBytes) await this.flush(true);
-    }
-    parser.end();
-    encode();
-    return count;
-  }
-
-  #add(encoder: TableEncoder, name: string): void {
-    const { kafka } = this.#options;
-    const batch = this.#batch;
-    this.#ordinal++;
-    const { commitLsn: lsn } = this.#transaction;
-    this.position = formatPosition({ epoch: this.#epoch, lsn, ordinal: this.#ordinal });
-    const value = encoder.encodeEnvelope(
-      'r',
-      null,
-      this.#row,
-      null,
-      this.#transaction,
-      batch.openedAtMs,
-      batch.writer,
-    );
-    const headers: NonNullable<Message['headers']> = {
-      [header.position]: this.position,
-      [header.format]: recordFormat,
-    };
-    const { exact } = encoder.remarks;
-    if (exact) headers[header.exact] = JSON.stringify(exact);
-    const bytes = 80 + String(headers[header.exact] ?? '').length;
-    if (value.length + bytes > kafka.rowMaxBytes) {
-      throw new TidemarkError(
-        'TM308',
-        `a row of ${name} has ${value.length + bytes} bytes, row.max.bytes is ${kafka.rowMaxBytes}`,
-      );
-    }
-    // Tables without a key are in one partition.
-    batch.add(encoder.topic, 0, null, value, headers, bytes);
-  }
-
-  /** @param commit false: what follows belongs to the same Kafka transaction */
-  async flush(commit: boolean): Promise<void> {
-    const { producer } = this.#options;
-    const batch = this.#batch;
-    this.#batch = new Batch(Date.now());
-    if (batch.records === 0) return;
-    const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
-    for (const { topic, partition, endOffset } of await producer.send(batches)) {
-      const ends = [...(this.endOffsets[topic] ?? [])];
-      while (ends.length <= partition) ends.push(0n);
-      ends[partition] = endOffset;
-      this.endOffsets[topic] = ends;
-    }
-    if (commit) await producer.commit();
-  }
 }

@@ -123,7 +123,7 @@ export class SnapshotRequests {
   async progressed(id: string, rows: bigint, rereads: number, waitsFor: string | null): Promise<void> {
     await this.#query(
       `update tidemark.snapshots set rows = $3, rereads = rereads + $4, waits_for = $5, updated_at = now()
-        where source_id = $1 and id = $2`,
+        where source_id = $1 and id = $2 and state in ('requested', 'running')`,
       [id, String(rows), rereads, waitsFor],
     );
   }

@@ -18,7 +18,6 @@ import { readChunk, scanSession } from '../../replicate/snapshot/read-chunk.ts';
 import {
   describeScan,
   estimateRows,
-  keyless,
   keysQuery,
   rangeQuery,
   requireCondition,
@@ -29,9 +28,10 @@ import type { Progress, SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 import { Chunk, type ChunkOutcome, type VoidReason } from './chunk.ts';
-import { beginWatch, holdsNoEarlierRow } from './invisible-commits.ts';
+import { beginWatch } from './invisible-commits.ts';
 import type { SnapshotRequest, SnapshotRequests } from './snapshot-requests.ts';
 import { isComplete, type TableSnapshots } from './table-snapshots.ts';
+import type { WholeTables } from './whole-tables.ts';
 
 export interface SnapshotRunnerOptions {
   source: SourceConfig;
@@ -40,6 +40,8 @@ export interface SnapshotRunnerOptions {
   topicOf(table: string): string;
   /** Topic and schemas of a table that the stream may not have met yet. */
   prepare(relation: Relation): Promise<TableEncoder>;
+  /** Where tables without a key are read, whole. */
+  whole: Pick<WholeTables, 'take' | 'has'>;
   log: Logger;
 }
 
@@ -96,32 +98,18 @@ export class SnapshotRunner {
    * Before the slot is read: asks for initial snapshots where there was none, and makes the stream watch every table
    * whose snapshot is open.
    */
-  async load(client: pg.Client, epoch: number, tables: readonly CatalogueTable[]): Promise<void> {
-    const { source, requests, topicOf, log } = this.#options;
-    const standby = await isStandby(client);
+  async load(epoch: number, tables: readonly CatalogueTable[]): Promise<void> {
+    const { source, requests, topicOf } = this.#options;
     const wanted = tables.filter((table) => snapshotMode(source, table) === 'initial').map(tableName);
     await requests.requestInitial(epoch, wanted);
     for (const request of await requests.open()) {
-      const table = tables.find((each) => tableName(each) === request.table);
       const topic = topicOf(request.table);
       const done = this.#committed[topic];
       if (done?.id === request.id && isComplete(done)) {
         await requests.finished(request.id, done.rows);
-        continue;
-      }
-      // On a standby they all fail, for another reason.
-      if (standby) continue;
-      if (request.kind !== 'initial' || !table || hasKey(table)) continue;
-      // Without a key there are no chunks, and the slot's own snapshot is gone. Where the table was empty until now
-      // everything comes through the stream.
-      if (await holdsNoEarlierRow(client, table)) await requests.finished(request.id, 0n);
-      else {
-        const error = keyless(request.table);
-        log.warn(error.message, errorFields(error));
-        await requests.failed(request.id, error);
       }
     }
-    await this.#poll();
+    await this.look();
   }
 
   start(): void {
@@ -162,7 +150,7 @@ export class SnapshotRunner {
   /** One chunk of each table whose turn it is. */
   async #pass(): Promise<void> {
     const { signal } = this.#stopping;
-    if (Date.now() - this.#polledAt >= pollMs) await this.#poll();
+    if (Date.now() - this.#polledAt >= pollMs) await this.look();
     const active = [...this.#jobs.values()].filter(({ request }) => request.state !== 'paused');
     if (active.length === 0) {
       this.#disconnect();
@@ -180,13 +168,15 @@ export class SnapshotRunner {
     await Promise.all(chosen.map((job, place) => this.#attempt(job, place)));
   }
 
-  async #poll(): Promise<void> {
-    const { source, requests, snapshots, topicOf } = this.#options;
+  /** At the requests as they are now. */
+  async look(): Promise<void> {
+    const { source, requests, snapshots, topicOf, whole } = this.#options;
     const open = await requests.open();
     this.#polledAt = Date.now();
     for (const job of this.#jobs.values())
       if (!open.some(({ id }) => id === job.request.id)) this.#forget(job);
     for (const request of open) {
+      if (whole.has(request.id)) continue;
       const known = this.#jobs.get(request.id);
       if (known) {
         known.request = request;
@@ -228,7 +218,7 @@ export class SnapshotRunner {
   }
 
   async #attempt(job: Job, place: number): Promise<void> {
-    const { requests, log } = this.#options;
+    const { requests, whole, log } = this.#options;
     const { id, table } = job.request;
     try {
       await this.#advance(job, place);
@@ -242,6 +232,12 @@ export class SnapshotRunner {
     } catch (caught) {
       if (this.#stopping.signal.aborted) return;
       const error = readError(caught);
+      if (error.code === 'TM221') {
+        // Its topic stays tracked.
+        this.#jobs.delete(id);
+        whole.take(job.request);
+        return;
+      }
       // Not known how far the connection got.
       this.#drop(place);
       if (error.retry === 'transient') {
@@ -354,7 +350,7 @@ export class SnapshotRunner {
       const outcome = await Promise.race([chunk.settled, late]);
       clearTimeout(timer);
       if (outcome) return outcome;
-      await this.#poll();
+      await this.look();
       if (!this.#jobs.has(job.request.id)) return { kind: 'void', reason: 'cancelled' };
     }
   }

@@ -44,6 +44,8 @@ export class TableSnapshots {
   /** By topic. */
   readonly #tables = new Map<string, TrackedTable>();
   #due: Window | null = null;
+  /** Topics of tables that join the stream, and whose snapshot nobody could ask for yet. */
+  readonly #announced = new Set<string>();
 
   constructor(sourceId: string) {
     this.#sourceId = sourceId;
@@ -78,8 +80,19 @@ export class TableSnapshots {
     );
   }
 
+  /** Before a table joins the stream: its first changes may be of rows that are nowhere yet. */
+  announce(topics: readonly string[]): void {
+    for (const topic of topics) this.#announced.add(topic);
+  }
+
+  /** Those whose snapshot was asked for are tracked by now. */
+  joined(topics: readonly string[]): void {
+    for (const topic of topics) this.#announced.delete(topic);
+  }
+
   /** Some row of the table may be nowhere yet. */
   incomplete(topic: string): boolean {
+    if (this.#announced.has(topic)) return true;
     const table = this.#tables.get(topic);
     return table !== undefined && !isComplete(table.state);
   }

@@ -3,6 +3,7 @@
  * Decoding): what the snapshot sees will not be streamed, and the rest will. A table without a key can be read this way
  * alone: nothing of it is both read and streamed.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import pg, { type Client } from 'pg';
 import { parseLsn } from '../../connector/position.ts';
 import { tableName } from '../../connector/shape.ts';
@@ -20,6 +21,8 @@ export interface ExportedSnapshot {
   /** The slot's consistent point: commits from here on are streamed. */
   lsn: bigint;
   close(): Promise<void>;
+  /** At once, also in the middle of a COPY. */
+  abandon(): void;
 }
 
 /** @throws TidemarkError TM202 when slots are used up or the role may not; TM201 when a table was just rewritten */
@@ -31,6 +34,64 @@ export async function createSlotWithSnapshot(
   const { slot, slotFailover } = source;
   // Postgres 17: kept on standbys that synchronize slots, so that it is there after a promotion.
   const how = slotFailover && version >= 170000 ? `(SNAPSHOT 'export', FAILOVER true)` : 'EXPORT_SNAPSHOT';
+  return exportSnapshot(source, { slot, definition: `LOGICAL pgoutput ${how}` }, tables, () => {});
+}
+
+/**
+ * With a slot that is gone when this returns.
+ * @param signal ends the wait for transactions that were open
+ * @throws TidemarkError as createSlotWithSnapshot
+ */
+export async function temporarySnapshot(
+  source: SourceConfig,
+  tables: readonly CatalogueTable[],
+  signal: AbortSignal,
+): Promise<ExportedSnapshot> {
+  const slot = `${source.slot.slice(0, 54)}_snapshot`;
+  const admin = await connectSource(source, 'tidemark/snapshot');
+  let giveUp: () => void = () => {};
+  try {
+    await endLeftover(admin, slot);
+    signal.throwIfAborted();
+    return await exportSnapshot(
+      source,
+      { slot, definition: 'TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT' },
+      tables,
+      (backend) => {
+        // Waiting for a transaction, it would not notice that its client is gone.
+        giveUp = () => void admin.query('select pg_terminate_backend($1)', [backend]).catch(() => {});
+        signal.addEventListener('abort', giveUp, { once: true });
+      },
+    );
+  } finally {
+    signal.removeEventListener('abort', giveUp);
+    await admin.end().catch(() => {});
+  }
+}
+
+const leftoverMs = 5000;
+
+/** Of a reader that was killed while it waited. */
+async function endLeftover(admin: Client, slot: string): Promise<void> {
+  const giveUpAt = Date.now() + leftoverMs;
+  for (;;) {
+    const { rowCount } = await admin.query(
+      `select pg_terminate_backend(active_pid) from pg_replication_slots
+        where slot_name = $1 and temporary and active_pid is not null`,
+      [slot],
+    );
+    if (rowCount === 0 || Date.now() > giveUpAt) return;
+    await sleep(50);
+  }
+}
+
+/** @param begun with the server's process, before it waits for open transactions */
+async function exportSnapshot(
+  source: SourceConfig,
+  { slot, definition }: { slot: string; definition: string },
+  tables: readonly CatalogueTable[],
+  begun: (backend: number) => void,
+): Promise<ExportedSnapshot> {
   const exporter = new pg.Client({
     ...clientConfig(source.endpoint, { applicationName: 'tidemark/slot' }),
     connectionTimeoutMillis: 10000,
@@ -40,10 +101,12 @@ export async function createSlotWithSnapshot(
   let client: Client | null = null;
   try {
     await exporter.connect();
+    const { rows: self } = await exporter.query<{ pid: number }>('select pg_backend_pid() as pid');
+    begun(self[0]!.pid);
     const { rows } = await exporter
-      .query(`CREATE_REPLICATION_SLOT ${pg.escapeIdentifier(slot)} LOGICAL pgoutput ${how}`)
+      .query(`CREATE_REPLICATION_SLOT ${pg.escapeIdentifier(slot)} ${definition}`)
       .catch((error: unknown) => {
-        throw slotRefused(error, slot);
+        throw passes(error) ? sourceError(error) : slotRefused(error, slot);
       });
     client = await connectSource(source, 'tidemark/snapshot');
     await client.query(scanSession);
@@ -57,6 +120,7 @@ export async function createSlotWithSnapshot(
       client,
       lsn: parseLsn(rows[0].consistent_point),
       close: () => opened.end().catch(() => {}),
+      abandon: () => opened.connection?.stream?.destroy(),
     };
   } catch (error) {
     await client?.end().catch(() => {});
@@ -65,6 +129,12 @@ export async function createSlotWithSnapshot(
     // The snapshot was taken over, or is of no use.
     await exporter.end().catch(() => {});
   }
+}
+
+/** The server or the connection went away (08, 57), or an ended process has the slot a moment longer (42710, 55006). */
+function passes(error: unknown): boolean {
+  const { code } = error as { code?: string };
+  return code === undefined || /^(08|57|42710$|55006$)/.test(code);
 }
 
 /**

@@ -56,15 +56,25 @@ export async function describeScan(
   name: string,
   readsBinary: ReadsBinary,
 ): Promise<TableScan> {
+  const scan = await describeTracked(client, source, name, readsBinary);
+  if (scan.key.length === 0) throw keyless(name);
+  return scan;
+}
+
+/** The key is empty where there is none. @throws TidemarkError TM202 where the table is not tracked (any more) */
+export async function describeTracked(
+  client: ClientBase,
+  source: SourceConfig,
+  name: string,
+  readsBinary: ReadsBinary,
+): Promise<TableScan> {
   const table = (await trackedTables(client, source)).find((each) => tableName(each) === name);
   if (!table) {
     throw new TidemarkError('TM202', `${name} is not among the tables that source.tables selects`, {
       remedy: 'Add it to source.tables and start the reader again, or cancel the snapshot.',
     });
   }
-  const scan = await describeTable(client, source, table, readsBinary);
-  if (scan.key.length === 0) throw keyless(name);
-  return scan;
+  return describeTable(client, source, table, readsBinary);
 }
 
 /** Whether a column's binary form can be read, by its type. */
@@ -111,13 +121,15 @@ export async function describeTable(
   };
 }
 
-export function keyless(name: string): TidemarkError {
+function keyless(name: string): TidemarkError {
+  return new TidemarkError('TM221', `${name} has no key: it is read whole, not in chunks`);
+}
+
+export function conditionRefused(name: string): TidemarkError {
   return new TidemarkError(
     'TM221',
-    `${name} has no key: its rows cannot be read in chunks beside the stream, because a row that changes meanwhile cannot be told from the others`,
-    {
-      remedy: `Give ${name} a primary key, or a replica identity index, and request the snapshot again: tidemark snapshot start ${name}. Rows from before the slot are in no destination until then; changes are.`,
-    },
+    `${name} has no key: its snapshot replaces it whole, and --where would lose the rest`,
+    { remedy: `tidemark snapshot start ${name}` },
   );
 }
 

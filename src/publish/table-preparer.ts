@@ -1,0 +1,57 @@
+/** Prepares tables one after the other: they share the catalogue's connection, and a subject is registered once. */
+
+import type { Relation } from '../replicate/pgoutput.ts';
+import { askSource } from '../replicate/source.ts';
+import type { ParkedMessages } from './parked-messages.ts';
+import type { PreparedTable } from './publisher.ts';
+import {
+  type PreparationContext,
+  prepareParking,
+  prepareTable,
+  type StreamNotes,
+} from './table-preparation.ts';
+
+export class TablePreparer {
+  readonly #context: Omit<PreparationContext, 'knownTopics' | 'binary'>;
+  /** The form of the stream's values; it is decided before anything is streamed. */
+  readonly #form: { textValues: boolean };
+  #preparing: Promise<unknown> = Promise.resolve();
+
+  constructor(context: Omit<PreparationContext, 'knownTopics' | 'binary'>, form: { textValues: boolean }) {
+    this.#context = context;
+    this.#form = form;
+  }
+
+  /** As the stream describes it. */
+  prepare(
+    knownTopics: ReadonlySet<string>,
+    relation: Relation,
+    notes: StreamNotes,
+    binary = !this.#form.textValues,
+  ): Promise<PreparedTable> {
+    return this.#alone(() => prepareTable({ ...this.#context, knownTopics, binary }, relation, notes));
+  }
+
+  prepareParking(relation: Relation): Promise<ParkedMessages> {
+    return this.#alone(() => prepareParking(this.#context, relation));
+  }
+
+  /** For rows that are read beside the stream, as the catalogue has the table now; what is not binary comes as text. */
+  async prepareScan(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
+    const { rows } = await this.#alone(() =>
+      askSource(
+        this.#context.client,
+        `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
+        [],
+      ),
+    );
+    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), evolve: false };
+    return this.prepare(knownTopics, relation, notes, false);
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#preparing.then(work);
+    this.#preparing = done.catch(() => {});
+    return done;
+  }
+}
