@@ -554,7 +554,7 @@ async function readUntilFailure(
         [],
       ),
     );
-    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), evolve: false };
+    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
     return prepareFor(knownTopics, relation, notes, false);
   }
 }

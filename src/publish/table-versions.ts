@@ -11,6 +11,7 @@ import type { RegistryClient } from '../platform/registry.ts';
 import type { Compatibility, IncompatibleChange } from '../platform/resolved-config.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
 import { keySchema, shapeOfSchema, valueSchema, versionOfSchema } from './avro-schema.ts';
+import { carryAsText, stillCarried } from './carry-text.ts';
 import { compareShapes, type ShapeChange } from './shape-change.ts';
 
 interface Version {
@@ -36,8 +37,8 @@ export interface DescribedTable {
   made: boolean;
   /** The name that this table had before, where the stream showed it. */
   renamedFrom: string | null;
-  /** Whatever the table's policy is. */
-  evolve: boolean;
+  /** Whatever the table's rule says; null: as it says. */
+  policy: IncompatibleChange | null;
 }
 
 export interface VersionOptions {
@@ -96,10 +97,18 @@ export class TableVersions {
       subject.current === null
         ? (subject.versions.findLast(({ shape }) => looksLike(shape, wanted)) ?? last)
         : subject.versions[subject.current]!;
-    const shape = continued(before.shape, wanted);
-    const change = compareShapes(before.shape, shape, table);
+    let shape = continued(before.shape, wanted);
+    let change = compareShapes(before.shape, shape, table);
     const versions = { version: last.version + 1, major: last.major };
-    const breaking = await this.#breaking(topic, shape, change);
+    let breaking = await this.#breaking(topic, shape, change);
+    if (breaking.length > 0 && this.#policyOf(table, shape) === 'text') {
+      const history = [...subject.versions.map((version) => version.shape), before.shape];
+      shape = carryAsText(history, shape, this.#options.compatibility) ?? shape;
+      change = compareShapes(before.shape, shape, table);
+      const { casts } = change;
+      const breaksRows = change.breaksRows.filter((text) => !casts.includes(text));
+      breaking = await this.#breaking(topic, shape, { ...change, breaksRows });
+    }
     if (breaking.length > 0) {
       this.#decide(table, shape, { ...change, breaksRows: breaking, breaksReaders: [] });
       versions.major++;
@@ -116,11 +125,14 @@ export class TableVersions {
     return registered;
   }
 
-  /** @throws TidemarkError TM231 where the table's policy is to park */
-  #decide({ evolve }: DescribedTable, shape: TableShape, change: ShapeChange): void {
-    const policy = evolve ? 'evolve' : this.#options.onIncompatibleChange(shape);
+  #policyOf({ policy }: DescribedTable, shape: TableShape): IncompatibleChange {
+    return policy ?? this.#options.onIncompatibleChange(shape);
+  }
+
+  /** @throws TidemarkError TM231 where the table's policy is to park, or text that does not help */
+  #decide(table: DescribedTable, shape: TableShape, change: ShapeChange): void {
     const reason = `the shape of ${tableName(shape)} changed: ${change.changes.join(', ')}`;
-    if (policy === 'park') throw new TidemarkError('TM231', reason);
+    if (this.#policyOf(table, shape) !== 'evolve') throw new TidemarkError('TM231', reason);
     this.#options.log.warn(`${reason}; it goes on as a new major version, as on.incompatible.change says`, {
       breaking: [...change.breaksReaders, ...change.breaksRows],
     });
@@ -238,7 +250,7 @@ export class TableVersions {
 
 function renamed(from: string): ShapeChange {
   const text = `it was ${from} before, and its rows from then are in the topic of that name`;
-  return { changes: [text], breaksReaders: [], breaksRows: [text] };
+  return { changes: [text], breaksReaders: [], breaksRows: [text], casts: [] };
 }
 
 /** With what is known of its columns beside the Relation. */
@@ -268,6 +280,7 @@ function continued(before: TableShape, shape: TableShape): TableShape {
     const number = column.number ?? old.number;
     return {
       ...rest,
+      ...stillCarried(old, column, shape),
       nullable,
       ...(number === undefined ? {} : { number }),
       ...(old.missing === undefined ? {} : { missing: old.missing }),
