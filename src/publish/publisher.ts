@@ -148,6 +148,8 @@ export class Publisher {
     if (this.#closed || this.#flushing || encoder.batch.records > 0 || !this.#keepalive) return;
     const { lsn, timeUs } = this.#keepalive;
     this.#keepalive = null;
+    // A boundary without records was not worth a Progress so far, and this one goes beyond it.
+    encoder.batch.boundary = null;
     const position = formatPosition({ epoch: encoder.epoch, lsn, ordinal: 0 });
     if (position > encoder.position) encoder.position = position;
     if (lsn > encoder.ackLsn) encoder.ackLsn = lsn;
