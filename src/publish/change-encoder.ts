@@ -32,7 +32,7 @@ import {
   valueKind,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
-import type { ParkedMessages } from './parked-messages.ts';
+import { type ParkedMessages, parkedNote } from './parked-messages.ts';
 import { Parking, type ResumePolicy, resumePolicy } from './parking.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
 import type { Progress } from './progress.ts';
@@ -292,7 +292,7 @@ export class ChangeEncoder implements PgoutputHandler {
       const table = this.#tables.get(note.oid);
       // With the messages that it belongs to.
       if (table?.kind === 'parked' && !this.#replaying)
-        this.#park(table.name, Buffer.from(this.#raw), { [header.format]: formatHeader });
+        this.#park(table.name, parkedNote(this.#raw, content), { [header.format]: formatHeader });
       this.#shapeNotes.set(note.oid, laterNote(this.#shapeNotes.get(note.oid), note));
     } else if (prefix === labelNotePrefix) this.#describeAgain(parseLabelNote(content));
   }

@@ -6,7 +6,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { IncompatibleChange, ResolvedConfig } from '../platform/resolved-config.ts';
 import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
-import { catalogueOrigins, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
+import { catalogueOrigins, fillWithheld, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { sourceError } from '../replicate/source.ts';
@@ -65,7 +65,7 @@ export async function prepareTable(
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
-    (notes.shape && noteOrigins(relation, notes.shape)) ??
+    (await notedOrigins(client, relation, notes.shape)) ??
     (notes.xid === null
       ? new Map()
       : await catalogueOrigins(client, relation, notes.xid).catch(sourceFailed));
@@ -106,6 +106,11 @@ export async function prepareTable(
     }),
     endOffsets,
   };
+}
+
+async function notedOrigins(client: ClientBase, relation: Relation, note: ShapeNote | null) {
+  const origins = note && noteOrigins(relation, note);
+  return origins && (await fillWithheld(client, relation, origins).catch(sourceFailed));
 }
 
 /** The columns as Postgres has them, in the Avro forms that the registered shape gave them. */
