@@ -280,6 +280,36 @@ export function shapeOfSchema(schemaJson: string): TableShape {
   };
 }
 
+/** The fields of a row as a registered value schema has them, null aside: another Tidemark may have written it. */
+export function registeredFields(schemaJson: string): Map<string, AvroSchema> {
+  interface Field {
+    name: string;
+    type: AvroSchema;
+  }
+  const { fields } = JSON.parse(schemaJson) as { fields: Field[] };
+  const before = fields.find(({ name }) => name === 'before')!.type as AvroSchema[];
+  const row = before[1] as unknown as { fields: Field[] };
+  const named = new Map<string, AvroSchema>();
+  const whole = (type: AvroSchema): AvroSchema => {
+    if (typeof type === 'string') return named.get(type) ?? type;
+    if (Array.isArray(type)) return type.map(whole);
+    if (type.type === 'array') return { ...type, items: whole(type.items as AvroSchema) };
+    if (type.type === 'record') named.set(`${type.namespace}.${type.name}`, type);
+    return type;
+  };
+  return new Map(
+    row.fields.map(({ name, type }) => {
+      const [, bare] = whole(type) as AvroSchema[];
+      return [name, Array.isArray(type) ? bare! : whole(type)];
+    }),
+  );
+}
+
+/** Whether two Avro types are the same in all that the stream depends on. */
+export function sameForm(left: AvroSchema | undefined, right: AvroSchema): boolean {
+  return left !== undefined && canonical(left) === canonical(right);
+}
+
 /** Schemas from before there were versions are version 1. */
 export function versionOfSchema(schemaJson: string): SchemaVersion {
   const { version = 1, major = 1 } = (JSON.parse(schemaJson) as { tidemark?: ShapeAttribute }).tidemark ?? {};

@@ -9,8 +9,15 @@ import type { ColumnShape, TableShape } from '../connector/shape.ts';
 import { madeAnew, pairColumns } from '../connector/shape-versions.ts';
 import type { Compatibility } from '../platform/resolved-config.ts';
 import { readable } from './avro-readable.ts';
-import { codecOf, fieldNames, rowFields, textFieldName } from './avro-schema.ts';
+import { codecOf, fieldNames, sameForm, textFieldName } from './avro-schema.ts';
+import { codecFor } from './types/catalogue.ts';
 import type { AvroSchema } from './types/codec.ts';
+
+/** A version, and its fields as they are registered. */
+export interface KnownVersion {
+  shape: TableShape;
+  fields: ReadonlyMap<string, AvroSchema>;
+}
 
 /**
  * @param history every version so far, the one that comes before last
@@ -18,30 +25,31 @@ import type { AvroSchema } from './types/codec.ts';
  * @returns the shape with what must be carried as text, or null where there is nothing that text could help
  */
 export function carryAsText(
-  history: readonly TableShape[],
+  history: readonly KnownVersion[],
   shape: TableShape,
   compatibility: Compatibility,
 ): TableShape | null {
-  const before = history.at(-1)!;
+  const { shape: before, fields: registered } = history.at(-1)!;
   const anew = madeAnew(before, shape);
-  const former = new Map(pairColumns(before, shape).kept.map(([old, column]) => [column, old]));
+  const earlier = new Map(pairColumns(before, shape).kept.map(([old, column]) => [column, old]));
   const names = fieldNames(shape.columns);
-  const known = history.map(rowFields);
+  const known = history.map(({ fields }) => fields);
   const counting = compatibility.endsWith('_TRANSITIVE') ? known : known.slice(-1);
   let any = false;
   let columns = shape.columns;
   for (const [i, column] of shape.columns.entries()) {
     // A key must stay what it is: rows are told apart, and partitions chosen, by it.
     if (column.key || column.protection || column.carried) continue;
-    const old = former.get(column);
+    const old = earlier.get(column);
     const own = codecOf(column).schema;
     const fits = counting.every((fields) => goesOn(fields.get(names[i]!) ?? own, own, compatibility));
     if (fits && (!old || anew || sameText(old, column))) continue;
     any = true;
     const asText = known.every((fields) => readable(fields.get(names[i]!) ?? 'string', 'string'));
     const field = asText ? {} : { field: textFieldName(column.name, columns) };
-    const carried =
-      !asText && old?.name === column.name && !anew ? { ...field, former: formerOf(before, old) } : field;
+    const former = !asText && old?.name === column.name && !anew ? formerOf(before, old) : null;
+    const stays = former && sameForm(registered.get(former.field), codecFor(former).schema);
+    const carried = stays ? { ...field, former } : field;
     columns = columns.with(i, { ...column, form: 'text', carried });
   }
   return any ? { ...shape, columns } : null;

@@ -9,7 +9,8 @@ import { madeAnew, pairColumns } from '../connector/shape-versions.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
 import { protectionLabel } from '../replicate/column-protection.ts';
 import { avroText, readable } from './avro-readable.ts';
-import { codecOf, fieldNames, rowFields } from './avro-schema.ts';
+import { codecOf, fieldNames, rowFields, sameForm } from './avro-schema.ts';
+import type { AvroSchema } from './types/codec.ts';
 
 export interface ShapeChange {
   /** Everything that is different; names only. */
@@ -28,12 +29,14 @@ export interface ChangeContext {
   origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed' | 'missing'>>;
   /** The table was made by a statement in the stream: it had no rows before. */
   made: boolean;
+  /** The earlier version's fields as they are registered, where another Tidemark may have written them otherwise. */
+  fields?: ReadonlyMap<string, AvroSchema>;
 }
 
 export function compareShapes(
   before: TableShape,
   after: TableShape,
-  { origins, made }: ChangeContext,
+  { origins, made, fields = rowFields(before) }: ChangeContext,
 ): ShapeChange {
   const change: ShapeChange = { changes: [], breaksReaders: [], breaksRows: [], casts: [] };
   const { changes } = change;
@@ -47,7 +50,12 @@ export function compareShapes(
     breaks('breaksRows', 'another table took the name, and whether it had rows before is not in the stream');
   }
   const { kept, added, dropped } = pairColumns(before, after);
-  const unreadable = unreadableFields(before, after);
+  const unreadable = unreadableFields(fields, after);
+  const names = fieldNames(after.columns);
+  const reformed = (column: ColumnShape) => {
+    const registered = fields.get(names[after.columns.indexOf(column)]!);
+    return registered !== undefined && !sameForm(registered, codecOf(column).schema);
+  };
   for (const [old, column] of kept) {
     if (old.name !== column.name) changes.push(`column ${old.name} renamed to ${column.name}`);
     const why = unreadable.get(column);
@@ -63,7 +71,9 @@ export function compareShapes(
         breaks('breaksRows', other);
         change.casts.push(other);
       } else changes.push(text);
-    } else if (why) breaks('breaksReaders', `column ${column.name}: ${why}`);
+    } else if (why && old.name !== column.name) breaks('breaksReaders', `column ${column.name}: ${why}`);
+    else if (why) breaks('breaksReaders', `${otherForm(column)}: ${why}`);
+    else if (reformed(column)) changes.push(otherForm(column));
     else if (labelsOf(old) !== labelsOf(column)) changes.push(`labels of ${column.type} changed`);
     if (column.carried && !old.carried) changes.push(`column ${column.name} is carried as text from now on`);
   }
@@ -106,6 +116,11 @@ export function compareShapes(
   return change;
 }
 
+/** The table did not change: Tidemark did. */
+function otherForm({ name, type }: ColumnShape): string {
+  return `nothing in Postgres, but Tidemark's form of ${type} (column ${name}) is another since an upgrade`;
+}
+
 function tenantText({ columns, tenantColumn }: TableShape): string {
   return tenantColumn === null ? 'none' : columns[tenantColumn]!.name;
 }
@@ -127,8 +142,10 @@ function labelsOf(column: ColumnShape): string {
 }
 
 /** Of the columns whose Avro field was known under a type that does not resolve to theirs: why. */
-function unreadableFields(before: TableShape, after: TableShape): Map<ColumnShape, string> {
-  const known = rowFields(before);
+function unreadableFields(
+  known: ReadonlyMap<string, AvroSchema>,
+  after: TableShape,
+): Map<ColumnShape, string> {
   const names = fieldNames(after.columns);
   const found = new Map<ColumnShape, string>();
   for (const [i, column] of after.columns.entries()) {

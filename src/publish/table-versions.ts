@@ -10,13 +10,24 @@ import type { Logger } from '../platform/log.ts';
 import type { RegistryClient } from '../platform/registry.ts';
 import type { Compatibility, IncompatibleChange } from '../platform/resolved-config.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
-import { keySchema, shapeOfSchema, valueSchema, versionOfSchema } from './avro-schema.ts';
+import {
+  keySchema,
+  registeredFields,
+  rowFields,
+  sameForm,
+  shapeOfSchema,
+  valueSchema,
+  versionOfSchema,
+} from './avro-schema.ts';
 import { carryAsText, stillCarried } from './carry-text.ts';
 import { compareShapes, type ShapeChange } from './shape-change.ts';
+import type { AvroSchema } from './types/codec.ts';
 
 interface Version {
   schemaId: number;
   shape: TableShape;
+  /** As registered. */
+  fields: ReadonlyMap<string, AvroSchema>;
   version: number;
   major: number;
 }
@@ -83,7 +94,11 @@ export class TableVersions {
     const wanted = describedShape(table);
     const from = subject.current ?? 0;
     const found = subject.versions.findLastIndex(
-      ({ shape }, i) => i >= from && looksLike(shape, wanted) && says(shape, wanted),
+      (version, i) =>
+        i >= from &&
+        looksLike(version.shape, wanted) &&
+        says(version.shape, wanted) &&
+        hasForms(version, continued(version.shape, wanted)),
     );
     if (found >= 0) {
       subject.current = found;
@@ -98,13 +113,14 @@ export class TableVersions {
         ? (subject.versions.findLast(({ shape }) => looksLike(shape, wanted)) ?? last)
         : subject.versions[subject.current]!;
     let shape = continued(before.shape, wanted);
-    let change = compareShapes(before.shape, shape, table);
+    const { fields } = before;
+    let change = compareShapes(before.shape, shape, { ...table, fields });
     const versions = { version: last.version + 1, major: last.major };
     let breaking = await this.#breaking(topic, shape, change);
     if (breaking.length > 0 && this.#policyOf(table, shape) === 'text') {
-      const history = [...subject.versions.map((version) => version.shape), before.shape];
+      const history = [...subject.versions, before];
       shape = carryAsText(history, shape, this.#options.compatibility) ?? shape;
-      change = compareShapes(before.shape, shape, table);
+      change = compareShapes(before.shape, shape, { ...table, fields });
       const { casts } = change;
       const breaksRows = change.breaksRows.filter((text) => !casts.includes(text));
       breaking = await this.#breaking(topic, shape, { ...change, breaksRows });
@@ -183,7 +199,7 @@ export class TableVersions {
   ): Promise<RegisteredShape> {
     const schema = valueSchema(shape, topic, versions);
     const schemaId = await this.#put(`${topic}-value`, schema, how);
-    const version = { schemaId, shape, ...versions };
+    const version = { schemaId, shape, fields: rowFields(shape), ...versions };
     const registered = await this.#registered(topic, version, how);
     subject.current = subject.versions.push(version) - 1;
     return registered;
@@ -239,6 +255,7 @@ export class TableVersions {
       const versions = (await this.#options.registry.versions(`${topic}-value`)).map(({ id, schema }) => ({
         schemaId: id,
         shape: shapeOfSchema(schema),
+        fields: registeredFields(schema),
         ...versionOfSchema(schema),
       }));
       subject = { versions, current: null };
@@ -305,6 +322,11 @@ function looksLike(left: TableShape, right: TableShape): boolean {
       known(column.number, other.number)
     );
   });
+}
+
+/** Whether the version's fields are what this Tidemark makes of the columns. */
+function hasForms({ fields }: Version, shape: TableShape): boolean {
+  return [...rowFields(shape)].every(([field, form]) => sameForm(fields.get(field), form));
 }
 
 /** Whether a version of the same look tells all that is known: labels, and the numbers that older versions lack. */

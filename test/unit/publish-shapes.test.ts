@@ -260,6 +260,27 @@ describe('versions', () => {
     expect(keySchemaId).not.toBeNull();
   });
 
+  it('a type whose form another Tidemark registered otherwise is said to be so, and comes back as a major version', async () => {
+    const registry = new MemoryRegistry();
+    await open(registry).register(described(before));
+    const [first] = registry.subjects.get('p.app.t-value')!;
+    // As if an earlier version had carried integers as text.
+    first!.schema = first!.schema.replace(
+      '{"name":"n","type":["null","int"]',
+      '{"name":"n","type":["null","string"]',
+    );
+    expect(first!.schema).toContain('{"name":"n","type":["null","string"]');
+    await expect(open(registry).register(described(before))).rejects.toMatchObject({
+      code: 'TM231',
+      message:
+        "the shape of app.t changed: nothing in Postgres, but Tidemark's form of integer (column n) is another since an upgrade: Avro cannot read string as int",
+    });
+    await open(registry).register({ ...described(before), policy: 'evolve' });
+    await open(registry).register(described(before));
+    const schemas = registry.subjects.get('p.app.t-value')!.map(({ schema }) => JSON.parse(schema).tidemark);
+    expect(schemas).toMatchObject([{ major: 1 }, { major: 2 }]);
+  });
+
   it('a breaking change is TM231 by policy, or a major version beside the others', async () => {
     const registry = new MemoryRegistry();
     const retyped = table(['1 id integer key', '2 a text', '3 n text']);
