@@ -69,7 +69,7 @@ export async function prepareTable(
     (notes.xid === null
       ? new Map()
       : await catalogueOrigins(client, relation, notes.xid).catch(sourceFailed));
-  await ensureTopics(admin, config.kafka, [relation]);
+  if (!versions.has(topic)) await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
     shape: described.shape,

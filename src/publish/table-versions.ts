@@ -55,7 +55,7 @@ export interface DescribedTable {
 export interface VersionOptions {
   registry: Pick<
     RegistryClient,
-    'versions' | 'register' | 'setCompatibility' | 'compatibilityOf' | 'isCompatible'
+    'versions' | 'register' | 'registerNext' | 'setCompatibility' | 'compatibilityOf' | 'isCompatible'
   >;
   compatibility: Compatibility;
   onIncompatibleChange(table: TableShape): IncompatibleChange;
@@ -73,7 +73,7 @@ export class TableVersions {
   readonly #subjects = new Map<string, Subject>();
   /** By key subject, the schema that was registered last. */
   readonly #keys = new Map<string, { schema: string; id: number }>();
-  /** Subjects whose compatibility was looked at. */
+  /** Subjects whose compatibility is as the configuration says, and that have a version. */
   readonly #checked = new Set<string>();
 
   constructor(options: VersionOptions) {
@@ -154,6 +154,11 @@ export class TableVersions {
     });
   }
 
+  /** Whether this process registered, or found, a version of the topic's table: the topic exists then. */
+  has(topic: string): boolean {
+    return (this.#subjects.get(topic)?.current ?? null) !== null;
+  }
+
   /** Everything that keeps the new version from following the old one by itself, the registry's own opinion included. */
   async #breaking(topic: string, shape: TableShape, change: ShapeChange): Promise<string[]> {
     const { compatibility, registry } = this.#options;
@@ -162,8 +167,9 @@ export class TableVersions {
     const key = keySchema(shape, topic);
     const asked: [string, string][] = [[`${topic}-value`, valueSchema(shape, topic)]];
     if (key !== null && this.#keys.get(`${topic}-key`)?.schema !== key) asked.push([`${topic}-key`, key]);
-    for (const [name, schema] of asked) {
-      if (await registry.isCompatible(name, schema)) continue;
+    const answers = await Promise.all(asked.map(([name, schema]) => registry.isCompatible(name, schema)));
+    for (const [i, [name]] of asked.entries()) {
+      if (answers[i]) continue;
       const text = `the registry finds it not ${compatibility} compatible with subject ${name}`;
       change.changes.push(text);
       breaking.push(text);
@@ -231,15 +237,17 @@ export class TableVersions {
   async #put(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
     const { registry, compatibility, log } = this.#options;
     if (how === 'fits' || compatibility === 'NONE') {
-      const actual = this.#checked.has(subject) ? compatibility : await registry.compatibilityOf(subject);
-      this.#checked.add(subject);
+      if (this.#checked.has(subject)) return registry.registerNext(subject, schema);
+      const actual = await registry.compatibilityOf(subject);
       if (actual !== null && actual !== compatibility) {
         log.warn(
           `subject ${subject} was ${actual}; it is ${compatibility} now, as registry.compatibility says`,
         );
         await registry.setCompatibility(subject, compatibility);
       }
-      return registry.register(subject, schema, compatibility);
+      const id = await registry.register(subject, schema, compatibility);
+      this.#checked.add(subject);
+      return id;
     }
     await registry.setCompatibility(subject, 'NONE');
     try {

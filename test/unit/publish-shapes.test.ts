@@ -181,6 +181,10 @@ class MemoryRegistry {
     return this.#id;
   }
 
+  registerNext(subject: string, schema: string): Promise<number> {
+    return this.register(subject, schema);
+  }
+
   async compatibilityOf(subject: string): Promise<string | null> {
     return this.levels.get(subject) ?? null;
   }
