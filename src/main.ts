@@ -16,6 +16,7 @@ const options = {
   destinations: { type: 'string' },
   limit: { type: 'string' },
   timeout: { type: 'string' },
+  as: { type: 'string' },
   yes: { type: 'boolean', default: false },
   slot: { type: 'boolean', default: false },
   topics: { type: 'boolean', default: false },

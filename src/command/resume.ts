@@ -8,7 +8,7 @@ import { parseDuration } from '../platform/configuration/scalars.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
-import { resumePrefix } from '../publish/parking.ts';
+import { type ResumePolicy, resumePolicies, resumePrefix } from '../publish/parking.ts';
 import type { ParkedTable, Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-peek.ts';
 import { topicNames } from '../publish/record-format.ts';
@@ -17,6 +17,8 @@ import { type CommandContext, configOf, exitCode, tableArgument } from './contex
 
 export interface ResumeArguments {
   table?: string | undefined;
+  /** evolve where absent. */
+  as?: string | undefined;
   timeout?: string | undefined;
 }
 
@@ -31,6 +33,8 @@ export async function resumeCommand(context: CommandContext, args: ResumeArgumen
     });
   }
   const table = tableArgument(args.table);
+  const as = resumePolicies.find((policy) => policy === (args.as ?? 'evolve'));
+  if (!as) throw new TidemarkError('TM101', `--as must be one of ${resumePolicies.join(', ')}`);
   const timeoutMs = args.timeout === undefined ? defaultTimeoutMs : parseDuration(args.timeout);
   if (timeoutMs === null || timeoutMs < 1)
     throw new TidemarkError('TM101', '--timeout must be a duration such as 120s or 10m');
@@ -40,7 +44,7 @@ export async function resumeCommand(context: CommandContext, args: ResumeArgumen
       remedy: '`tidemark status` names the parked tables.',
     });
   }
-  await ask(config, table);
+  await ask(config, table, as);
   const after = await outcome(config, context, { table, before, timeoutMs });
   const text = after
     ? `✗ ${table} is parked again at ${after.position} (${after.code}): ${after.reason}\n`
@@ -50,10 +54,10 @@ export async function resumeCommand(context: CommandContext, args: ResumeArgumen
   return after ? exitCode.no : exitCode.ok;
 }
 
-async function ask(config: ResolvedConfig, table: string): Promise<void> {
+async function ask(config: ResolvedConfig, table: string, as: ResumePolicy): Promise<void> {
   const client = await connectSource(config.source, 'tidemark/resume');
   try {
-    await client.query('select pg_logical_emit_message(true, $1, $2)', [resumePrefix, table]);
+    await client.query('select pg_logical_emit_message(true, $1, $2)', [resumePrefix(as), table]);
   } catch (error) {
     throw sourceError(error);
   } finally {

@@ -9,6 +9,7 @@ export const usage = `tidemark <command> [options]
       --limit 20                    differing keys to show
       --timeout 120s                give up after
   resume <schema.table>     bring a parked table back: what was parked is published in order, as a new major version
+      --as evolve|text              how its change goes on: values in their new type, or that column as text
       --timeout 120s                give up waiting after
   snapshot start <table>…   read the table once more, beside the stream
       --where "…"                   only these rows

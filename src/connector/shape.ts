@@ -53,6 +53,14 @@ export interface TypeParts {
   range?: RangeType;
 }
 
+/** A column whose type changed in a way that its Avro field cannot follow (`on.incompatible.change: text`). */
+export interface CarriedText {
+  /** Its Avro field, where that of its own name is known under another type. */
+  field?: string;
+  /** Its field from before and the type in it. It stays, always null, so that older records can still be read whole. */
+  former?: { field: string } & Pick<ColumnShape, 'type' | 'base' | 'form'> & TypeParts;
+}
+
 export interface ColumnShape extends TypeParts {
   /** The column's own name in Postgres, unmangled. */
   name: string;
@@ -62,6 +70,8 @@ export interface ColumnShape extends TypeParts {
   base?: string;
   /** `text`: the value is Postgres' own text in a string, whatever the type. */
   form?: 'text';
+  /** Set from the change of its type on, until it is dropped; `form` is `text` then. */
+  carried?: CarriedText;
   /** True for the columns of the primary key or replica identity index. */
   key: boolean;
   /** Set where the column leaves Postgres hashed or masked: its type is text then. */

@@ -88,9 +88,9 @@ export const errorCatalogue = {
   TM231: {
     retry: 'data',
     meaning:
-      "The shape of a table changed in a way that older readers of its topic cannot follow, or whose effect on existing rows the stream does not tell, and the table's on.incompatible.change is park. The table is parked.",
+      "The shape of a table changed in a way that older readers of its topic cannot follow, or whose effect on existing rows the stream does not tell, and the table's on.incompatible.change is park, or is text, which does not solve it. The table is parked.",
     remedy:
-      'Its raw changes are kept in the parked topic; everything else goes on. `tidemark resume <table>` publishes them in order as a new major version; run `tidemark verify` afterwards. To let such changes through by themselves, set on.incompatible.change: evolve in the table’s rule.',
+      'Its raw changes are kept in the parked topic; everything else goes on. `tidemark resume <table>` publishes them in order as a new major version (`--as text`: with the changed column as text, compatible); run `tidemark verify` afterwards. To let such changes through by themselves, set on.incompatible.change: evolve or text in the table’s rule.',
   },
   TM240: {
     retry: 'operator',

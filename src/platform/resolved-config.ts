@@ -30,7 +30,8 @@ export type Compatibility =
   | 'FULL_TRANSITIVE';
 
 /** What becomes of a table whose change of shape breaks its subject's compatibility. */
-export type IncompatibleChange = 'park' | 'evolve';
+export const incompatibleChanges = ['park', 'evolve', 'text'] as const;
+export type IncompatibleChange = (typeof incompatibleChanges)[number];
 
 export interface TableRule {
   /** `schema.table`, or `schema.*`. */

@@ -2,7 +2,7 @@
  * Avro schemas of a table: Debezium's envelope (Debezium 3.6, PostgreSQL connector, Confluent Avro converter), with
  * the table's own shape in `tidemark` attributes, so that a consumer can rebuild the shape from the registry alone.
  */
-import type { ColumnShape, TableShape, TypeParts } from '../connector/shape.ts';
+import type { CarriedText, ColumnShape, TableShape, TypeParts } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { codecFor } from './types/catalogue.ts';
 import type { AvroSchema, Codec } from './types/codec.ts';
@@ -16,7 +16,7 @@ interface ShapeAttribute {
     key?: true;
     /** A key column that older versions had as nullable: its field stays so, or they could not be read. */
     nullable?: true;
-  } & Pick<ColumnShape, 'type' | 'base' | 'form' | 'number' | 'missing' | 'protection'> &
+  } & Pick<ColumnShape, 'type' | 'base' | 'form' | 'carried' | 'number' | 'missing' | 'protection'> &
     TypeParts)[];
   key: string[];
   tenant: string | null;
@@ -43,6 +43,10 @@ function avroNamespace(topic: string): string {
   return topic.split('.').map(avroName).join('.');
 }
 
+export function codecOf(column: ColumnShape): Codec {
+  return codecFor(column);
+}
+
 /** Codecs of the shape's columns, in order, to decode with: the reader's own are in types/reader-codecs.ts. */
 export function columnCodecs(shape: TableShape): Codec[] {
   return shape.columns.map((column) => codecFor(column));
@@ -50,21 +54,52 @@ export function columnCodecs(shape: TableShape): Codec[] {
 
 /**
  * The columns' field names. Where two columns have the same Avro name the later gets a number behind it, the lowest
- * that gives no column's Avro name.
+ * that gives no column's Avro name. A column that is carried as text keeps the field that it was given then.
  */
-export function fieldNames(columns: readonly Pick<ColumnShape, 'name'>[]): string[] {
+export function fieldNames(columns: readonly Pick<ColumnShape, 'name' | 'carried'>[]): string[] {
   const own = new Set(columns.map(({ name }) => avroName(name)));
-  const taken = new Set<string>();
-  return columns.map(({ name }) => {
-    const plain = avroName(name);
-    let field = plain;
-    for (let number = 2; taken.has(field); number++) {
-      field = `${plain}_${number}`;
-      if (own.has(field)) field = plain;
-    }
+  const taken = new Set(
+    columns.flatMap(({ carried }) => [carried?.field ?? [], carried?.former?.field ?? []].flat()),
+  );
+  return columns.map(({ name, carried }) => {
+    if (carried?.field) return carried.field;
+    const field = freeName(avroName(name), taken, own);
     taken.add(field);
     return field;
   });
+}
+
+/** @param own names that no number may give */
+function freeName(plain: string, taken: ReadonlySet<string>, own: ReadonlySet<string>): string {
+  let field = plain;
+  for (let number = 2; taken.has(field); number++) {
+    field = `${plain}_${number}`;
+    if (own.has(field)) field = plain;
+  }
+  return field;
+}
+
+/** The field of a column that is carried as text, beside the one of its name. */
+export function textFieldName(name: string, columns: readonly ColumnShape[]): string {
+  const others = columns.filter((column) => column.name !== name);
+  const taken = new Set([
+    ...fieldNames(others),
+    ...others.flatMap(({ carried }) => carried?.former?.field ?? []),
+  ]);
+  return freeName(`${avroName(name)}__text`, taken, new Set());
+}
+
+/** Fields that hold nothing any more, at the end of each row. */
+export function formerFields({ columns }: Pick<TableShape, 'columns'>): NonNullable<CarriedText['former']>[] {
+  return columns.flatMap(({ carried }) => carried?.former ?? []);
+}
+
+/** Every field of a row and the Avro type in it, null aside. */
+export function rowFields(shape: TableShape): Map<string, AvroSchema> {
+  const names = fieldNames(shape.columns);
+  const fields = new Map(columnCodecs(shape).map(({ schema }, i) => [names[i]!, schema]));
+  for (const former of formerFields(shape)) fields.set(former.field, codecFor(former).schema);
+  return fields;
 }
 
 /** @returns the schema text of `<topic>-value` */
@@ -74,7 +109,7 @@ export function valueSchema(shape: TableShape, topic: string, versions?: SchemaV
   const value = {
     type: 'record',
     name: 'Value',
-    fields: columnFields(shape, fields),
+    fields: columnFields(shape, fields, formerFields(shape)),
     'connect.name': `${namespace}.Value`,
   };
   const attribute: ShapeAttribute = {
@@ -82,7 +117,7 @@ export function valueSchema(shape: TableShape, topic: string, versions?: SchemaV
     name: shape.name,
     columns: shape.columns.map(({ name, type, key, nullable, ...rest }, i) => ({
       name,
-      ...(fields[i] === avroName(name) ? {} : { field: fields[i]! }),
+      ...(fields[i] === avroName(name) || rest.carried?.field ? {} : { field: fields[i]! }),
       type,
       ...(key ? { key: true as const } : {}),
       ...rest,
@@ -129,13 +164,22 @@ export function keySchema(shape: TableShape, topic: string): string | null {
   });
 }
 
-function columnFields(shape: TableShape, names: readonly string[]): unknown[] {
+function columnFields(
+  shape: TableShape,
+  names: readonly string[],
+  former: ReturnType<typeof formerFields> = [],
+): unknown[] {
   const defined = new Set<string>();
-  return columnCodecs(shape).map(({ schema }, i) => {
+  const nullable = (name: string, type: AvroSchema) => ({ name, type: ['null', type], default: null });
+  const fields = columnCodecs(shape).map(({ schema }, i) => {
     const name = names[i]!;
     const type = definedOnce(schema, defined);
-    return shape.columns[i]!.nullable ? { name, type: ['null', type], default: null } : { name, type };
+    return shape.columns[i]!.nullable ? nullable(name, type) : { name, type };
   });
+  return [
+    ...fields,
+    ...former.map((each) => nullable(each.field, definedOnce(codecFor(each).schema, defined))),
+  ];
 }
 
 /** A named Avro type is defined once and referred to afterwards. */
@@ -234,6 +278,36 @@ export function shapeOfSchema(schemaJson: string): TableShape {
     tenantColumn: attribute.tenant === null ? null : indexOf(attribute.tenant),
     ...(attribute.oid === undefined ? {} : { oid: attribute.oid }),
   };
+}
+
+/** The fields of a row as a registered value schema has them, null aside: another Tidemark may have written it. */
+export function registeredFields(schemaJson: string): Map<string, AvroSchema> {
+  interface Field {
+    name: string;
+    type: AvroSchema;
+  }
+  const { fields } = JSON.parse(schemaJson) as { fields: Field[] };
+  const before = fields.find(({ name }) => name === 'before')!.type as AvroSchema[];
+  const row = before[1] as unknown as { fields: Field[] };
+  const named = new Map<string, AvroSchema>();
+  const whole = (type: AvroSchema): AvroSchema => {
+    if (typeof type === 'string') return named.get(type) ?? type;
+    if (Array.isArray(type)) return type.map(whole);
+    if (type.type === 'array') return { ...type, items: whole(type.items as AvroSchema) };
+    if (type.type === 'record') named.set(`${type.namespace}.${type.name}`, type);
+    return type;
+  };
+  return new Map(
+    row.fields.map(({ name, type }) => {
+      const [, bare] = whole(type) as AvroSchema[];
+      return [name, Array.isArray(type) ? bare! : whole(type)];
+    }),
+  );
+}
+
+/** Whether two Avro types are the same in all that the stream depends on. */
+export function sameForm(left: AvroSchema | undefined, right: AvroSchema): boolean {
+  return left !== undefined && canonical(left) === canonical(right);
 }
 
 /** Schemas from before there were versions are version 1. */

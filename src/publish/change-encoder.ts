@@ -32,8 +32,8 @@ import {
   valueKind,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
-import type { ParkedMessages } from './parked-messages.ts';
-import { Parking, resumePrefix } from './parking.ts';
+import { type ParkedMessages, parkedNote } from './parked-messages.ts';
+import { Parking, type ResumePolicy, resumePolicy } from './parking.ts';
 import { partitionOf, TenantPartitions } from './partition.ts';
 import type { Progress } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
@@ -224,7 +224,7 @@ export class ChangeEncoder implements PgoutputHandler {
       renamedFrom: this.#formerNames.get(oid) ?? null,
       // A message that was parked is older than its Transaction, and the catalogue has moved on since.
       xid: this.parking.resuming ? null : this.#open().xid,
-      evolve: this.parking.resuming !== null,
+      policy: this.parking.resuming?.as ?? null,
     };
   }
 
@@ -285,19 +285,20 @@ export class ChangeEncoder implements PgoutputHandler {
   message(transactional: boolean, prefix: string, content: Buffer): void {
     if (!transactional) return;
     this.#options.snapshots.message(prefix, content);
-    if (prefix === resumePrefix) this.#startResume(content.toString('utf8'));
+    const as = resumePolicy(prefix);
+    if (as) this.#startResume(content.toString('utf8'), as);
     else if (prefix === shapeNotePrefix) {
       const note = parseShapeNote(content);
       const table = this.#tables.get(note.oid);
       // With the messages that it belongs to.
       if (table?.kind === 'parked' && !this.#replaying)
-        this.#park(table.name, Buffer.from(this.#raw), { [header.format]: formatHeader });
+        this.#park(table.name, parkedNote(this.#raw, content), { [header.format]: formatHeader });
       this.#shapeNotes.set(note.oid, laterNote(this.#shapeNotes.get(note.oid), note));
     } else if (prefix === labelNotePrefix) this.#describeAgain(parseLabelNote(content));
   }
 
-  #startResume(table: string): void {
-    if (!this.parking.startResume(table)) {
+  #startResume(table: string, as: ResumePolicy): void {
+    if (!this.parking.startResume(table, as)) {
       this.#options.log.warn(`${table} was to be resumed and is not parked`, { position: this.position });
       return;
     }

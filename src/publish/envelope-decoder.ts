@@ -3,7 +3,7 @@
 import type { TableShape } from '../connector/shape.ts';
 import type { Cell, PartialRow, Row } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { columnCodecs, shapeOfSchema } from './avro-schema.ts';
+import { columnCodecs, formerFields, shapeOfSchema } from './avro-schema.ts';
 import { ByteReader } from './byte-writer.ts';
 
 export interface DecodedChange {
@@ -31,6 +31,7 @@ export function compileEnvelopeDecoder(schemaJson: string): EnvelopeDecoder {
   const shape = shapeOfSchema(schemaJson);
   const codecs = columnCodecs(shape);
   const nullable = shape.columns.map((column) => column.nullable);
+  const former = formerFields(shape).length;
   const reader = new ByteReader(Buffer.alloc(0));
 
   const readRow = (): Row => {
@@ -38,6 +39,7 @@ export function compileEnvelopeDecoder(schemaJson: string): EnvelopeDecoder {
     for (let i = 0; i < codecs.length; i++) {
       row[i] = nullable[i] && reader.byte() === 0 ? null : codecs[i]!.decode(reader);
     }
+    reader.position += former;
     return row;
   };
   const skipText = () => {

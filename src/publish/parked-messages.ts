@@ -6,6 +6,7 @@
 import { isProtecting } from '../platform/column-policy.ts';
 import type { ColumnPolicy, SourceConfig } from '../platform/resolved-config.ts';
 import { tenantColumnOf } from '../replicate/catalogue.ts';
+import { noteWithoutValues } from '../replicate/column-origins.ts';
 import { ColumnProtector, protectionLabel, protectionOf } from '../replicate/column-protection.ts';
 import { type Relation, Tuple, valueKind } from '../replicate/pgoutput.ts';
 import type { BinaryText } from './types/codec.ts';
@@ -107,6 +108,14 @@ export class ParkedMessages {
     if (kind === valueKind.text) return bytes.toString('utf8', starts[at]!, ends[at]!);
     return kind === valueKind.binary ? (this.#texts[at]?.(bytes, starts[at]!, ends[at]!) ?? null) : null;
   }
+}
+
+/** A shape note (pgoutput M) as it is parked. */
+export function parkedNote(raw: Buffer, content: Buffer): Buffer {
+  const bare = noteWithoutValues(content);
+  const head = Buffer.from(raw.subarray(0, raw.length - content.length));
+  head.writeUInt32BE(bare.length, head.length - 4);
+  return Buffer.concat([head, bare]);
 }
 
 function withheldValue(content: string): Buffer {

@@ -5,13 +5,30 @@
 import type { Position } from '../connector/position.ts';
 import type { ParkedTable } from './progress.ts';
 
+/** What becomes of the changes for which the table was parked. */
+export const resumePolicies = ['evolve', 'text'] as const;
+export type ResumePolicy = (typeof resumePolicies)[number];
+
+const resumePrefixes: Record<ResumePolicy, string> = {
+  evolve: 'tidemark.resume',
+  text: 'tidemark.resume.text',
+};
+
 /** Prefix of the logical message that asks for a parked table; its content is the table's name. */
-export const resumePrefix = 'tidemark.resume';
+export function resumePrefix(as: ResumePolicy): string {
+  return resumePrefixes[as];
+}
+
+/** Of a logical message; null where it asks for no table. */
+export function resumePolicy(prefix: string): ResumePolicy | null {
+  return resumePolicies.find((as) => resumePrefixes[as] === prefix) ?? null;
+}
 
 /** A parked table that comes back: its raw messages are Changes of the Transaction that asked for it. */
 export interface Resuming {
   table: string;
   parked: ParkedTable;
+  as: ResumePolicy;
 }
 
 export class Parking {
@@ -52,10 +69,10 @@ export class Parking {
   }
 
   /** @returns false where the table is not parked, or another one is coming back */
-  startResume(table: string): boolean {
+  startResume(table: string, as: ResumePolicy = 'evolve'): boolean {
     const parked = this.#tables.get(table);
     if (!parked || this.#resuming) return false;
-    this.#resuming = { table, parked };
+    this.#resuming = { table, parked, as };
     return true;
   }
 

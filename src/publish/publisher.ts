@@ -210,6 +210,8 @@ export class Publisher {
     if (this.#gate.closed) return;
     const { lsn, timeUs } = this.#keepalive;
     this.#keepalive = null;
+    // A boundary without records was not worth a Progress so far, and this one goes beyond it.
+    encoder.batch.boundary = null;
     const position = formatPosition({ epoch: encoder.epoch, lsn, ordinal: 0 });
     if (position > encoder.position) encoder.position = position;
     if (lsn > encoder.ackLsn) encoder.ackLsn = lsn;

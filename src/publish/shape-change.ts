@@ -8,7 +8,8 @@ import type { ColumnShape, TableShape } from '../connector/shape.ts';
 import { madeAnew, pairColumns } from '../connector/shape-versions.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
 import { protectionLabel } from '../replicate/column-protection.ts';
-import { columnCodecs } from './avro-schema.ts';
+import { avroText, readable } from './avro-readable.ts';
+import { codecOf, fieldNames, rowFields, sameForm } from './avro-schema.ts';
 import type { AvroSchema } from './types/codec.ts';
 
 export interface ShapeChange {
@@ -18,6 +19,8 @@ export interface ShapeChange {
   breaksReaders: string[];
   /** The part whose effect on existing rows the stream does not tell. */
   breaksRows: string[];
+  /** The part of breaksRows that is another type: destinations can cast what they have. */
+  casts: string[];
 }
 
 /** What is known of a change beside the two shapes. */
@@ -26,14 +29,16 @@ export interface ChangeContext {
   origins: ReadonlyMap<string, Pick<ColumnOrigin, 'computed' | 'missing'>>;
   /** The table was made by a statement in the stream: it had no rows before. */
   made: boolean;
+  /** The earlier version's fields as they are registered, where another Tidemark may have written them otherwise. */
+  fields?: ReadonlyMap<string, AvroSchema>;
 }
 
 export function compareShapes(
   before: TableShape,
   after: TableShape,
-  { origins, made }: ChangeContext,
+  { origins, made, fields = rowFields(before) }: ChangeContext,
 ): ShapeChange {
-  const change: ShapeChange = { changes: [], breaksReaders: [], breaksRows: [] };
+  const change: ShapeChange = { changes: [], breaksReaders: [], breaksRows: [], casts: [] };
   const { changes } = change;
   const breaks = (what: 'breaksReaders' | 'breaksRows', text: string) => {
     changes.push(text);
@@ -45,26 +50,37 @@ export function compareShapes(
     breaks('breaksRows', 'another table took the name, and whether it had rows before is not in the stream');
   }
   const { kept, added, dropped } = pairColumns(before, after);
+  const unreadable = unreadableFields(fields, after);
+  const names = fieldNames(after.columns);
+  const reformed = (column: ColumnShape) => {
+    const registered = fields.get(names[after.columns.indexOf(column)]!);
+    return registered !== undefined && !sameForm(registered, codecOf(column).schema);
+  };
   for (const [old, column] of kept) {
     if (old.name !== column.name) changes.push(`column ${old.name} renamed to ${column.name}`);
+    const why = unreadable.get(column);
     if (protectionText(old) !== protectionText(column)) {
       const text = `column ${column.name} is ${protectionText(column)}, was ${protectionText(old)}`;
       breaks('breaksRows', `${text}: existing rows in destinations have it as it was`);
     }
     if (old.type !== column.type) {
       const text = `column ${column.name} changed from ${old.type} to ${column.type}`;
-      const unreadable = whyUnreadable(old, column);
-      if (unreadable) breaks('breaksReaders', `${text}: ${unreadable}`);
-      else if (!anew && !sameText(old, column))
-        breaks('breaksRows', `${text}: existing rows got other values by it, which are not in the stream`);
-      else changes.push(text);
-    } else if (labelsOf(old) !== labelsOf(column)) changes.push(`labels of ${column.type} changed`);
+      if (why) breaks('breaksReaders', `${text}: ${why}`);
+      else if (!anew && !sameText(old, column)) {
+        const other = `${text}: existing rows got other values by it, which are not in the stream`;
+        breaks('breaksRows', other);
+        change.casts.push(other);
+      } else changes.push(text);
+    } else if (why && old.name !== column.name) breaks('breaksReaders', `column ${column.name}: ${why}`);
+    else if (why) breaks('breaksReaders', `${otherForm(column)}: ${why}`);
+    else if (reformed(column)) changes.push(otherForm(column));
+    else if (labelsOf(old) !== labelsOf(column)) changes.push(`labels of ${column.type} changed`);
+    if (column.carried && !old.carried) changes.push(`column ${column.name} is carried as text from now on`);
   }
   for (const column of added) {
     const text = `column ${column.name} added`;
-    const namesake = before.columns.find(({ name }) => name === column.name);
-    const unreadable = namesake && whyUnreadable(namesake, column);
-    if (unreadable) breaks('breaksReaders', `${text} where one of the name was dropped: ${unreadable}`);
+    const why = unreadable.get(column);
+    if (why) breaks('breaksReaders', `${text} where one of the name was dropped: ${why}`);
     else if (anew) changes.push(text);
     else if (!origins.has(column.name))
       breaks(
@@ -100,6 +116,11 @@ export function compareShapes(
   return change;
 }
 
+/** The table did not change: Tidemark did. */
+function otherForm({ name, type }: ColumnShape): string {
+  return `nothing in Postgres, but Tidemark's form of ${type} (column ${name}) is another since an upgrade`;
+}
+
 function tenantText({ columns, tenantColumn }: TableShape): string {
   return tenantColumn === null ? 'none' : columns[tenantColumn]!.name;
 }
@@ -120,52 +141,18 @@ function labelsOf(column: ColumnShape): string {
   return JSON.stringify(column.enum?.labels ?? null);
 }
 
-function whyUnreadable(before: ColumnShape, after: ColumnShape): string | null {
-  const [old] = columnCodecs(alone(before));
-  const [codec] = columnCodecs(alone(after));
-  return readable(old!.schema, codec!.schema)
-    ? null
-    : `Avro cannot read ${avroText(old!.schema)} as ${avroText(codec!.schema)}`;
-}
-
-function alone(column: ColumnShape): TableShape {
-  return { schema: '', name: '', columns: [column], keyColumns: [], tenantColumn: null };
-}
-
-/** Whether what `writer` wrote can be read as `reader` (Avro 1.12, Schema Resolution), for the codecs' schemas. */
-function readable(writer: AvroSchema, reader: AvroSchema): boolean {
-  const [from, to] = [kindOf(writer), kindOf(reader)];
-  if (from === to) {
-    if (from !== 'array' && from !== 'record') return attributesAgree(writer, reader);
-    if (from === 'record') return JSON.stringify(writer) === JSON.stringify(reader);
-    return readable(itemsOf(writer), itemsOf(reader));
+/** Of the columns whose Avro field was known under a type that does not resolve to theirs: why. */
+function unreadableFields(
+  known: ReadonlyMap<string, AvroSchema>,
+  after: TableShape,
+): Map<ColumnShape, string> {
+  const names = fieldNames(after.columns);
+  const found = new Map<ColumnShape, string>();
+  for (const [i, column] of after.columns.entries()) {
+    const old = known.get(names[i]!);
+    const { schema } = codecOf(column);
+    if (old !== undefined && !readable(old, schema))
+      found.set(column, `Avro cannot read ${avroText(old)} as ${avroText(schema)}`);
   }
-  return promotions[from]?.includes(to) ?? false;
-}
-
-const promotions: Record<string, readonly string[]> = {
-  int: ['long', 'float', 'double'],
-  long: ['float', 'double'],
-  float: ['double'],
-};
-
-/** A decimal's bytes mean another number at another scale. */
-function attributesAgree(writer: AvroSchema, reader: AvroSchema): boolean {
-  const scale = (schema: AvroSchema) =>
-    typeof schema === 'object' && !Array.isArray(schema) ? (schema.scale ?? null) : null;
-  return scale(writer) === scale(reader);
-}
-
-function kindOf(schema: AvroSchema): string {
-  if (typeof schema === 'string') return schema;
-  return Array.isArray(schema) ? 'union' : kindOf(schema.type);
-}
-
-function itemsOf(schema: AvroSchema): AvroSchema {
-  const items = (schema as unknown as { items: AvroSchema[] }).items;
-  return items[1]!;
-}
-
-function avroText(schema: AvroSchema): string {
-  return kindOf(schema) === 'array' ? `array of ${avroText(itemsOf(schema))}` : kindOf(schema);
+  return found;
 }

@@ -6,7 +6,6 @@
 import type { Admin } from 'kafkajs';
 import type pg from 'pg';
 import { formatLsn, parsePosition } from '../connector/position.ts';
-import type { TableId } from '../connector/shape.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { kafkaError } from '../platform/kafka.ts';
 import type { Logger } from '../platform/log.ts';

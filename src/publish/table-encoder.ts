@@ -6,7 +6,7 @@ import { type ColumnShape, type TableShape, tableName } from '../connector/shape
 import { TidemarkError } from '../platform/errors.ts';
 import { type ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import { type Tuple, valueKind } from '../replicate/pgoutput.ts';
-import { columnCodecs } from './avro-schema.ts';
+import { columnCodecs, formerFields } from './avro-schema.ts';
 import { ByteWriter } from './byte-writer.ts';
 import { readWithheld } from './parked-messages.ts';
 import { protectedCodec, type RowTenant } from './protected-codec.ts';
@@ -51,6 +51,8 @@ export class TableEncoder {
   /** For each column of the shape its index in the relation's tuples. */
   readonly #tupleIndex: number[];
   readonly #nullable: boolean[];
+  /** The null branch of each field that a column carried as text had before. */
+  readonly #former: Buffer;
   /** What stands for an unchanged TOAST value, union branch included; null: the null branch. */
   readonly #placeholder: (Buffer | null)[];
   readonly #keyHead: Buffer;
@@ -90,6 +92,7 @@ export class TableEncoder {
     this.#hashed = shape.columns.some(({ protection }) => protection?.policy === 'hash');
     this.#tupleIndex = options.tupleIndex;
     this.#nullable = shape.columns.map((column) => column.nullable);
+    this.#former = Buffer.alloc(formerFields(shape).length);
     this.#placeholder = this.#codecs.map(placeholderFor);
     this.#keyHead = registryHead(options.keySchemaId ?? 0);
     this.#valueHead = registryHead(options.valueSchemaId);
@@ -267,6 +270,7 @@ export class TableEncoder {
         if (remark) this.remarks.unchanged.push(this.#name(column));
       }
     }
+    if (this.#former.length > 0) out.raw(this.#former);
   }
 
   /** Hashes of the row that comes are salted with its tenant. */

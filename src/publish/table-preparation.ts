@@ -1,12 +1,12 @@
 /** From a Relation message to an encoder: shape, topic and registered schemas. */
 import type { Admin } from 'kafkajs';
 import type { ClientBase } from 'pg';
-import { tableName } from '../connector/shape.ts';
+import { type ColumnShape, type TableShape, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
-import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import type { IncompatibleChange, ResolvedConfig } from '../platform/resolved-config.ts';
 import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
-import { catalogueOrigins, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
+import { catalogueOrigins, fillWithheld, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { sourceError } from '../replicate/source.ts';
@@ -40,8 +40,8 @@ export interface StreamNotes {
   renamedFrom: string | null;
   /** Of the Transaction that is being read; null where the catalogue is not to be asked. */
   xid: number | null;
-  /** The operator asked for the table: its change goes through whatever its policy is. */
-  evolve: boolean;
+  /** How the operator wants the table to come back, whatever its rule says; null: nobody asked. */
+  policy: IncompatibleChange | null;
 }
 
 /** Whether the error parks its table and nothing else. */
@@ -65,11 +65,11 @@ export async function prepareTable(
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
   const origins =
-    (notes.shape && noteOrigins(relation, notes.shape)) ??
+    (await notedOrigins(client, relation, notes.shape)) ??
     (notes.xid === null
       ? new Map()
       : await catalogueOrigins(client, relation, notes.xid).catch(sourceFailed));
-  await ensureTopics(admin, config.kafka, [relation]);
+  if (!versions.has(topic)) await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
     shape: described.shape,
@@ -77,7 +77,7 @@ export async function prepareTable(
     origins,
     made: notes.shape?.made ?? false,
     renamedFrom: notes.renamedFrom,
-    evolve: notes.evolve,
+    policy: notes.policy,
   });
   if (droppedHere.length > 0) {
     log.info(
@@ -101,11 +101,21 @@ export async function prepareTable(
       keySchemaId,
       valueSchemaId,
       identity,
-      codecs: readerCodecs({ ...shape, columns: sourceColumns }, types, typeOids),
+      codecs: readerCodecs({ ...shape, columns: asCarried(sourceColumns, shape) }, types, typeOids),
       protection: { sourceColumns, protector: new ColumnProtector(config.source.hashKey) },
     }),
     endOffsets,
   };
+}
+
+async function notedOrigins(client: ClientBase, relation: Relation, note: ShapeNote | null) {
+  const origins = note && noteOrigins(relation, note);
+  return origins && (await fillWithheld(client, relation, origins).catch(sourceFailed));
+}
+
+/** The columns as Postgres has them, in the Avro forms that the registered shape gave them. */
+function asCarried(sourceColumns: readonly ColumnShape[], { columns }: TableShape): ColumnShape[] {
+  return sourceColumns.map((column, i) => (columns[i]!.carried ? { ...column, form: 'text' } : column));
 }
 
 /** What the relation's messages may carry while it is parked: known before anything else of the table is. */

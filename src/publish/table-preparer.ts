@@ -45,7 +45,7 @@ export class TablePreparer {
         [],
       ),
     );
-    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), evolve: false };
+    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
     return this.prepare(knownTopics, relation, notes, false);
   }
 

@@ -10,12 +10,24 @@ import type { Logger } from '../platform/log.ts';
 import type { RegistryClient } from '../platform/registry.ts';
 import type { Compatibility, IncompatibleChange } from '../platform/resolved-config.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
-import { keySchema, shapeOfSchema, valueSchema, versionOfSchema } from './avro-schema.ts';
+import {
+  keySchema,
+  registeredFields,
+  rowFields,
+  sameForm,
+  shapeOfSchema,
+  valueSchema,
+  versionOfSchema,
+} from './avro-schema.ts';
+import { carryAsText, stillCarried } from './carry-text.ts';
 import { compareShapes, type ShapeChange } from './shape-change.ts';
+import type { AvroSchema } from './types/codec.ts';
 
 interface Version {
   schemaId: number;
   shape: TableShape;
+  /** As registered. */
+  fields: ReadonlyMap<string, AvroSchema>;
   version: number;
   major: number;
 }
@@ -36,14 +48,14 @@ export interface DescribedTable {
   made: boolean;
   /** The name that this table had before, where the stream showed it. */
   renamedFrom: string | null;
-  /** Whatever the table's policy is. */
-  evolve: boolean;
+  /** Whatever the table's rule says; null: as it says. */
+  policy: IncompatibleChange | null;
 }
 
 export interface VersionOptions {
   registry: Pick<
     RegistryClient,
-    'versions' | 'register' | 'setCompatibility' | 'compatibilityOf' | 'isCompatible'
+    'versions' | 'register' | 'registerNext' | 'setCompatibility' | 'compatibilityOf' | 'isCompatible'
   >;
   compatibility: Compatibility;
   onIncompatibleChange(table: TableShape): IncompatibleChange;
@@ -61,7 +73,7 @@ export class TableVersions {
   readonly #subjects = new Map<string, Subject>();
   /** By key subject, the schema that was registered last. */
   readonly #keys = new Map<string, { schema: string; id: number }>();
-  /** Subjects whose compatibility was looked at. */
+  /** Subjects whose compatibility is as the configuration says, and that have a version. */
   readonly #checked = new Set<string>();
 
   constructor(options: VersionOptions) {
@@ -82,7 +94,11 @@ export class TableVersions {
     const wanted = describedShape(table);
     const from = subject.current ?? 0;
     const found = subject.versions.findLastIndex(
-      ({ shape }, i) => i >= from && looksLike(shape, wanted) && says(shape, wanted),
+      (version, i) =>
+        i >= from &&
+        looksLike(version.shape, wanted) &&
+        says(version.shape, wanted) &&
+        hasForms(version, continued(version.shape, wanted)),
     );
     if (found >= 0) {
       subject.current = found;
@@ -96,10 +112,19 @@ export class TableVersions {
       subject.current === null
         ? (subject.versions.findLast(({ shape }) => looksLike(shape, wanted)) ?? last)
         : subject.versions[subject.current]!;
-    const shape = continued(before.shape, wanted);
-    const change = compareShapes(before.shape, shape, table);
+    let shape = continued(before.shape, wanted);
+    const { fields } = before;
+    let change = compareShapes(before.shape, shape, { ...table, fields });
     const versions = { version: last.version + 1, major: last.major };
-    const breaking = await this.#breaking(topic, shape, change);
+    let breaking = await this.#breaking(topic, shape, change);
+    if (breaking.length > 0 && this.#policyOf(table, shape) === 'text') {
+      const history = [...subject.versions, before];
+      shape = carryAsText(history, shape, this.#options.compatibility) ?? shape;
+      change = compareShapes(before.shape, shape, { ...table, fields });
+      const { casts } = change;
+      const breaksRows = change.breaksRows.filter((text) => !casts.includes(text));
+      breaking = await this.#breaking(topic, shape, { ...change, breaksRows });
+    }
     if (breaking.length > 0) {
       this.#decide(table, shape, { ...change, breaksRows: breaking, breaksReaders: [] });
       versions.major++;
@@ -116,14 +141,22 @@ export class TableVersions {
     return registered;
   }
 
-  /** @throws TidemarkError TM231 where the table's policy is to park */
-  #decide({ evolve }: DescribedTable, shape: TableShape, change: ShapeChange): void {
-    const policy = evolve ? 'evolve' : this.#options.onIncompatibleChange(shape);
+  #policyOf({ policy }: DescribedTable, shape: TableShape): IncompatibleChange {
+    return policy ?? this.#options.onIncompatibleChange(shape);
+  }
+
+  /** @throws TidemarkError TM231 where the table's policy is to park, or text that does not help */
+  #decide(table: DescribedTable, shape: TableShape, change: ShapeChange): void {
     const reason = `the shape of ${tableName(shape)} changed: ${change.changes.join(', ')}`;
-    if (policy === 'park') throw new TidemarkError('TM231', reason);
+    if (this.#policyOf(table, shape) !== 'evolve') throw new TidemarkError('TM231', reason);
     this.#options.log.warn(`${reason}; it goes on as a new major version, as on.incompatible.change says`, {
       breaking: [...change.breaksReaders, ...change.breaksRows],
     });
+  }
+
+  /** Whether this process registered, or found, a version of the topic's table: the topic exists then. */
+  has(topic: string): boolean {
+    return (this.#subjects.get(topic)?.current ?? null) !== null;
   }
 
   /** Everything that keeps the new version from following the old one by itself, the registry's own opinion included. */
@@ -134,8 +167,9 @@ export class TableVersions {
     const key = keySchema(shape, topic);
     const asked: [string, string][] = [[`${topic}-value`, valueSchema(shape, topic)]];
     if (key !== null && this.#keys.get(`${topic}-key`)?.schema !== key) asked.push([`${topic}-key`, key]);
-    for (const [name, schema] of asked) {
-      if (await registry.isCompatible(name, schema)) continue;
+    const answers = await Promise.all(asked.map(([name, schema]) => registry.isCompatible(name, schema)));
+    for (const [i, [name]] of asked.entries()) {
+      if (answers[i]) continue;
       const text = `the registry finds it not ${compatibility} compatible with subject ${name}`;
       change.changes.push(text);
       breaking.push(text);
@@ -171,7 +205,7 @@ export class TableVersions {
   ): Promise<RegisteredShape> {
     const schema = valueSchema(shape, topic, versions);
     const schemaId = await this.#put(`${topic}-value`, schema, how);
-    const version = { schemaId, shape, ...versions };
+    const version = { schemaId, shape, fields: rowFields(shape), ...versions };
     const registered = await this.#registered(topic, version, how);
     subject.current = subject.versions.push(version) - 1;
     return registered;
@@ -203,15 +237,17 @@ export class TableVersions {
   async #put(subject: string, schema: string, how: 'fits' | 'breaks'): Promise<number> {
     const { registry, compatibility, log } = this.#options;
     if (how === 'fits' || compatibility === 'NONE') {
-      const actual = this.#checked.has(subject) ? compatibility : await registry.compatibilityOf(subject);
-      this.#checked.add(subject);
+      if (this.#checked.has(subject)) return registry.registerNext(subject, schema);
+      const actual = await registry.compatibilityOf(subject);
       if (actual !== null && actual !== compatibility) {
         log.warn(
           `subject ${subject} was ${actual}; it is ${compatibility} now, as registry.compatibility says`,
         );
         await registry.setCompatibility(subject, compatibility);
       }
-      return registry.register(subject, schema, compatibility);
+      const id = await registry.register(subject, schema, compatibility);
+      this.#checked.add(subject);
+      return id;
     }
     await registry.setCompatibility(subject, 'NONE');
     try {
@@ -227,6 +263,7 @@ export class TableVersions {
       const versions = (await this.#options.registry.versions(`${topic}-value`)).map(({ id, schema }) => ({
         schemaId: id,
         shape: shapeOfSchema(schema),
+        fields: registeredFields(schema),
         ...versionOfSchema(schema),
       }));
       subject = { versions, current: null };
@@ -238,7 +275,7 @@ export class TableVersions {
 
 function renamed(from: string): ShapeChange {
   const text = `it was ${from} before, and its rows from then are in the topic of that name`;
-  return { changes: [text], breaksReaders: [], breaksRows: [text] };
+  return { changes: [text], breaksReaders: [], breaksRows: [text], casts: [] };
 }
 
 /** With what is known of its columns beside the Relation. */
@@ -268,6 +305,7 @@ function continued(before: TableShape, shape: TableShape): TableShape {
     const number = column.number ?? old.number;
     return {
       ...rest,
+      ...stillCarried(old, column, shape),
       nullable,
       ...(number === undefined ? {} : { number }),
       ...(old.missing === undefined ? {} : { missing: old.missing }),
@@ -292,6 +330,11 @@ function looksLike(left: TableShape, right: TableShape): boolean {
       known(column.number, other.number)
     );
   });
+}
+
+/** Whether the version's fields are what this Tidemark makes of the columns. */
+function hasForms({ fields }: Version, shape: TableShape): boolean {
+  return [...rowFields(shape)].every(([field, form]) => sameForm(fields.get(field), form));
 }
 
 /** Whether a version of the same look tells all that is known: labels, and the numbers that older versions lack. */

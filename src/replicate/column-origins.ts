@@ -16,6 +16,8 @@ export interface ColumnOrigin {
   typmod: number;
   /** Postgres' text of what rows from before the column have in it; null: nothing is stored for them. */
   missing: string | null;
+  /** In a note that was parked: there is such a text, and it was left out. */
+  withheld?: true;
   /** The default is worked out row by row, so what existing rows got when the column was added is not in the stream. */
   computed: boolean;
 }
@@ -66,9 +68,45 @@ export function laterNote(earlier: ShapeNote | undefined, note: ShapeNote): Shap
     made: earlier.made || note.made,
     columns: note.columns.map((column) => {
       const first = known.get(column.number);
-      return first ? { ...column, missing: first.missing, computed: first.computed } : column;
+      if (!first) return column;
+      const { missing, computed } = first;
+      return { ...column, missing, computed, ...(first.withheld ? { withheld: true } : {}) };
     }),
   };
+}
+
+/**
+ * The note without the values in it, for the parked topic: what policy a column of it has is not known there, since a
+ * comment may make it personal later in the same transaction.
+ */
+export function noteWithoutValues(content: Buffer): Buffer {
+  const note = parseNote(content) as ShapeNote & { columns: ColumnOrigin[] | null };
+  const columns = (note.columns ?? []).map((column) =>
+    column.missing === null ? column : { ...column, missing: null, withheld: true },
+  );
+  return Buffer.from(JSON.stringify({ ...note, columns }));
+}
+
+/**
+ * Puts in what was left out of a parked note, as long as the catalogue still has it. A table that was rewritten since
+ * has it in its rows: then it is as unknown as a default that was worked out row by row.
+ */
+export async function fillWithheld(
+  client: ClientBase,
+  { oid }: Pick<Relation, 'oid'>,
+  origins: ReadonlyMap<string, ColumnOrigin>,
+): Promise<Map<string, ColumnOrigin>> {
+  const filled = new Map(origins);
+  if (![...origins.values()].some(({ withheld }) => withheld)) return filled;
+  await client.query(sessionForText);
+  const { rows } = await client.query<Pick<ColumnOrigin, 'number' | 'missing'>>(missingQuery, [oid]);
+  const known = new Map(rows.map(({ number, missing }) => [number, missing]));
+  for (const [name, { withheld, ...origin }] of origins) {
+    if (!withheld) continue;
+    const missing = known.get(origin.number) ?? null;
+    filled.set(name, { ...origin, missing, computed: origin.computed || missing === null });
+  }
+  return filled;
 }
 
 /** The note's columns by name, where it describes the Relation; else null. */
@@ -113,6 +151,14 @@ function matching(relation: Relation, columns: readonly ColumnOrigin[]): Map<str
 /** Under these a value's text is the one that sinks know (connector/sink.ts). */
 const sessionForText =
   "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC'; set bytea_output = 'hex'; set extra_float_digits = 1";
+
+/** The values of existing rows stand with the relations that have rows: a partitioned table has them in its leaves. */
+const missingQuery = `
+  with stored (oid) as (
+    select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)
+  select a.attnum::int as number, (select (s.attmissingval::text::text[])[1] from stored join pg_attribute s on s.attrelid = stored.oid
+           where s.attname = a.attname and s.atthasmissing limit 1) as missing
+    from pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`;
 
 const originsQuery = `
   with stored (oid) as (

@@ -122,7 +122,8 @@ async function compareRows(
     const keys: KeyDifference[] = search.keys;
     Object.assign(report, { missing, extra, different, keys, countsExact: selection.whole });
   }
-  report.hint = hintFor(table, report, uncompared);
+  const carried = shape.columns.filter((column) => column.carried).map(({ name }) => name);
+  report.hint = hintFor(table, report, uncompared, carried);
 }
 
 /** Both sides are read by this, so a column that only one has takes no part. */

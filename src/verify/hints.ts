@@ -40,6 +40,7 @@ export function hintFor(
   table: CatalogueTable,
   report: Pick<TableReport, 'status' | 'missing' | 'extra' | 'different' | 'countsExact'>,
   { gone, added }: UncomparedColumns,
+  carried: readonly string[] = [],
 ): string | null {
   const name = tableName(table);
   const parts: string[] = [];
@@ -48,6 +49,10 @@ export function hintFor(
     if (!hasIdentity(table)) {
       parts.push(
         `${name} has no replica identity, so only its inserts and truncates are published: rows updated or deleted at the source stay as they were at the destination. Give it a primary key, or: alter table ${name} replica identity full; then rebuild the destination's table.`,
+      );
+    } else if (carried.length > 0) {
+      parts.push(
+        `Carried as text since their type changed: ${carried.join(', ')}. Rows from before were cast as far as the destination can, and where the source's values came about in another way they differ: \`tidemark snapshot start ${name}\` brings them.`,
       );
     } else if (missing > 0 && extra === 0 && different === 0) {
       parts.push(

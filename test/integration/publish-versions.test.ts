@@ -35,7 +35,7 @@ function described(topic: string, columns: [string, string, boolean?][]): Descri
       { name, number: i + 1, type: 0, typmod: -1, missing: null, computed: false },
     ]),
   );
-  return { topic, shape, oid: 1, origins, made: false, renamedFrom: null, evolve: false };
+  return { topic, shape, oid: 1, origins, made: false, renamedFrom: null, policy: null };
 }
 
 const open = (compatibility: Compatibility, policy: IncompatibleChange = 'park') =>

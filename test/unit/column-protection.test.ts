@@ -11,8 +11,9 @@ import {
   compileEnvelopeDecoder,
   compileKeyDecoder,
 } from '../../src/publish/envelope-decoder.ts';
-import { type ParkedColumn, ParkedMessages } from '../../src/publish/parked-messages.ts';
+import { type ParkedColumn, ParkedMessages, parkedNote } from '../../src/publish/parked-messages.ts';
 import { TableEncoder } from '../../src/publish/table-encoder.ts';
+import { laterNote, parseShapeNote, type ShapeNote } from '../../src/replicate/column-origins.ts';
 import { ColumnProtector, hashKeyId, protectionOf } from '../../src/replicate/column-protection.ts';
 import { KeyedHash } from '../../src/replicate/keyed-hash.ts';
 import { fixedMask, mask } from '../../src/replicate/masks.ts';
@@ -325,6 +326,28 @@ describe('a parked message', () => {
 
   it.each(Object.entries(messages))('gives the same record as the message itself: %s', (_name, message) => {
     expect(encoded(parking.withhold(message))).toEqual(encoded(message));
+  });
+
+  it('a shape note goes without the values of existing rows, and says where one is', () => {
+    const column = { name: 'email', number: 2, type: 25, typmod: -1, computed: false };
+    const columns = [
+      { ...column, missing: 'secret default' },
+      { ...column, number: 3, missing: null },
+    ];
+    const content = Buffer.from(JSON.stringify({ format: 1, oid: 7, made: false, columns }));
+    const parked = parkedNote(write.message(true, 1n, 'tidemark.shape', content), content);
+    expect(parked.includes('secret')).toBe(false);
+    let read: ShapeNote | null = null;
+    decodeMessage(parked, {
+      message: (_: boolean, __: string, note: Buffer) => {
+        read = parseShapeNote(note);
+      },
+    } as unknown as PgoutputHandler);
+    expect(read).toMatchObject({
+      oid: 7,
+      columns: [{ name: 'email', missing: null, withheld: true }, { missing: null }],
+    });
+    expect(laterNote(read!, read!).columns[0]).toMatchObject({ withheld: true });
   });
 
   it('is the same byte for byte where nothing is withheld', () => {

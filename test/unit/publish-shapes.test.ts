@@ -5,6 +5,7 @@ import { sameText } from '../../src/connector/recast.ts';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
 import { createLogger } from '../../src/platform/log.ts';
 import type { LatestSchema } from '../../src/platform/registry.ts';
+import type { IncompatibleChange } from '../../src/platform/resolved-config.ts';
 import { Parking } from '../../src/publish/parking.ts';
 import { compareShapes } from '../../src/publish/shape-change.ts';
 import { type DescribedTable, TableVersions } from '../../src/publish/table-versions.ts';
@@ -180,6 +181,10 @@ class MemoryRegistry {
     return this.#id;
   }
 
+  registerNext(subject: string, schema: string): Promise<number> {
+    return this.register(subject, schema);
+  }
+
   async compatibilityOf(subject: string): Promise<string | null> {
     return this.levels.get(subject) ?? null;
   }
@@ -195,7 +200,7 @@ class MemoryRegistry {
 
 describe('versions', () => {
   const log = createLogger({ level: 'error' });
-  const open = (registry: MemoryRegistry, policy: 'park' | 'evolve' = 'park') =>
+  const open = (registry: MemoryRegistry, policy: IncompatibleChange = 'park') =>
     new TableVersions({ registry, compatibility: 'BACKWARD', onIncompatibleChange: () => policy, log });
   const described = (shape: TableShape): DescribedTable => {
     const { oid, ...rest } = shape;
@@ -207,7 +212,7 @@ describe('versions', () => {
       origins: originsOf(shape),
       made: false,
       renamedFrom: null,
-      evolve: false,
+      policy: null,
     };
   };
   const wider = table(['1 id integer key', '2 a text', '3 n integer', '4 b text']);
@@ -259,6 +264,27 @@ describe('versions', () => {
     expect(keySchemaId).not.toBeNull();
   });
 
+  it('a type whose form another Tidemark registered otherwise is said to be so, and comes back as a major version', async () => {
+    const registry = new MemoryRegistry();
+    await open(registry).register(described(before));
+    const [first] = registry.subjects.get('p.app.t-value')!;
+    // As if an earlier version had carried integers as text.
+    first!.schema = first!.schema.replace(
+      '{"name":"n","type":["null","int"]',
+      '{"name":"n","type":["null","string"]',
+    );
+    expect(first!.schema).toContain('{"name":"n","type":["null","string"]');
+    await expect(open(registry).register(described(before))).rejects.toMatchObject({
+      code: 'TM231',
+      message:
+        "the shape of app.t changed: nothing in Postgres, but Tidemark's form of integer (column n) is another since an upgrade: Avro cannot read string as int",
+    });
+    await open(registry).register({ ...described(before), policy: 'evolve' });
+    await open(registry).register(described(before));
+    const schemas = registry.subjects.get('p.app.t-value')!.map(({ schema }) => JSON.parse(schema).tidemark);
+    expect(schemas).toMatchObject([{ major: 1 }, { major: 2 }]);
+  });
+
   it('a breaking change is TM231 by policy, or a major version beside the others', async () => {
     const registry = new MemoryRegistry();
     const retyped = table(['1 id integer key', '2 a text', '3 n text']);
@@ -274,6 +300,90 @@ describe('versions', () => {
     const [, second] = registry.subjects.get('p.app.t-value')!;
     expect(JSON.parse(second!.schema).tidemark).toMatchObject({ version: 2, major: 2 });
     expect(registry.levels.get('p.app.t-value')).toBe('BACKWARD');
+  });
+});
+
+describe('on.incompatible.change: text', () => {
+  const log = createLogger({ level: 'error' });
+  const open = (registry: MemoryRegistry) =>
+    new TableVersions({ registry, compatibility: 'BACKWARD', onIncompatibleChange: () => 'text', log });
+  const described = (shape: TableShape): DescribedTable => {
+    const { oid, ...rest } = shape;
+    const columns = shape.columns.map(({ number: _, missing: __, ...column }) => column);
+    const origins = originsOf(shape);
+    const fixed = { topic: 'p.app.t', made: false, renamedFrom: null, policy: null };
+    return { ...fixed, shape: { ...rest, columns }, oid: oid!, origins };
+  };
+  /** Field by field: its type, without null, and `key` where it is required. */
+  const fields = (schema: string) => {
+    const [before] = JSON.parse(schema).fields;
+    const list = before.type[1].fields as { name: string; type: unknown }[];
+    return list.map(({ name, type }) => `${name} ${Array.isArray(type) ? type[1] : `${type} key`}`);
+  };
+  const through = async (...history: string[][]) => {
+    const registry = new MemoryRegistry();
+    const versions = open(registry);
+    for (const columns of history) await versions.register(described(table(columns)));
+    const schemas = registry.subjects.get('p.app.t-value')!.map(({ schema }) => schema);
+    // A new process finds the last again.
+    await open(registry).register(described(table(history.at(-1)!)));
+    expect(registry.subjects.get('p.app.t-value')).toHaveLength(schemas.length);
+    for (const schema of schemas) expect(JSON.parse(schema).tidemark.major).toBe(1);
+    return schemas.map(fields);
+  };
+  const key = '1 id integer key';
+
+  it('a string goes on in its field; anything else gets one beside it, and leaves the old one', async () => {
+    expect(await through([key, '2 a jsonb', '3 n integer'], [key, '2 a integer', '3 n date'])).toEqual([
+      ['id int key', 'a [object Object]', 'n int'],
+      ['id int key', 'a string', 'n__text string', 'n int'],
+    ]);
+  });
+
+  it('stays so: another type, the type of old, and a rename go on as text', async () => {
+    const [, ...later] = await through(
+      [key, '3 n integer'],
+      [key, '3 n text'],
+      [key, '3 n uuid'],
+      [key, '3 n integer'],
+      [key, '3 m integer'],
+      [key, '3 m integer', '4 n bytea'],
+      [key, '3 m integer'],
+    );
+    expect(later).toEqual([
+      ['id int key', 'n__text string', 'n int'],
+      ['id int key', 'n__text string', 'n int'],
+      ['id int key', 'n__text string', 'n int'],
+      ['id int key', 'm__text string'],
+      ['id int key', 'm__text string', 'n bytes'],
+      ['id int key', 'm__text string'],
+    ]);
+  });
+
+  it('a field that is taken is given to nobody else', async () => {
+    expect(
+      await through(
+        [key, '2 n__text bytea', '3 n integer'],
+        [key, '2 n__text bytea', '3 n text'],
+        [key, '2 n__text bytea', '3 n text', '4 n__text_2 integer'],
+      ),
+    ).toEqual([
+      ['id int key', 'n__text bytes', 'n int'],
+      ['id int key', 'n__text bytes', 'n__text_2 string', 'n int'],
+      ['id int key', 'n__text bytes', 'n__text_2 string', 'n__text_2_2 int', 'n int'],
+    ]);
+  });
+
+  it('a name taken over by another type', async () => {
+    expect(await through([key, '3 n integer'], [key, '4 n text'])).toEqual([
+      ['id int key', 'n int'],
+      ['id int key', 'n__text string'],
+    ]);
+  });
+
+  it('a key that changes its type or its columns parks', async () => {
+    for (const after of [['1 id uuid key'], [key, '2 a text key'], [key, '2 a text', '? b text']])
+      await expect(through([key, '2 a text'], after)).rejects.toMatchObject({ code: 'TM231' });
   });
 });
 

@@ -134,6 +134,8 @@ export interface FieldName {
   oid?: number;
   /** The Postgres type that the field was made for. */
   type?: string;
+  /** Values are stored as Postgres' text, whatever the type: earlier ones could not all be cast to it. */
+  asText?: true;
   /** Position just before the first Change that has the field; absent: the table began with it. */
   since?: string;
   /** What the column has in Changes up to `since`, where it is in none of them; absent: NULL. */
@@ -152,6 +154,8 @@ export interface EarlierForm {
 export interface StoredColumn extends FieldName {
   storage: Storage;
   key: boolean;
+  /** The native type that its Postgres type has, where earlier values of another type are cast to it. */
+  castTo?: Storage;
   /** Its name in the views. */
   shown: string;
   /** Newest first. */
@@ -203,6 +207,9 @@ export function assignFields(
       ...(before ? {} : { since }),
       ...(before || known || missing === undefined ? {} : { missing }),
       ...(before || !known ? {} : { earlier: known.field }),
+      ...(before || !known || !column.carried || alwaysCasts(storageOfField(known, type), storageOf(type))
+        ? {}
+        : { asText: true as const }),
     });
   }
   return fields;
@@ -231,6 +238,19 @@ function storedAlike(before: string, after: string): boolean {
   return old.duckdbType === now.duckdbType;
 }
 
+function storageOfField({ type, asText }: FieldName, otherwise: string): Storage {
+  return storageOf(asText ? 'text' : (type ?? otherwise));
+}
+
+/** Whether DuckDB casts every value of a native column to the other type, and to what Postgres casts it to. */
+function alwaysCasts(from: Storage, to: Storage): boolean {
+  const digits = { smallint: 5, integer: 10, bigint: 19 }[from.kind as 'smallint' | 'integer' | 'bigint'];
+  const float = to.kind === 'double' || (to.kind === 'real' && from.kind !== 'bigint');
+  if (digits !== undefined) return float || (to.kind === 'decimal' && to.integerDigits >= digits);
+  if (from.kind === 'decimal' || from.kind === 'real') return to.kind === 'double';
+  return from.kind === 'date' && to.kind === 'timestamp';
+}
+
 /** The shape's columns with their fields, in the shape's order. */
 export function storedColumns(
   shape: Pick<TableShape, 'columns' | 'oid'>,
@@ -248,14 +268,17 @@ export function storedColumns(
         forms.push({ until: at.since, held: { value: at.missing ?? null } });
         break;
       }
-      const { field, type } = earlier;
-      forms.push({ until: at.since, held: { field, storage: storageOf(type ?? storedType(column)) } });
+      const { field } = earlier;
+      forms.push({ until: at.since, held: { field, storage: storageOfField(earlier, storedType(column)) } });
       at = earlier;
     }
     return {
       ...found,
       name: column.name,
-      storage: storageOf(storedType(column)),
+      storage: storageOfField(found, storedType(column)),
+      ...(column.carried && forms.some(({ held }) => 'field' in held)
+        ? { castTo: storageOf(storedType(column)) }
+        : {}),
       key: column.key,
       shown: shown.get(column.name)!,
       forms,

@@ -88,11 +88,29 @@ function fromText(text: string, { storage }: Held): string {
   return `TRY_CAST(${text} AS ${storage.duckdbType})`;
 }
 
+/**
+ * Text of an earlier value as Postgres has it after the plain cast to the column's type; where DuckDB has no such
+ * cast, the text that it was. Floats keep theirs: DuckDB prints them in another way.
+ */
+function castText(held: Held, { castTo }: StoredColumn): string {
+  const text = exactText(held);
+  const from = held.storage.kind;
+  if (!castTo) return text;
+  if (from === 'boolean' && castTo.kind === 'text')
+    return `CASE ${text} WHEN 't' THEN 'true' WHEN 'f' THEN 'false' END`;
+  if (castTo.kind === 'text' || castTo.kind === 'bytea' || isFloat({ field: '', storage: castTo }))
+    return text;
+  const native = from === 'text' || from === 'bytea' || from === 'uuid' ? text : typed(held);
+  const cast = nativeText(`TRY_CAST(${native} AS ${castTo.duckdbType})`, { field: '', storage: castTo });
+  return `coalesce(${cast}, ${text})`;
+}
+
 /** The column over all its history: `now` for Changes that have it as it is, `then` of the text of earlier ones. */
 function overTime(column: StoredColumn, now: string, then: (text: string) => string): string {
   if (column.forms.length === 0) return now;
   const cases = [...column.forms].reverse().map(({ until, held }) => {
-    const text = 'field' in held ? exactText(held) : held.value === null ? 'NULL' : quoteText(held.value);
+    const text =
+      'field' in held ? castText(held, column) : held.value === null ? 'NULL' : quoteText(held.value);
     return `WHEN c."_position" <= ${quoteText(until)} THEN ${text === 'NULL' ? text : then(text)}`;
   });
   return `CASE ${cases.join(' ')} ELSE ${now} END`;

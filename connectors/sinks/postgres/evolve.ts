@@ -45,7 +45,13 @@ export function evolveStatements(before: TableShape, after: TableShape, primaryK
     if (old.type === column.type) continue;
     const name = quoteName(column.name);
     const type = typeText(after, column);
-    statements.push(alter(`ALTER COLUMN ${name} TYPE ${type} USING ${name}::${type}`));
+    const retype = (to: string, using: string) => alter(`ALTER COLUMN ${name} TYPE ${to} USING ${using}`);
+    const plain = retype(type, `${name}::${type}`);
+    statements.push(
+      column.carried
+        ? firstThatCasts(plain, retype(type, `${name}::text::${type}`), retype('text', `${name}::text`))
+        : plain,
+    );
   }
   for (const column of added) {
     const name = quoteName(column.name);
@@ -60,6 +66,13 @@ export function evolveStatements(before: TableShape, after: TableShape, primaryK
   if (rekeyed && newKey.length > 0)
     statements.push(alter(`ADD PRIMARY KEY (${newKey.map(quoteName).join(', ')})`));
   return statements;
+}
+
+/** The next statement is tried where a type has no cast to the other, or a value none that works. */
+function firstThatCasts(first: string, second: string, last: string): string {
+  const uncast = 'EXCEPTION WHEN cannot_coerce OR data_exception THEN';
+  const body = `BEGIN ${first}; ${uncast} BEGIN ${second}; ${uncast} ${last}; END; END`;
+  return `DO ${quoteText(body)}`;
 }
 
 /** By way of names that nobody has where a new name is another column's old one: two columns may swap theirs. */

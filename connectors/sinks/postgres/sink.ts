@@ -21,7 +21,7 @@ import type { PostgresSettings } from './options.ts';
 import { decideMerge, lockProgress, raiseToken, readProgress, saveProgress } from './progress.ts';
 import { hasCanonicalText, quoteTable, typeSchema } from './quote.ts';
 import { readRows } from './read-back.ts';
-import { ensureTables, shapeFingerprint } from './tables.ts';
+import { ensureTables, heldShape, shapeFingerprint } from './tables.ts';
 
 export class PostgresSink implements MergeSink {
   readonly mode = 'merge';
@@ -33,6 +33,7 @@ export class PostgresSink implements MergeSink {
   /** Tables seen by a committed merge, by quoted name (`a.b` has two readings unquoted), with the fingerprint of the shape that was checked. */
   #known = new Map<string, string>();
   #filled = new Set<string>();
+  readonly #heldAsText = new Map<string, ReadonlySet<string>>();
   /** Labels that rows brought and no shape has, by quoted type. */
   readonly #labels = new Map<string, Set<string>>();
 
@@ -118,7 +119,7 @@ export class PostgresSink implements MergeSink {
           for (const shape of turn) shapes.set(quoteTable(shape), shapeFingerprint(shape));
         }
         run.tableNumber++;
-        await this.#mergeTable(run, watchLabels(table, this.#labels));
+        await this.#mergeTable(run, watchLabels(this.#asHeld(table), this.#labels));
       }
       await failpoint('postgres-sink-staged');
       await run.batch.flush();
@@ -152,7 +153,14 @@ export class PostgresSink implements MergeSink {
   /** @param first the tables may be as they were left by the last merge */
   async #ensureTables(session: Session, shapes: readonly TableShape[], first: boolean): Promise<void> {
     const unseen = shapes.filter((shape) => !first || !this.#isKnown(shape));
-    if (unseen.length > 0) await ensureTables(session, unseen, this.#context, this.#labels);
+    if (unseen.length === 0) return;
+    const held = await ensureTables(session, unseen, this.#context, this.#labels);
+    for (const [name, columns] of held) this.#heldAsText.set(name, columns);
+  }
+
+  #asHeld(table: MergeTable): MergeTable {
+    const shape = heldShape(table.shape, this.#heldAsText);
+    return shape === table.shape ? table : { ...table, shape };
   }
 
   #isKnown(shape: TableShape): boolean {

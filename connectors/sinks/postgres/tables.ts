@@ -4,7 +4,7 @@
  * merge's transaction, behind the progress lock.
  */
 import { TidemarkError } from '../../../src/connector/failure.ts';
-import { type EnumType, type TableShape, tableName } from '../../../src/connector/shape.ts';
+import { type ColumnShape, type EnumType, type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Session } from './client.ts';
 import { describeEvolution, evolveStatements } from './evolve.ts';
 import { asSinkFailure } from './failures.ts';
@@ -40,6 +40,26 @@ export interface TablesOwner {
   log(level: 'info' | 'warn', message: string, fields: Record<string, unknown>): void;
 }
 
+/** Columns that the destination holds as text, because its rows could not be cast: names by quoted table. */
+export type HeldAsText = ReadonlyMap<string, ReadonlySet<string>>;
+
+/** The shape as the destination has it. */
+export function heldShape(shape: TableShape, held: HeldAsText): TableShape {
+  const names = held.get(quoteTable(shape));
+  if (!names || names.size === 0) return shape;
+  const columns = shape.columns.map((column): ColumnShape => {
+    const { name, key, nullable } = column;
+    return names.has(name) ? { name, type: 'text', key, nullable } : column;
+  });
+  return { ...shape, columns };
+}
+
+function textColumns(shape: TableShape, found: ExistingTable): Set<string> {
+  const texts = new Set(found.columns.filter(({ type }) => type === 'text').map(({ name }) => name));
+  const held = shape.columns.filter((column) => column.carried && typeText(shape, column) !== 'text');
+  return new Set(held.map(({ name }) => name).filter((name) => texts.has(name)));
+}
+
 /** What identifies a shape here: a table is looked at again when this changes. */
 export function shapeFingerprint(shape: TableShape): string {
   return JSON.stringify([
@@ -58,6 +78,7 @@ export function shapeFingerprint(shape: TableShape): string {
 /**
  * Makes what is missing, brings along what has another shape, and checks the rest.
  * @param labels of new enum types beyond the shapes', by quoted type
+ * @returns of each of these tables what it holds as text
  * @throws TidemarkError TM405 naming table and column, TM404 for a table that was dropped behind our back
  */
 export async function ensureTables(
@@ -65,7 +86,7 @@ export async function ensureTables(
   shapes: readonly TableShape[],
   owner: TablesOwner,
   labels: ReadonlyMap<string, ReadonlySet<string>>,
-): Promise<void> {
+): Promise<HeldAsText> {
   // Looked at behind the lock: another sink may be making the same schema or type.
   await session.run(lockDefinitions);
   await ensureShapeColumn(session);
@@ -102,7 +123,9 @@ export async function ensureTables(
         owner.log('warn', 'merging into a table that Tidemark did not make', { table: tableName(shape) });
     } else if (changed || merged === null) add(rememberShape(shape));
   }
-  if (statements.length === 0) return;
+  const held = (tables: readonly ExistingTable[]) =>
+    new Map(shapes.map((shape, i) => [quoteTable(shape), textColumns(shape, tables[i]!)]));
+  if (statements.length === 0) return held(existing);
   try {
     await session.run(...statements.map(({ sql }) => sql));
   } catch (error) {
@@ -112,6 +135,8 @@ export async function ensureTables(
   for (const shape of created) owner.log('info', 'created table', { table: tableName(shape) });
   for (const [before, after] of evolved)
     owner.log('info', 'the table follows its source', describeEvolution(before, after));
+  const carried = evolved.some(([, { columns }]) => columns.some((column) => column.carried));
+  return held(carried ? await readTables(session, shapes) : existing);
 }
 
 function createTable(shape: TableShape): string {
@@ -189,7 +214,7 @@ function compareTable(shape: TableShape, found: ExistingTable): void {
       );
     }
     const alter = `ALTER TABLE ${target} ALTER COLUMN ${quoteName(column.name)}`;
-    if (existing.type !== type) {
+    if (existing.type !== type && !(column.carried && existing.type === 'text')) {
       throw refused(
         shape,
         `has column ${name} as ${existing.type}, the source has ${type}`,

@@ -2,6 +2,8 @@
  * Every configuration key, once: the parser, docs/configuration.md and docs/tidemark.schema.json are made from these
  * tables.
  */
+
+import { incompatibleChanges } from '../resolved-config.ts';
 import { tablePatternForm } from '../table-name.ts';
 import { endpointFields, tlsFields } from './connection-fields.ts';
 import { type FieldTable, underPrefix, type Values } from './field.ts';
@@ -409,9 +411,9 @@ export const tableRuleFields = {
     type: 'string',
     unit: 'choice',
     default: 'park',
-    oneOf: ['park', 'evolve'],
+    oneOf: incompatibleChanges,
     description:
-      'What a change of shape does that breaks registry.compatibility, or whose effect on existing rows the stream does not tell. `park`: the table alone stops, its raw changes are kept. `evolve`: it goes on as a new major version; existing rows in destinations are cast where they can be.',
+      'What a change of shape does that breaks registry.compatibility, or whose effect on existing rows the stream does not tell. `park`: the table alone stops, its raw changes are kept. `evolve`: it goes on as a new major version; existing rows in destinations are cast where they can be. `text`: a column that got another type is carried as its Postgres text from then on, in a compatible next version; what that does not solve parks.',
   },
   'snapshot.mode': {
     type: 'string',

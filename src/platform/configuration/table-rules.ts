@@ -1,7 +1,7 @@
 /** source.tables: a list of patterns and of mappings {pattern, tenant.column, columns: {name: policy}}. */
 
 import { columnPolicies } from '../column-policy.ts';
-import type { ColumnPolicy, TableRule } from '../resolved-config.ts';
+import type { ColumnPolicy, IncompatibleChange, TableRule } from '../resolved-config.ts';
 import type { MapNode, Node } from './document.ts';
 import type { Field } from './field.ts';
 import { tablePattern, tableRuleFields } from './fields.ts';
@@ -76,7 +76,9 @@ function parseMapping(map: MapNode, key: string, report: Report): TableRule | nu
     tenantColumn: values['tenant.column'] ?? (setsTenantNull(map) ? null : undefined),
     ...(values['snapshot.mode'] === null ? {} : { snapshotMode: values['snapshot.mode'] }),
     columns: Object.fromEntries(columns) as Record<string, ColumnPolicy>,
-    ...(values['on.incompatible.change'] === 'evolve' ? { onIncompatibleChange: 'evolve' } : {}),
+    ...(values['on.incompatible.change'] === 'park'
+      ? {}
+      : { onIncompatibleChange: values['on.incompatible.change'] as IncompatibleChange }),
   };
 }
 

@@ -68,13 +68,23 @@ export async function describeTracked(
   name: string,
   readsBinary: ReadsBinary,
 ): Promise<TableScan> {
-  const table = (await trackedTables(client, source)).find((each) => tableName(each) === name);
-  if (!table) {
-    throw new TidemarkError('TM202', `${name} is not among the tables that source.tables selects`, {
-      remedy: 'Add it to source.tables and start the reader again, or cancel the snapshot.',
-    });
+  for (;;) {
+    const table = (await trackedTables(client, source)).find((each) => tableName(each) === name);
+    if (!table) {
+      throw new TidemarkError('TM202', `${name} is not among the tables that source.tables selects`, {
+        remedy: 'Add it to source.tables and start the reader again, or cancel the snapshot.',
+      });
+    }
+    const columns = await readColumns(client, table.oid);
+    // Altered between the two looks: a column renamed there would be taken for one that was dropped.
+    if (!sameNames(table.columns, columns.rows)) continue;
+    return describeTable(client, source, table, readsBinary, columns);
   }
-  return describeTable(client, source, table, readsBinary);
+}
+
+function sameNames(left: readonly { name: string }[], right: readonly { name: string }[]): boolean {
+  const names = new Set(left.map(({ name }) => name));
+  return left.length === right.length && right.every(({ name }) => names.has(name));
 }
 
 /** Whether a column's binary form can be read, by its type. */
@@ -86,8 +96,9 @@ export async function describeTable(
   source: SourceConfig,
   table: CatalogueTable,
   readsBinary: ReadsBinary,
+  columns?: TableColumns,
 ): Promise<TableScan> {
-  const { rows, fingerprint } = await readColumns(client, table.oid);
+  const { rows, fingerprint } = columns ?? (await readColumns(client, table.oid));
   const kept = rows.filter((row) => {
     const column = table.columns.find((each) => each.name === row.name);
     return column && !column.generated && columnPolicy(source, table, column) !== 'drop';
@@ -138,10 +149,12 @@ export async function isUnchanged(client: ClientBase, scan: TableScan): Promise<
   return (await readColumns(client, scan.table.oid)).fingerprint === scan.fingerprint;
 }
 
-async function readColumns(
-  client: ClientBase,
-  oid: number,
-): Promise<{ rows: ColumnRow[]; fingerprint: string }> {
+interface TableColumns {
+  rows: ColumnRow[];
+  fingerprint: string;
+}
+
+async function readColumns(client: ClientBase, oid: number): Promise<TableColumns> {
   const { rows } = await client.query<ColumnRow>(columnsQuery, [oid]);
   return { rows, fingerprint: JSON.stringify(rows) };
 }
