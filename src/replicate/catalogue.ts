@@ -44,11 +44,11 @@ const tablesQuery = `
          pg_has_role(c.relowner, 'USAGE') as owned, pg_get_userbyid(c.relowner) as owner,
          (select json_agg(json_build_object(
                    'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'typeOid', a.atttypid::int8, 'generated', a.attgenerated <> '',
-                   'identity', coalesce(a.attnum = any (k.indkey), false),
+                   'identity', coalesce(a.attnum = any (k.indkey[0:k.indnkeyatts - 1]), false),
                    'comment', col_description(c.oid, a.attnum)) order by a.attnum)
             from pg_attribute a
             left join pg_index k on k.indrelid = c.oid
-              and case when c.relreplident = 'i' then k.indisreplident else k.indisprimary end
+              and case when c.relreplident = 'i' then k.indisreplident else k.indisprimary and k.indimmediate end
            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
    where c.relkind in ('r', 'p') and not c.relispartition
@@ -296,7 +296,8 @@ async function keyColumnNames(client: ClientBase, relation: Relation): Promise<S
     return new Set(relation.columns.filter((column) => column.identity).map((column) => column.name));
   }
   const { rows } = await client.query<{ name: string }>(
-    `select a.attname as name from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+    `select a.attname as name from pg_index i
+       join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
       where i.indrelid = $1 and i.indisprimary and i.indimmediate`,
     [relation.oid],
   );
