@@ -12,6 +12,7 @@ import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { connectSource, sourceError } from '../replicate/source.ts';
+import type { PartitionWatch } from './partition-watch.ts';
 import { requireWhole } from './publication-memory.ts';
 import type { SourceLedger } from './source-ledger.ts';
 import { ensureTopics } from './topics.ts';
@@ -25,6 +26,7 @@ export interface PublicationWatchOptions {
   log: Logger;
   /** Asks for the rows that tables had before they joined. @returns the names of those that will be read */
   readBefore(tables: readonly CatalogueTable[]): Promise<string[]>;
+  partitions: PartitionWatch;
   /** The tables as they were made ready at the start. */
   tables: readonly CatalogueTable[];
 }
@@ -104,6 +106,7 @@ export class PublicationWatch {
       if (left.length > 0)
         log.warn('rows that these tables had before are not in the stream', { tables: left });
     }
+    await this.#options.partitions.look(client, tables, joined);
     if (gone.length > 0) log.warn('tables are gone from the source', { tables: gone });
     const columns = columnsOf(tables);
     const altered = [...columns].filter(([name, list]) => (this.#columns.get(name) ?? list) !== list);

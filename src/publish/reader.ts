@@ -30,11 +30,13 @@ import {
   flushedLsn,
   identifySource,
   readSlot,
+  requireReadable,
   type SlotState,
   type SourceIdentity,
 } from '../replicate/source.ts';
 import { KafkajsProducer } from './kafkajs-producer.ts';
 import { readParked } from './parked-log.ts';
+import { PartitionWatch } from './partition-watch.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { requireWhole } from './publication-memory.ts';
@@ -231,11 +233,25 @@ async function readUntilFailure(
   let heartbeat: NodeJS.Timeout | undefined;
   let looking: NodeJS.Timeout | undefined;
   try {
+    const known = (await ledger.read())?.state === 'streaming';
+    const found = await readSlot(client, source.slot);
+    requireReadable(identity, found, known);
     const tables = await trackedTables(client, source);
     const plans = planPublications(source, tables, identity.version);
     // Without the slot there is more missing than that.
-    const streamed = (await ledger.read())?.state === 'streaming' && (await readSlot(client, source.slot));
+    const streamed = known && found !== null;
     if (streamed) await requireWhole({ client, ledger, version: identity.version }, plans);
+    const snapshots = new TableSnapshots(source.id);
+    const partitions = new PartitionWatch({
+      source,
+      ledger,
+      log,
+      attached: snapshots.partitions,
+      topicOf: (table) => topics.table(table),
+      readRows: async (table, condition) =>
+        (await requests.request(epoch, tableName(table), condition)) !== null,
+    });
+    await partitions.begin(client, tables, !streamed);
     for (const what of await ensurePublications(client, plans, identity.version)) {
       log.info(`publications brought in line: ${what}`);
     }
@@ -257,6 +273,7 @@ async function readUntilFailure(
     await writeFence(producer, topics.progress, progressSchemaId, source.id, writer);
     const last = await readLastProgress(kafka, topics.progress, `tidemark.${source.id}.progress`, writer);
     const resume = await resumeFrom(last);
+    const { epoch } = parsePosition(resume.position);
     log.info('reading the slot', {
       slot: source.slot,
       from: formatLsn(resume.ackLsn),
@@ -270,7 +287,6 @@ async function readUntilFailure(
       resume: () => stream?.resume(),
       confirm: (lsn: bigint) => stream?.confirm(lsn),
     };
-    const snapshots = new TableSnapshots(source.id);
     const snapshotRunner = new SnapshotRunner(
       {
         source,
@@ -288,7 +304,7 @@ async function readUntilFailure(
     );
     runner = snapshotRunner;
     // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
-    await runner.load(client, parsePosition(resume.position).epoch, tables);
+    await runner.load(client, epoch, tables);
     publisher = new Publisher({
       kafka: kafkaConfig,
       topics,
@@ -329,6 +345,7 @@ async function readUntilFailure(
     });
     await stream.open();
     await ledger.rememberPublished(publishedTables(plans));
+    await partitions.remember();
     await ledger.report(null);
     runner.start();
     const opened = stream;
@@ -342,12 +359,13 @@ async function readUntilFailure(
       ledger,
       version: identity.version,
       log,
+      partitions,
       tables,
       async readBefore(joined) {
         const names = joined
           .filter((table) => hasKey(table) && snapshotMode(source, table) === 'initial')
           .map(tableName);
-        await requests.requestInitial(parsePosition(resume.position).epoch, names);
+        await requests.requestInitial(epoch, names);
         return names;
       },
     });
@@ -434,13 +452,15 @@ async function readUntilFailure(
     },
   ): Promise<Progress> {
     await start.ledger.beginEpoch(start.epoch, source.slot, start.identity, start.madeSlot);
-    const keyless = start.madeSlot
-      ? (await trackedTables(sourceClient, source)).filter(
-          (table) => !hasKey(table) && snapshotMode(source, table) === 'initial',
-        )
-      : [];
+    // A standby exports no snapshot, as it takes no marks: its tables are not read at all (TM222).
+    const keyless =
+      start.madeSlot && !identity.standby
+        ? (await trackedTables(sourceClient, source)).filter(
+            (table) => !hasKey(table) && snapshotMode(source, table) === 'initial',
+          )
+        : [];
     if (keyless.length > 0) return startWithKeyless(sourceClient, start, keyless);
-    const lsn = start.slot?.confirmedLsn ?? (await createSlot(sourceClient, source, identity.version));
+    const lsn = start.slot?.confirmedLsn ?? (await createSlot(sourceClient, source, identity));
     log.info(start.slot ? 'an epoch starts at the existing slot' : 'slot created', {
       slot: source.slot,
       at: formatLsn(lsn),

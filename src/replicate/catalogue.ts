@@ -57,14 +57,31 @@ const tablesQuery = `
 
 const identities = { d: 'default', n: 'nothing', f: 'full', i: 'index' } as const;
 
+/** Partitions that the WAL does not carry, and whose tables would be replicated in part. */
+const unloggedPartitionsQuery = `
+  select p.oid::regclass::text as name from unnest($1::oid[]) root cross join lateral pg_partition_tree(root) leaf
+    join pg_class p on p.oid = leaf.relid
+   where leaf.isleaf and (p.relpersistence <> 'p' or p.relkind = 'f') order by 1`;
+
+/** What a name stands for that is no table to track. */
+const otherRelationQuery = `
+  select case when c.relpersistence = 't' then 'a temporary table' when c.relispartition then 'a partition'
+              when c.relkind = 'v' then 'a view' when c.relkind = 'm' then 'a materialized view'
+              when c.relkind = 'f' then 'a foreign table' else 'no table' end as kind,
+         (select i.inhparent::regclass::text from pg_inherits i where i.inhrelid = c.oid and c.relispartition) as parent
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where n.nspname || '.' || c.relname = $1 and c.relkind in ('r', 'p', 'v', 'm', 'f')`;
+
 /**
  * The tables that source.tables selects.
- * @throws TidemarkError TM202 for unlogged tables, and for patterns that match nothing
+ * @throws TidemarkError TM202 for unlogged tables and partitions, for foreign partitions, for names of anything else than
+ * tables, and for patterns that match nothing
  */
 export async function trackedTables(client: ClientBase, source: SourceConfig): Promise<CatalogueTable[]> {
   await client.query(`set search_path = ''`);
   const { rows } = await client.query(tablesQuery);
   const matches = rows.filter((row) => ruleFor(source.tables, row as TableId) !== null);
+  // Temporary tables are in a schema of their session's, which no pattern selects.
   const unlogged = matches.filter((row) => row.relpersistence !== 'p').map((row) => tableName(row));
   if (unlogged.length > 0) {
     throw new TidemarkError(
@@ -75,8 +92,13 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
       },
     );
   }
+  await requireLoggedPartitions(
+    client,
+    matches.filter((row) => row.relkind === 'p').map((row) => row.oid),
+  );
   for (const { pattern } of source.tables) {
     if (!rows.some((row) => matchesPattern(pattern, row as TableId))) {
+      await refuseOtherRelation(client, pattern);
       throw new TidemarkError('TM202', `source.tables: ${pattern} matches no table`, {
         remedy: 'Create the table, correct the pattern, or grant USAGE on its schema.',
       });
@@ -100,6 +122,36 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
       personal: isPersonal(source, column.name, column.comment),
     })),
   }));
+}
+
+async function requireLoggedPartitions(client: ClientBase, roots: readonly number[]): Promise<void> {
+  if (roots.length === 0) return;
+  const { rows } = await client.query<{ name: string }>(unloggedPartitionsQuery, [roots]);
+  if (rows.length === 0) return;
+  throw new TidemarkError(
+    'TM202',
+    `partitions that are unlogged or foreign tables are not in the WAL, so their tables cannot be tracked: ${rows.map(({ name }) => name).join(', ')}`,
+    {
+      remedy:
+        'Make unlogged partitions logged, detach foreign ones, or leave their tables out of source.tables.',
+    },
+  );
+}
+
+/** @throws TidemarkError TM202 where the name is that of a view, a partition, or whatever else is not a table to track */
+async function refuseOtherRelation(client: ClientBase, pattern: string): Promise<void> {
+  const { rows } = await client.query<{ kind: string; parent: string | null }>(otherRelationQuery, [pattern]);
+  const found = rows[0];
+  if (!found) return;
+  throw new TidemarkError(
+    'TM202',
+    `source.tables: ${pattern} is ${found.kind}${found.parent ? ` of ${found.parent}` : ''}, and only tables are replicated`,
+    {
+      remedy: found.parent
+        ? `Name ${found.parent} instead: its partitions are replicated as one table.`
+        : 'Take it out of source.tables, and name the tables that its rows come from.',
+    },
+  );
 }
 
 /** `schema.table` or `schema.*`. */

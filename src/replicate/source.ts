@@ -26,6 +26,8 @@ export interface SourceIdentity {
   version: number;
   /** Timelines before this one, and where each ended on the way here. */
   ancestors: { timeline: number; endLsn: bigint }[];
+  /** It takes no writes; absent: no. */
+  standby?: boolean;
 }
 
 export interface SlotState {
@@ -43,6 +45,8 @@ export interface SlotState {
   invalidation: string | null;
   /** Kept on standbys too; from Postgres 17 on. */
   failover: boolean;
+  /** This is the copy that a standby keeps of its primary's slot; from Postgres 17 on. */
+  synced: boolean;
 }
 
 /** @throws TidemarkError TM201 or TM202 */
@@ -74,7 +78,7 @@ export function sourceError(error: unknown): TidemarkError {
 
 /**
  * IDENTIFY_SYSTEM and the timeline's history, on a replication connection of its own.
- * @throws TidemarkError TM201, also while it is a standby; TM202
+ * @throws TidemarkError TM201, TM202
  */
 export async function identifySource(source: SourceConfig): Promise<SourceIdentity> {
   const client = new pg.Client({
@@ -88,17 +92,13 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
     const { rows } = await client.query('IDENTIFY_SYSTEM');
     const { rows: settings } = await client.query('show server_version_num');
     const recovery = await client.query('select pg_is_in_recovery() as standby');
-    if (recovery.rows[0].standby) {
-      throw new TidemarkError('TM201', 'the source is a standby', {
-        remedy: 'The reader waits for its promotion; or point source.url at the primary.',
-      });
-    }
     return {
       systemIdentifier: String(rows[0].systemid),
       timeline: Number(rows[0].timeline),
       database: rows[0].dbname,
       version: Number(settings[0].server_version_num),
       ancestors: await timelineHistory(client, Number(rows[0].timeline)),
+      standby: recovery.rows[0].standby,
     };
   } catch (error) {
     if (error instanceof TidemarkError) throw error;
@@ -117,6 +117,27 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
   }
 }
 
+/**
+ * A standby is read where it has a slot of its own, or nothing was streamed of this source yet. Else it is about to be
+ * promoted: what it has is its primary's slot, or will have.
+ * @throws TidemarkError TM201
+ */
+export function requireReadable(
+  { standby, version }: SourceIdentity,
+  slot: SlotState | null,
+  streamed: boolean,
+): void {
+  if (!standby) return;
+  const own = slot ? !slot.synced : !streamed;
+  if (own && version >= 160000) return;
+  throw new TidemarkError('TM201', 'the source is a standby', {
+    remedy:
+      version >= 160000
+        ? 'The reader waits for its promotion; or point source.url at the primary.'
+        : 'The reader waits for its promotion; or point source.url at the primary. Standbys have slots of their own from Postgres 16 on.',
+  });
+}
+
 /** A query whose failure is the source's: it may go away at any moment. @throws TidemarkError TM201, TM202 */
 export async function askSource(
   client: pg.ClientBase,
@@ -130,9 +151,12 @@ export async function askSource(
   }
 }
 
-/** End of the WAL that is on its disk. */
+/** End of the WAL that is on its disk, or that a standby has replayed. */
 export async function flushedLsn(client: pg.ClientBase): Promise<bigint> {
-  const { rows } = await askSource(client, 'select pg_current_wal_flush_lsn() as lsn');
+  const { rows } = await askSource(
+    client,
+    `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end as lsn`,
+  );
   return parseLsn(rows[0].lsn);
 }
 
@@ -153,6 +177,7 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
     client,
     `select slot_name, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status, plugin,
             to_jsonb(s) ->> 'invalidation_reason' as invalidation, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as failover,
+            coalesce((to_jsonb(s) ->> 'synced')::boolean, false) as synced,
             coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn), 0)::bigint as retained
        from pg_replication_slots s where slot_name = $1`,
     [name],
@@ -170,6 +195,7 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
     plugin: row.plugin,
     invalidation: row.invalidation,
     failover: row.failover,
+    synced: row.synced,
   };
 }
 
@@ -177,11 +203,11 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
 export async function createSlot(
   client: pg.ClientBase,
   { slot: name, slotFailover }: Pick<SourceConfig, 'slot' | 'slotFailover'>,
-  version: number,
+  { version, standby }: Pick<SourceIdentity, 'version' | 'standby'>,
 ): Promise<bigint> {
   try {
     // Postgres 17: kept on standbys that synchronize slots, so that it is there after a promotion.
-    const failover = slotFailover && version >= 170000 ? ', failover => true' : '';
+    const failover = slotFailover && version >= 170000 && !standby ? ', failover => true' : '';
     const { rows } = await client.query(
       `select lsn from pg_create_logical_replication_slot($1, 'pgoutput'${failover})`,
       [name],
@@ -248,6 +274,7 @@ export async function checkSource(source: SourceConfig): Promise<CheckFinding[]>
     findings.push(...(await checkFailover(client, source, settings)));
     const tables = await trackedTables(client, source);
     for (const table of tables) findings.push(...(await checkTable(client, source, table)));
+    findings.push(...(await checkChildren(client, tables)), ...(await checkOtherRelations(client, source)));
     const plans = planPublications(source, tables, version);
     for (const plan of plans) {
       for (const { table, droppedByReader } of plan.tables) {
@@ -485,6 +512,48 @@ async function checkTable(
   }
   if (findings.length === 0) findings.push({ level: 'ok', what: `${name} can be tracked`, remedy: null });
   return findings;
+}
+
+/** Tables that inherit from a tracked one are tables of their own, here as in the stream. */
+async function checkChildren(
+  client: pg.ClientBase,
+  tables: readonly CatalogueTable[],
+): Promise<CheckFinding[]> {
+  const { rows } = await client.query<{ parent: number; oid: number; name: string }>(
+    `select i.inhparent::int8::float8 as parent, c.oid::int8::float8 as oid, c.oid::regclass::text as name
+       from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = any ($1::oid[]) and not c.relispartition order by 3`,
+    [tables.map(({ oid }) => oid)],
+  );
+  return tables.flatMap((table) => {
+    const children = rows.filter(({ parent }) => parent === Number(table.oid));
+    if (children.length === 0) return [];
+    const tracked = new Set(tables.map(({ oid }) => Number(oid)));
+    const untracked = children.filter(({ oid }) => !tracked.has(oid)).map(({ name }) => name);
+    const what = `${tableName(table)} has children by inheritance (${children.map(({ name }) => name).join(', ')}): each is a table of its own, and ${tableName(table)} stands for its own rows alone`;
+    const remedy =
+      untracked.length > 0
+        ? `To replicate their rows too, add to source.tables: ${untracked.join(', ')}`
+        : null;
+    return [{ level: untracked.length > 0 ? ('warn' as const) : ('ok' as const), what, remedy }];
+  });
+}
+
+/** What a pattern selects by its schema and what is not replicated. Views hold no rows of their own. */
+async function checkOtherRelations(client: pg.ClientBase, source: SourceConfig): Promise<CheckFinding[]> {
+  const { rows } = await client.query<{ schema: string; name: string; kind: string }>(
+    `select n.nspname as schema, c.relname as name,
+            case c.relkind when 'm' then 'a materialized view' else 'a foreign table' end as kind
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.relkind in ('m', 'f') and not c.relispartition order by 1, 2`,
+  );
+  return rows
+    .filter((row) => ruleFor(source.tables, row) !== null)
+    .map((row) => ({
+      level: 'warn' as const,
+      what: `${tableName(row)} is ${row.kind}: it is not replicated`,
+      remedy: 'Replicate the tables that its rows come from.',
+    }));
 }
 
 /** Types of variable length, domains and enums aside. */

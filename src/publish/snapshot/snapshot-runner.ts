@@ -5,7 +5,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type pg from 'pg';
+import pg from 'pg';
 import { type TableShape, tableName } from '../../connector/shape.ts';
 import { asTidemarkError, TidemarkError } from '../../platform/errors.ts';
 import { failpoint } from '../../platform/failpoint.ts';
@@ -24,7 +24,7 @@ import {
   requireCondition,
   type TableScan,
 } from '../../replicate/snapshot/table-scan.ts';
-import { connectSource, sourceError } from '../../replicate/source.ts';
+import { connectSource, quoted, sourceError } from '../../replicate/source.ts';
 import type { Progress, SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
@@ -241,7 +241,7 @@ export class SnapshotRunner {
       }
     } catch (caught) {
       if (this.#stopping.signal.aborted) return;
-      const error = readError(caught);
+      const error = readError(caught, job.scan?.table, this.#options.source);
       // Not known how far the connection got.
       this.#drop(place);
       if (error.retry === 'transient') {
@@ -429,9 +429,16 @@ function requirePlainKey(shape: TableShape): void {
 }
 
 /** Class 22: a condition divided by zero, or met a value it cannot read. */
-function readError(error: unknown): TidemarkError {
+function readError(error: unknown, table: CatalogueTable | undefined, source: SourceConfig): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const { code } = error as { code?: string };
+  if (code === '42501' && table) {
+    const role = pg.escapeIdentifier(source.endpoint.user);
+    return new TidemarkError('TM202', `this role may not read ${tableName(table)}`, {
+      cause: error,
+      remedy: `grant usage on schema ${pg.escapeIdentifier(table.schema)} to ${role}; grant select on ${quoted(table)} to ${role}; -- then: tidemark snapshot start ${tableName(table)}`,
+    });
+  }
   if (code?.startsWith('22')) {
     return new TidemarkError('TM224', `the condition fails on some row (SQLSTATE ${code})`, { cause: error });
   }
