@@ -27,6 +27,8 @@ import {
   askSource,
   connectSource,
   createSlot,
+  cutConnection,
+  endConnection,
   flushedLsn,
   identifySource,
   readSlot,
@@ -77,6 +79,9 @@ const version = '0.1.0';
 
 /** The old reader, once fenced, gives the slot back within this time; a new one takes it within this time. */
 const takeoverMs = 4000;
+
+/** A question about the catalogue that is under way when the reader ends has this long to be answered. */
+const catalogueMs = 5000;
 
 export function startReader(options: ReaderOptions): Reader {
   const stopping = new AbortController();
@@ -375,6 +380,8 @@ async function readUntilFailure(
   } finally {
     clearInterval(heartbeat);
     clearInterval(looking);
+    // What waits for an answer to a question about the catalogue would wait for ever on a silent wire.
+    const silent = setTimeout(() => cutConnection(client), catalogueMs);
     await runner?.stop();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
     await publisher?.close();
@@ -383,7 +390,8 @@ async function readUntilFailure(
     await publications?.close();
     await producer.close();
     await admin.disconnect().catch(() => {});
-    await client.end().catch(() => {});
+    clearTimeout(silent);
+    await endConnection(client);
   }
 
   async function resumeFrom(last: Progress | null): Promise<Progress> {

@@ -49,11 +49,19 @@ export interface SlotState {
   synced: boolean;
 }
 
-/** @throws TidemarkError TM201 or TM202 */
-export async function connectSource(source: SourceConfig, applicationName: string): Promise<pg.Client> {
+/**
+ * @param queryTimeoutMs for connections that live long and ask little: a wire that fell silent is noticed by it alone
+ * @throws TidemarkError TM201 or TM202
+ */
+export async function connectSource(
+  source: SourceConfig,
+  applicationName: string,
+  queryTimeoutMs?: number,
+): Promise<pg.Client> {
   const client = new pg.Client({
     ...clientConfig(source.endpoint, { applicationName }),
     connectionTimeoutMillis: 10000,
+    ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
   });
   client.on('error', () => {});
   try {
@@ -62,6 +70,20 @@ export async function connectSource(source: SourceConfig, applicationName: strin
   } catch (error) {
     throw sourceError(error);
   }
+}
+
+/** Ends the connection within this time, also where nobody answers any more. */
+const endMs = 1000;
+
+export async function endConnection(client: pg.Client): Promise<void> {
+  const silent = setTimeout(() => cutConnection(client), endMs);
+  await client.end().catch(() => {});
+  clearTimeout(silent);
+}
+
+/** At once: whatever is being asked fails. */
+export function cutConnection(client: pg.Client | null): void {
+  client?.connection?.stream?.destroy();
 }
 
 export function sourceError(error: unknown): TidemarkError {
