@@ -138,8 +138,8 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
 
   return {
     onProgress(progress, stats) {
-      // A reader that started over counts from zero again.
-      if (stats.changes < last.changes)
+      // A reader that started over counts from zero again; any of its counts may be ahead by now.
+      if (stats.changes < last.changes || stats.transactions < last.transactions || stats.bytes < last.bytes)
         last = { changes: 0, transactions: 0, records: 0, bytes: 0, batches: 0 };
       changes.inc(stats.changes - last.changes);
       transactions.inc(stats.transactions - last.transactions);

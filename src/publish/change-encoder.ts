@@ -209,6 +209,7 @@ export class ChangeEncoder implements PgoutputHandler {
    * Also one that says the same as before is prepared anew: a column that was dropped and added again looks the same.
    */
   relation(relation: Relation, raw: Buffer): void {
+    this.#options.snapshots.partitions.described(relation.oid);
     const known = this.#tables.get(relation.oid);
     if (known?.kind === 'parked' && known.raw.equals(raw) && this.parking.holds(known.name)) return;
     const formerName = known && (known.kind === 'parked' ? known.name : tableName(known.relation));

@@ -3,6 +3,7 @@
  * else added to them is put right. What somebody took out stops the reader: changes may be missing since.
  */
 import type { Admin } from 'kafkajs';
+import type pg from 'pg';
 import type { ClientBase } from 'pg';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
@@ -11,7 +12,8 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
-import { connectSource, sourceError } from '../replicate/source.ts';
+import { connectSource, cutConnection, endConnection, sourceError } from '../replicate/source.ts';
+import type { PartitionWatch } from './partition-watch.ts';
 import { requireWhole } from './publication-memory.ts';
 import type { SourceLedger } from './source-ledger.ts';
 import { ensureTopics } from './topics.ts';
@@ -27,9 +29,15 @@ export interface PublicationWatchOptions {
   announce(tables: readonly CatalogueTable[]): void;
   /** Asks for the rows that tables had before they joined. @returns the names of those that will be read */
   readBefore(tables: readonly CatalogueTable[]): Promise<string[]>;
+  partitions: PartitionWatch;
   /** The tables as they were made ready at the start. */
   tables: readonly CatalogueTable[];
 }
+
+/** Nothing that a look asks takes as long as this; a wire that fell silent does. */
+const queryTimeoutMs = 30_000;
+/** A look that waits for a lock ends by itself within this time. */
+const closeMs = 3000;
 
 export class PublicationWatch {
   /** Rejects when the publications lack something, or cannot be put right: what goes on being written would be lost. */
@@ -40,6 +48,7 @@ export class PublicationWatch {
   #known: Map<string, number>;
   #columns: Map<string, string>;
   #looking: Promise<void> | null = null;
+  #client: pg.Client | null = null;
   #complaint = '';
   #closed = false;
 
@@ -71,17 +80,21 @@ export class PublicationWatch {
 
   async close(): Promise<void> {
     this.#closed = true;
+    const silent = setTimeout(() => cutConnection(this.#client), closeMs);
     await this.#looking;
+    clearTimeout(silent);
   }
 
   /** On a connection of its own: it may wait for a lock, and the reader must not. */
   async #connected(): Promise<void> {
-    const client = await connectSource(this.#options.config.source, 'tidemark/publications');
+    const client = await connectSource(this.#options.config.source, 'tidemark/publications', queryTimeoutMs);
+    this.#client = client;
     try {
       await client.query(`set lock_timeout = '2s'`);
       await this.#look(client);
     } finally {
-      await client.end().catch(() => {});
+      this.#client = null;
+      await endConnection(client);
     }
   }
 
@@ -107,6 +120,7 @@ export class PublicationWatch {
       if (left.length > 0)
         log.warn('rows that these tables had before are not in the stream', { tables: left });
     }
+    await this.#options.partitions.look(client, tables, joined);
     if (gone.length > 0) log.warn('tables are gone from the source', { tables: gone });
     const columns = columnsOf(tables);
     const altered = [...columns].filter(([name, list]) => (this.#columns.get(name) ?? list) !== list);

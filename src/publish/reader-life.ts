@@ -18,9 +18,18 @@ import type { Relation } from '../replicate/pgoutput.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
-import { connectSource, identifySource, readSlot, type SlotState } from '../replicate/source.ts';
+import {
+  connectSource,
+  cutConnection,
+  endConnection,
+  identifySource,
+  readSlot,
+  requireReadable,
+  type SlotState,
+} from '../replicate/source.ts';
 import { KafkajsProducer } from './kafkajs-producer.ts';
 import { readParked } from './parked-log.ts';
+import { PartitionWatch } from './partition-watch.ts';
 import { encodeProgress, type Progress, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { requireWhole } from './publication-memory.ts';
@@ -48,6 +57,9 @@ export interface ReaderOptions {
   /** Called on every heartbeat with the slot as the source has it. */
   onSlot?(slot: SlotState): void;
 }
+
+/** A question about the catalogue that is under way when the reader ends has this long to be answered. */
+const catalogueMs = 5000;
 
 /** Tidemark's version, as it stands in Debezium's source block. */
 const version = '0.1.0';
@@ -99,11 +111,25 @@ export async function readUntilFailure(
   let heartbeat: NodeJS.Timeout | undefined;
   let looking: NodeJS.Timeout | undefined;
   try {
+    const known = (await ledger.read())?.state === 'streaming';
+    const found = await readSlot(client, source.slot);
+    requireReadable(identity, found, known);
     const tables = await trackedTables(client, source);
     const plans = planPublications(source, tables, identity.version);
     // Without the slot there is more missing than that.
-    const streamed = (await ledger.read())?.state === 'streaming' && (await readSlot(client, source.slot));
+    const streamed = known && found !== null;
     if (streamed) await requireWhole({ client, ledger, version: identity.version }, plans);
+    const snapshots = new TableSnapshots(source.id);
+    const partitions = new PartitionWatch({
+      source,
+      ledger,
+      log,
+      attached: snapshots.partitions,
+      topicOf: (table) => topics.table(table),
+      readRows: async (table, condition) =>
+        (await requests.request(epoch, tableName(table), condition)) !== null,
+    });
+    await partitions.begin(client, tables, !streamed);
     for (const what of await ensurePublications(client, plans, identity.version)) {
       log.info(`publications brought in line: ${what}`);
     }
@@ -142,6 +168,7 @@ export async function readUntilFailure(
       },
       last,
     );
+    const { epoch } = parsePosition(resume.position);
     log.info('reading the slot', {
       slot: source.slot,
       from: formatLsn(resume.ackLsn),
@@ -155,7 +182,6 @@ export async function readUntilFailure(
       resume: () => stream?.resume(),
       confirm: (lsn: bigint) => stream?.confirm(lsn),
     };
-    const snapshots = new TableSnapshots(source.id);
     const reading = {
       source,
       requests,
@@ -177,7 +203,7 @@ export async function readUntilFailure(
     const snapshotRunner = new SnapshotRunner({ ...reading, whole }, resume.snapshots);
     runner = snapshotRunner;
     // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
-    await runner.load(parsePosition(resume.position).epoch, tables);
+    await runner.load(epoch, tables);
     publisher = new Publisher({
       kafka: kafkaConfig,
       topics,
@@ -218,6 +244,7 @@ export async function readUntilFailure(
     });
     await stream.open();
     await ledger.rememberPublished(publishedTables(plans));
+    await partitions.remember();
     await ledger.report(null);
     runner.start();
     const opened = stream;
@@ -233,6 +260,7 @@ export async function readUntilFailure(
       ledger,
       version: identity.version,
       log,
+      partitions,
       tables,
       announce(joining) {
         snapshots.announce(initialOnes(joining).map((table) => topics.table(table)));
@@ -240,7 +268,7 @@ export async function readUntilFailure(
       async readBefore(joined) {
         const read = initialOnes(joined);
         const names = read.map(tableName);
-        await requests.requestInitial(parsePosition(resume.position).epoch, names);
+        await requests.requestInitial(epoch, names);
         await snapshotRunner.look();
         snapshots.joined(read.map((table) => topics.table(table)));
         return names;
@@ -252,6 +280,8 @@ export async function readUntilFailure(
   } finally {
     clearInterval(heartbeat);
     clearInterval(looking);
+    // What waits for an answer to a question about the catalogue would wait for ever on a silent wire.
+    const silent = setTimeout(() => cutConnection(client), catalogueMs);
     await runner?.stop();
     await whole?.stop();
     // First stop reading, then let what is in flight end: the slot is confirmed no further than Kafka committed.
@@ -261,7 +291,8 @@ export async function readUntilFailure(
     await publications?.close();
     await producer.close();
     await admin.disconnect().catch(() => {});
-    await client.end().catch(() => {});
+    clearTimeout(silent);
+    await endConnection(client);
   }
 }
 

@@ -79,6 +79,21 @@ export class SourceLedger {
     ]);
   }
 
+  /** Partitions whose rows come through the stream or were asked for, by oid; null: nobody has looked yet. */
+  async readPartitions(): Promise<number[] | null> {
+    const [row] = await this.#query<{ partitions: number[] | null }>(
+      `select partitions from tidemark.sources where source_id = $1`,
+      [],
+    );
+    return row?.partitions ?? null;
+  }
+
+  async rememberPartitions(partitions: readonly number[]): Promise<void> {
+    await this.#query(`update tidemark.sources set partitions = $2 where source_id = $1`, [
+      JSON.stringify(partitions),
+    ]);
+  }
+
   /** Kept until the source's next epoch: putting the publication back does not bring changes back. */
   async rememberGap(gap: Record<string, string>): Promise<void> {
     await this.#query(

@@ -99,13 +99,15 @@ async function startEpoch(
   const { config, identity, client, admin, ledger, topics, writer, log } = parts;
   const { source } = config;
   await ledger.beginEpoch(epoch, source.slot, identity, madeSlot);
-  const keyless = madeSlot
-    ? (await trackedTables(client, source)).filter(
-        (table) => !hasKey(table) && snapshotMode(source, table) === 'initial',
-      )
-    : [];
+  // A standby exports no snapshot, as it takes no marks: its tables are not read at all (TM222).
+  const keyless =
+    madeSlot && !identity.standby
+      ? (await trackedTables(client, source)).filter(
+          (table) => !hasKey(table) && snapshotMode(source, table) === 'initial',
+        )
+      : [];
   if (keyless.length > 0) return startWithKeyless(parts, { epoch, slot }, keyless);
-  const lsn = slot?.confirmedLsn ?? (await createSlot(client, source, identity.version));
+  const lsn = slot?.confirmedLsn ?? (await createSlot(client, source, identity));
   log.info(slot ? 'an epoch starts at the existing slot' : 'slot created', {
     slot: source.slot,
     at: formatLsn(lsn),

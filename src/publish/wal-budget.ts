@@ -7,7 +7,13 @@ import type pg from 'pg';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
-import { connectSource, readSlot, type SlotState } from '../replicate/source.ts';
+import {
+  connectSource,
+  cutConnection,
+  endConnection,
+  readSlot,
+  type SlotState,
+} from '../replicate/source.ts';
 
 /** From this part of the budget on there are warnings. */
 export const warnFraction = 0.8;
@@ -46,9 +52,10 @@ async function watch(options: WalBudgetOptions, spent: AbortController): Promise
   const { source, signal } = options;
   let client: pg.Client | null = null;
   let level: WalLevel = 'within';
+  signal.addEventListener('abort', () => cutConnection(client), { once: true });
   while (!signal.aborted && !spent.signal.aborted) {
     try {
-      client ??= await connectSource(source, 'tidemark/wal-budget');
+      client ??= await connectSource(source, 'tidemark/wal-budget', mostMs);
       const slot = await readSlot(client, source.slot);
       if (slot) {
         options.onSlot?.(slot);
@@ -56,12 +63,12 @@ async function watch(options: WalBudgetOptions, spent: AbortController): Promise
       }
     } catch {
       // A source that does not answer is the reader's to report.
-      await client?.end().catch(() => {});
+      cutConnection(client);
       client = null;
     }
     await sleep(Math.min(source.heartbeatIntervalMs, mostMs), undefined, { signal }).catch(() => {});
   }
-  await client?.end().catch(() => {});
+  if (client) await endConnection(client);
 }
 
 function judge(

@@ -1,6 +1,6 @@
 /** What the source's catalogue says of tracked tables: identity, types, enum labels, personal columns. */
 
-import type { ClientBase } from 'pg';
+import { type ClientBase, escapeIdentifier } from 'pg';
 import type { ColumnShape, TableId, TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
 import { isMask, isProtecting, type ProtectingPolicy } from '../platform/column-policy.ts';
@@ -46,11 +46,11 @@ const tablesQuery = `
          pg_has_role(c.relowner, 'USAGE') as owned, pg_get_userbyid(c.relowner) as owner,
          (select json_agg(json_build_object(
                    'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'typeOid', a.atttypid::int8, 'generated', a.attgenerated <> '',
-                   'identity', coalesce(a.attnum = any (k.indkey), false),
+                   'identity', coalesce(a.attnum = any (k.indkey[0:k.indnkeyatts - 1]), false),
                    'comment', col_description(c.oid, a.attnum)) order by a.attnum)
             from pg_attribute a
             left join pg_index k on k.indrelid = c.oid
-              and case when c.relreplident = 'i' then k.indisreplident else k.indisprimary end
+              and case when c.relreplident = 'i' then k.indisreplident else k.indisprimary and k.indimmediate end
            where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
    where c.relkind in ('r', 'p') and not c.relispartition
@@ -59,14 +59,31 @@ const tablesQuery = `
 
 const identities = { d: 'default', n: 'nothing', f: 'full', i: 'index' } as const;
 
+/** Partitions that the WAL does not carry, and whose tables would be replicated in part. */
+const unloggedPartitionsQuery = `
+  select p.oid::regclass::text as name from unnest($1::oid[]) root cross join lateral pg_partition_tree(root) leaf
+    join pg_class p on p.oid = leaf.relid
+   where leaf.isleaf and (p.relpersistence <> 'p' or p.relkind = 'f') order by 1`;
+
+/** What a name stands for that is no table to track. */
+const otherRelationQuery = `
+  select case when c.relpersistence = 't' then 'a temporary table' when c.relispartition then 'a partition'
+              when c.relkind = 'v' then 'a view' when c.relkind = 'm' then 'a materialized view'
+              when c.relkind = 'f' then 'a foreign table' else 'no table' end as kind,
+         (select i.inhparent::regclass::text from pg_inherits i where i.inhrelid = c.oid and c.relispartition) as parent
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+   where n.nspname || '.' || c.relname = $1 and c.relkind in ('r', 'p', 'v', 'm', 'f')`;
+
 /**
  * The tables that source.tables selects.
- * @throws TidemarkError TM202 for unlogged tables, and for patterns that match nothing
+ * @throws TidemarkError TM202 for unlogged tables and partitions, for foreign partitions, for names of anything else than
+ * tables, and for patterns that match nothing
  */
 export async function trackedTables(client: ClientBase, source: SourceConfig): Promise<CatalogueTable[]> {
   await client.query(`set search_path = ''`);
   const { rows } = await client.query(tablesQuery);
   const matches = rows.filter((row) => ruleFor(source.tables, row as TableId) !== null);
+  // Temporary tables are in a schema of their session's, which no pattern selects.
   const unlogged = matches.filter((row) => row.relpersistence !== 'p').map((row) => tableName(row));
   if (unlogged.length > 0) {
     throw new TidemarkError(
@@ -77,8 +94,13 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
       },
     );
   }
+  await requireLoggedPartitions(
+    client,
+    matches.filter((row) => row.relkind === 'p').map((row) => row.oid),
+  );
   for (const { pattern } of source.tables) {
     if (!rows.some((row) => matchesPattern(pattern, row as TableId))) {
+      await refuseOtherRelation(client, pattern);
       throw new TidemarkError('TM202', `source.tables: ${pattern} matches no table`, {
         remedy: 'Create the table, correct the pattern, or grant USAGE on its schema.',
       });
@@ -102,6 +124,41 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
       personal: isPersonal(source, column.name, column.comment),
     })),
   }));
+}
+
+async function requireLoggedPartitions(client: ClientBase, roots: readonly number[]): Promise<void> {
+  if (roots.length === 0) return;
+  const { rows } = await client.query<{ name: string }>(unloggedPartitionsQuery, [roots]);
+  if (rows.length === 0) return;
+  throw new TidemarkError(
+    'TM202',
+    `partitions that are unlogged or foreign tables are not in the WAL, so their tables cannot be tracked: ${rows.map(({ name }) => name).join(', ')}`,
+    {
+      remedy:
+        'Make unlogged partitions logged, detach foreign ones, or leave their tables out of source.tables.',
+    },
+  );
+}
+
+/** @throws TidemarkError TM202 where the name is that of a view, a partition, or whatever else is not a table to track */
+async function refuseOtherRelation(client: ClientBase, pattern: string): Promise<void> {
+  const { rows } = await client.query<{ kind: string; parent: string | null }>(otherRelationQuery, [pattern]);
+  const found = rows[0];
+  if (!found) return;
+  throw new TidemarkError(
+    'TM202',
+    `source.tables: ${pattern} is ${found.kind}${found.parent ? ` of ${found.parent}` : ''}, and only tables are replicated`,
+    {
+      remedy: found.parent
+        ? `Name ${found.parent} instead: its partitions are replicated as one table.`
+        : 'Take it out of source.tables, and name the tables that its rows come from.',
+    },
+  );
+}
+
+/** The table in a statement. */
+export function quoted(table: TableId): string {
+  return `${escapeIdentifier(table.schema)}.${escapeIdentifier(table.name)}`;
 }
 
 /** `schema.table` or `schema.*`. */
@@ -300,7 +357,8 @@ async function keyColumnNames(client: ClientBase, relation: Relation): Promise<S
     return new Set(relation.columns.filter((column) => column.identity).map((column) => column.name));
   }
   const { rows } = await client.query<{ name: string }>(
-    `select a.attname as name from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+    `select a.attname as name from pg_index i
+       join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
       where i.indrelid = $1 and i.indisprimary and i.indimmediate`,
     [relation.oid],
   );

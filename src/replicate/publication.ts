@@ -78,7 +78,9 @@ export function setStatement(plan: PublicationPlan): string {
 
 function tableClause({ table, columns }: PublishedTable): string {
   const list = columns ? ` (${columns.map(quote).join(', ')})` : '';
-  return `${quote(table.schema)}.${quote(table.name)}${list}`;
+  // Without it, Postgres adds the tables that inherit from this one too: those are tables of their own.
+  const only = table.kind === 'table' ? 'only ' : '';
+  return `${only}${quote(table.schema)}.${quote(table.name)}${list}`;
 }
 
 interface ActualPublication {
@@ -205,7 +207,14 @@ export async function ensurePublications(
       await client.query(statement);
       done.push(what);
     } catch (error) {
-      if ((error as { code?: string }).code !== '42501') throw error;
+      const { code } = error as { code?: string };
+      if (code === '25006') {
+        throw new TidemarkError('TM202', `${what}, and the source is a standby`, {
+          cause: error,
+          remedy: `On its primary: ${differences.map((difference) => difference.statement).join(' ')}`,
+        });
+      }
+      if (code !== '42501') throw error;
       const owners = [
         ...new Set(
           plans.flatMap((plan) =>

@@ -10,6 +10,7 @@ import {
   type CatalogueTable,
   columnPolicy,
   hasIdentity,
+  quoted,
   ruleFor,
   tenantColumnOf,
   trackedTables,
@@ -64,6 +65,7 @@ export async function checkSource(source: SourceConfig): Promise<CheckFinding[]>
     findings.push(...(await checkFailover(client, source, settings)));
     const tables = await trackedTables(client, source);
     for (const table of tables) findings.push(...(await checkTable(client, source, table)));
+    findings.push(...(await checkChildren(client, tables)), ...(await checkOtherRelations(client, source)));
     const plans = planPublications(source, tables, version);
     for (const plan of plans) {
       for (const { table, droppedByReader } of plan.tables) {
@@ -303,11 +305,49 @@ async function checkTable(
   return findings;
 }
 
+/** Tables that inherit from a tracked one are tables of their own, here as in the stream. */
+async function checkChildren(
+  client: pg.ClientBase,
+  tables: readonly CatalogueTable[],
+): Promise<CheckFinding[]> {
+  const { rows } = await client.query<{ parent: number; oid: number; name: string }>(
+    `select i.inhparent::int8::float8 as parent, c.oid::int8::float8 as oid, c.oid::regclass::text as name
+       from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = any ($1::oid[]) and not c.relispartition order by 3`,
+    [tables.map(({ oid }) => oid)],
+  );
+  return tables.flatMap((table) => {
+    const children = rows.filter(({ parent }) => parent === Number(table.oid));
+    if (children.length === 0) return [];
+    const tracked = new Set(tables.map(({ oid }) => Number(oid)));
+    const untracked = children.filter(({ oid }) => !tracked.has(oid)).map(({ name }) => name);
+    const what = `${tableName(table)} has children by inheritance (${children.map(({ name }) => name).join(', ')}): each is a table of its own, and ${tableName(table)} stands for its own rows alone`;
+    const remedy =
+      untracked.length > 0
+        ? `To replicate their rows too, add to source.tables: ${untracked.join(', ')}`
+        : null;
+    return [{ level: untracked.length > 0 ? ('warn' as const) : ('ok' as const), what, remedy }];
+  });
+}
+
+/** What a pattern selects by its schema and what is not replicated. Views hold no rows of their own. */
+async function checkOtherRelations(client: pg.ClientBase, source: SourceConfig): Promise<CheckFinding[]> {
+  const { rows } = await client.query<{ schema: string; name: string; kind: string }>(
+    `select n.nspname as schema, c.relname as name,
+            case c.relkind when 'm' then 'a materialized view' else 'a foreign table' end as kind
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.relkind in ('m', 'f') and not c.relispartition order by 1, 2`,
+  );
+  return rows
+    .filter((row) => ruleFor(source.tables, row) !== null)
+    .map((row) => ({
+      level: 'warn' as const,
+      what: `${tableName(row)} is ${row.kind}: it is not replicated`,
+      remedy: 'Replicate the tables that its rows come from.',
+    }));
+}
+
 /** Types of variable length, domains and enums aside. */
 function mayBeToasted(type: string): boolean {
   return /^(text|character|bpchar|json|bytea|xml|numeric)|\[\]$/.test(type);
-}
-
-function quoted(table: { schema: string; name: string }): string {
-  return `${pg.escapeIdentifier(table.schema)}.${pg.escapeIdentifier(table.name)}`;
 }

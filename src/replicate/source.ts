@@ -13,6 +13,8 @@ export interface SourceIdentity {
   version: number;
   /** Timelines before this one, and where each ended on the way here. */
   ancestors: { timeline: number; endLsn: bigint }[];
+  /** It takes no writes; absent: no. */
+  standby?: boolean;
 }
 
 export interface SlotState {
@@ -30,13 +32,23 @@ export interface SlotState {
   invalidation: string | null;
   /** Kept on standbys too; from Postgres 17 on. */
   failover: boolean;
+  /** This is the copy that a standby keeps of its primary's slot; from Postgres 17 on. */
+  synced: boolean;
 }
 
-/** @throws TidemarkError TM201 or TM202 */
-export async function connectSource(source: SourceConfig, applicationName: string): Promise<pg.Client> {
+/**
+ * @param queryTimeoutMs for connections that live long and ask little: a wire that fell silent is noticed by it alone
+ * @throws TidemarkError TM201 or TM202
+ */
+export async function connectSource(
+  source: SourceConfig,
+  applicationName: string,
+  queryTimeoutMs?: number,
+): Promise<pg.Client> {
   const client = new pg.Client({
     ...clientConfig(source.endpoint, { applicationName }),
     connectionTimeoutMillis: 10000,
+    ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
   });
   client.on('error', () => {});
   try {
@@ -45,6 +57,20 @@ export async function connectSource(source: SourceConfig, applicationName: strin
   } catch (error) {
     throw sourceError(error);
   }
+}
+
+/** Ends the connection within this time, also where nobody answers any more. */
+const endMs = 1000;
+
+export async function endConnection(client: pg.Client): Promise<void> {
+  const silent = setTimeout(() => cutConnection(client), endMs);
+  await client.end().catch(() => {});
+  clearTimeout(silent);
+}
+
+/** At once: whatever is being asked fails. */
+export function cutConnection(client: pg.Client | null): void {
+  client?.connection?.stream?.destroy();
 }
 
 export function sourceError(error: unknown): TidemarkError {
@@ -61,7 +87,7 @@ export function sourceError(error: unknown): TidemarkError {
 
 /**
  * IDENTIFY_SYSTEM and the timeline's history, on a replication connection of its own.
- * @throws TidemarkError TM201, also while it is a standby; TM202
+ * @throws TidemarkError TM201, TM202
  */
 export async function identifySource(source: SourceConfig): Promise<SourceIdentity> {
   const client = new pg.Client({
@@ -75,17 +101,13 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
     const { rows } = await client.query('IDENTIFY_SYSTEM');
     const { rows: settings } = await client.query('show server_version_num');
     const recovery = await client.query('select pg_is_in_recovery() as standby');
-    if (recovery.rows[0].standby) {
-      throw new TidemarkError('TM201', 'the source is a standby', {
-        remedy: 'The reader waits for its promotion; or point source.url at the primary.',
-      });
-    }
     return {
       systemIdentifier: String(rows[0].systemid),
       timeline: Number(rows[0].timeline),
       database: rows[0].dbname,
       version: Number(settings[0].server_version_num),
       ancestors: await timelineHistory(client, Number(rows[0].timeline)),
+      standby: recovery.rows[0].standby,
     };
   } catch (error) {
     if (error instanceof TidemarkError) throw error;
@@ -104,6 +126,27 @@ export async function identifySource(source: SourceConfig): Promise<SourceIdenti
   }
 }
 
+/**
+ * A standby is read where it has a slot of its own, or nothing was streamed of this source yet. Else it is about to be
+ * promoted: what it has is its primary's slot, or will have.
+ * @throws TidemarkError TM201
+ */
+export function requireReadable(
+  { standby, version }: SourceIdentity,
+  slot: SlotState | null,
+  streamed: boolean,
+): void {
+  if (!standby) return;
+  const own = slot ? !slot.synced : !streamed;
+  if (own && version >= 160000) return;
+  throw new TidemarkError('TM201', 'the source is a standby', {
+    remedy:
+      version >= 160000
+        ? 'The reader waits for its promotion; or point source.url at the primary.'
+        : 'The reader waits for its promotion; or point source.url at the primary. Standbys have slots of their own from Postgres 16 on.',
+  });
+}
+
 /** A query whose failure is the source's: it may go away at any moment. @throws TidemarkError TM201, TM202 */
 export async function askSource(
   client: pg.ClientBase,
@@ -117,9 +160,12 @@ export async function askSource(
   }
 }
 
-/** End of the WAL that is on its disk. */
+/** End of the WAL that is on its disk, or that a standby has replayed. */
 export async function flushedLsn(client: pg.ClientBase): Promise<bigint> {
-  const { rows } = await askSource(client, 'select pg_current_wal_flush_lsn() as lsn');
+  const { rows } = await askSource(
+    client,
+    `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end as lsn`,
+  );
   return parseLsn(rows[0].lsn);
 }
 
@@ -140,6 +186,7 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
     client,
     `select slot_name, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status, plugin,
             to_jsonb(s) ->> 'invalidation_reason' as invalidation, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as failover,
+            coalesce((to_jsonb(s) ->> 'synced')::boolean, false) as synced,
             coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn), 0)::bigint as retained
        from pg_replication_slots s where slot_name = $1`,
     [name],
@@ -157,6 +204,7 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
     plugin: row.plugin,
     invalidation: row.invalidation,
     failover: row.failover,
+    synced: row.synced,
   };
 }
 
@@ -164,11 +212,11 @@ export async function readSlot(client: pg.ClientBase, name: string): Promise<Slo
 export async function createSlot(
   client: pg.ClientBase,
   { slot: name, slotFailover }: Pick<SourceConfig, 'slot' | 'slotFailover'>,
-  version: number,
+  { version, standby }: Pick<SourceIdentity, 'version' | 'standby'>,
 ): Promise<bigint> {
   try {
     // Postgres 17: kept on standbys that synchronize slots, so that it is there after a promotion.
-    const failover = slotFailover && version >= 170000 ? ', failover => true' : '';
+    const failover = slotFailover && version >= 170000 && !standby ? ', failover => true' : '';
     const { rows } = await client.query(
       `select lsn from pg_create_logical_replication_slot($1, 'pgoutput'${failover})`,
       [name],

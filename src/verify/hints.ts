@@ -56,10 +56,16 @@ export function hintFor(
       );
     } else if (missing > 0 && extra === 0 && different === 0) {
       parts.push(
-        'Only rows are missing: they may be from before the slot was made, which the stream alone does not carry, or were deleted at the destination by hand.',
+        table.kind === 'partitioned'
+          ? `Only rows are missing: an attached partition may have brought them, or they are from before the slot was made; the stream alone carries neither. tidemark snapshot start ${name} brings them.`
+          : 'Only rows are missing: they may be from before the slot was made, which the stream alone does not carry, or were deleted at the destination by hand.',
       );
     } else if (extra > 0 && missing === 0 && different === 0) {
-      parts.push('Only the destination has rows too many: somebody else may write to it.');
+      parts.push(
+        table.kind === 'partitioned'
+          ? 'Only the destination has rows too many: a partition was detached, dropped or truncated by itself, which Postgres does not replicate, so that its rows stay; delete them there where they are not wanted. Or somebody else writes to it.'
+          : 'Only the destination has rows too many: somebody else may write to it.',
+      );
     } else {
       parts.push(
         'If nobody writes to the destination by hand, rebuild its table and report this: delivery is meant to make it equal.',

@@ -1,7 +1,7 @@
 /**
- * Values survive (invariant 9), end to end: edge values of every type from a real slot, read as binary and as text,
- * through Kafka to every destination, compared with what Postgres itself says. A further way into Kafka is one more
- * line in `ways`.
+ * Values survive (invariant 9), end to end: edge values of every type from a real slot, read as binary and as text, and
+ * from snapshots, through Kafka to every destination, compared with what Postgres itself says. A further way into Kafka
+ * is one more line in `ways`.
  */
 import pg, { type Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -21,8 +21,10 @@ afterAll(async () => {
 
 /** How values come from the source into Kafka. */
 const ways = [
-  { way: 'pgoutput binary', values: 'binary' },
-  { way: 'pgoutput text', values: 'text' },
+  { way: 'pgoutput binary', name: 'binary', values: 'binary', rowsCome: 'through the slot' },
+  { way: 'pgoutput text', name: 'text', values: 'text', rowsCome: 'through the slot' },
+  // With a key in chunks, without one as the slot's consistent point has them.
+  { way: 'snapshot', name: 'snapshot', values: 'auto', rowsCome: 'before the slot' },
 ] as const;
 
 /** The sample application has the schema app for itself. */
@@ -161,11 +163,20 @@ async function expectSameRows(pipeline: Pipeline, tables: readonly string[]): Pr
   });
 }
 
-describe.each(ways)('every type, $way', ({ values }) => {
+/** Small: nearly every type of key is a place that a scan has reached. */
+const chunkRows = 9;
+
+describe.each(ways)('every type, $way', ({ name, values, rowsCome }) => {
   test('reaches every destination as Postgres prints it', () =>
     stack.run(
-      `types-${values}`,
-      { config: { 'source.values': values, 'kafka.topic.partitions': '1' } },
+      `types-${name}`,
+      {
+        config: {
+          'source.values': values,
+          'source.snapshot.chunk.rows': String(chunkRows),
+          'kafka.topic.partitions': '1',
+        },
+      },
       async (pipeline) => {
         await prepare(pipeline);
         const { source } = pipeline;
@@ -177,25 +188,42 @@ describe.each(ways)('every type, $way', ({ values }) => {
         );
         const keys = await createKeys(source);
         expect(keys.length).toBeGreaterThan(50);
+        const fill = async () => {
+          await fillWide(source, 'scalars', scalars);
+          await fillWide(source, 'arrays', arrays);
+          await fillWide(source, 'keyless', scalars);
+          await fillKeys(source, keys);
+          await source.query(
+            'insert into app.large select i, t, null from unnest($1::text[]) with ordinality as u (t, i)',
+            [everyCodePoint()],
+          );
+          await source.query(largeBytes);
+        };
+        if (rowsCome === 'before the slot') await fill();
         const reader = pipeline.replicate();
         const delivery = pipeline.deliver();
         await pipeline.streaming(reader);
-        await fillWide(source, 'scalars', scalars);
-        await fillWide(source, 'arrays', arrays);
-        await fillWide(source, 'keyless', scalars);
-        await fillKeys(source, keys);
-        await source.query(
-          'insert into app.large select i, t, null from unnest($1::text[]) with ordinality as u (t, i)',
-          [everyCodePoint()],
-        );
-        await source.query(largeBytes);
+        if (rowsCome === 'through the slot') await fill();
         for (const destination of pipeline.destinations) await pipeline.verify(destination);
         const tables = ['scalars', 'arrays', 'keyless', ...keys.map(({ table }) => table)];
         if (pipeline.destinations.includes('replica')) await expectSameRows(pipeline, tables);
+        if (rowsCome === 'before the slot') await expectRead(pipeline, tables);
         await Promise.all([reader.stop(), delivery.stop()]);
       },
     ));
 });
+
+/** Their snapshots brought every row: none of them came another way. */
+async function expectRead({ control, source }: Pipeline, tables: readonly string[]): Promise<void> {
+  for (const table of tables) {
+    const { rows } = await control.query(
+      `select kind, state, rows::int as rows from tidemark.snapshots where table_name = $1`,
+      [`app.${table}`],
+    );
+    const { rows: counted } = await source.query(`select count(*)::int as rows from app.${table}`);
+    expect(rows, table).toEqual([{ kind: 'initial', state: 'done', rows: counted[0].rows }]);
+  }
+}
 
 describe('types whose binary form nobody here knows', () => {
   test('switch the stream to text, in flight and from the start, and are reported by check', () =>

@@ -17,6 +17,7 @@ const slot: SlotState = {
   plugin: 'pgoutput',
   invalidation: null,
   failover: true,
+  synced: false,
 };
 
 const progressAt = (lsn: bigint, ordinal: number, ackLsn: bigint, boundary = true): Progress => ({

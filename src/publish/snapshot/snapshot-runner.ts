@@ -5,13 +5,13 @@
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type pg from 'pg';
+import pg from 'pg';
 import { type TableShape, tableName } from '../../connector/shape.ts';
 import { asTidemarkError, TidemarkError } from '../../platform/errors.ts';
 import { failpoint } from '../../platform/failpoint.ts';
 import { errorFields, type Logger } from '../../platform/log.ts';
 import type { SourceConfig } from '../../platform/resolved-config.ts';
-import { type CatalogueTable, ruleFor } from '../../replicate/catalogue.ts';
+import { type CatalogueTable, quoted, ruleFor } from '../../replicate/catalogue.ts';
 import type { Relation } from '../../replicate/pgoutput.ts';
 import { writeMark } from '../../replicate/snapshot/marks.ts';
 import { readChunk, scanSession } from '../../replicate/snapshot/read-chunk.ts';
@@ -231,7 +231,7 @@ export class SnapshotRunner {
       }
     } catch (caught) {
       if (this.#stopping.signal.aborted) return;
-      const error = readError(caught);
+      const error = readError(caught, job.scan?.table, this.#options.source);
       if (error.code === 'TM221') {
         // Its topic stays tracked.
         this.#jobs.delete(id);
@@ -425,9 +425,16 @@ function requirePlainKey(shape: TableShape): void {
 }
 
 /** Class 22: a condition divided by zero, or met a value it cannot read. */
-function readError(error: unknown): TidemarkError {
+function readError(error: unknown, table: CatalogueTable | undefined, source: SourceConfig): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const { code } = error as { code?: string };
+  if (code === '42501' && table) {
+    const role = pg.escapeIdentifier(source.endpoint.user);
+    return new TidemarkError('TM202', `this role may not read ${tableName(table)}`, {
+      cause: error,
+      remedy: `grant usage on schema ${pg.escapeIdentifier(table.schema)} to ${role}; grant select on ${quoted(table)} to ${role}; -- then: tidemark snapshot start ${tableName(table)}`,
+    });
+  }
   if (code?.startsWith('22')) {
     return new TidemarkError('TM224', `the condition fails on some row (SQLSTATE ${code})`, { cause: error });
   }

@@ -9,6 +9,7 @@
  */
 import { type Mark, readMark } from '../../replicate/snapshot/marks.ts';
 import { TransactionWatch } from '../../replicate/snapshot/visibility.ts';
+import { AttachedPartitions } from '../attached-partitions.ts';
 import type { SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import type { Chunk, VoidReason } from './chunk.ts';
@@ -38,6 +39,7 @@ interface TrackedTable {
 
 export class TableSnapshots {
   readonly watch = new TransactionWatch();
+  readonly partitions = new AttachedPartitions();
   /** A snapshot moved although no record came with it: worth a Progress. */
   moved = false;
   readonly #sourceId: string;
@@ -59,6 +61,7 @@ export class TableSnapshots {
   /** From now on the table's changes are watched. Before anything is streamed for a snapshot that goes on. */
   track(topic: string, state: SnapshotState): void {
     this.#tables.set(topic, { state: { ...state, again: [...state.again] }, window: null });
+    this.partitions.snapshotOpened(topic);
     this.moved = true;
   }
 
@@ -94,7 +97,7 @@ export class TableSnapshots {
   incomplete(topic: string): boolean {
     if (this.#announced.has(topic)) return true;
     const table = this.#tables.get(topic);
-    return table !== undefined && !isComplete(table.state);
+    return (table !== undefined && !isComplete(table.state)) || this.partitions.incomplete(topic);
   }
 
   /** Before the chunk's low mark is written. */

@@ -24,6 +24,11 @@ export interface KeyColumn {
   type: string;
   /** Its place in a cursor, which has the key in the order of the table's columns. */
   at: number;
+  /**
+   * The operators of ORDER BY, where they are not in pg_catalog. Found by name alone, under an empty search path, they
+   * would be those of another type: citext would be compared as text, and rows would be passed over.
+   */
+  operators: { above: string; from: string } | null;
 }
 
 interface ColumnRow {
@@ -31,21 +36,31 @@ interface ColumnRow {
   oid: number;
   typmod: number;
   type: string;
-  /** Place in the index that tells rows apart, from 1; null for other columns. */
+  /** Place in the index that tells rows apart; null for other columns, those that it only includes among them. */
   place: number | null;
+  above: string | null;
+  from: string | null;
 }
 
 /** Under FULL the primary key tells rows apart, as in the stream (catalogue.ts). */
 const columnsQuery = `
   select a.attname as name, a.atttypid::int8::text as oid, a.atttypmod as typmod,
          format_type(a.atttypid, a.atttypmod) as type,
-         case when array_position(k.columns, a.attnum) <= k.count then array_position(k.columns, a.attnum) end as place,
-         c.relreplident as identity
-    from pg_attribute a join pg_class c on c.oid = a.attrelid
+         array_position(k.columns, a.attnum) as place,
+         c.relreplident as identity, o.above, o."from"
+    from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_type t on t.oid = a.atttypid
     left join lateral (
-      select i.indkey::int2[] as columns, i.indnkeyatts as count from pg_index i
-       where i.indrelid = c.oid and case c.relreplident when 'i' then i.indisreplident when 'n' then false else i.indisprimary end
+      select i.indkey[0:i.indnkeyatts - 1] as columns from pg_index i
+       where i.indrelid = c.oid
+         and case c.relreplident when 'i' then i.indisreplident when 'n' then false else i.indisprimary and i.indimmediate end
        limit 1) k on true
+    left join lateral (
+      select max(format('operator(%I.%s)', n.nspname, p.oprname)) filter (where s.amopstrategy = 5) as above,
+             max(format('operator(%I.%s)', n.nspname, p.oprname)) filter (where s.amopstrategy = 4) as "from"
+        from pg_opclass d join pg_am m on m.oid = d.opcmethod and m.amname = 'btree'
+        join pg_amop s on s.amopfamily = d.opcfamily and s.amoplefttype = d.opcintype and s.amoprighttype = d.opcintype
+        join pg_operator p on p.oid = s.amopopr join pg_namespace n on n.oid = p.oprnamespace
+       where d.opcdefault and d.opcintype = coalesce(nullif(t.typbasetype, 0), t.oid) and n.nspname <> 'pg_catalog') o on true
    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
    order by a.attnum`;
 
@@ -106,7 +121,12 @@ export async function describeTable(
   const keyRows = rows.filter(({ place }) => place !== null);
   const key = keyRows
     .toSorted((left, right) => left.place! - right.place!)
-    .map((row) => ({ name: row.name, type: row.type, at: keyRows.indexOf(row) }));
+    .map((row) => ({
+      name: row.name,
+      type: row.type,
+      at: keyRows.indexOf(row),
+      operators: row.above && row.from ? { above: row.above, from: row.from } : null,
+    }));
   const full = table.replicaIdentity === 'full';
   const types = await readSourceTypes(
     client,
@@ -173,12 +193,22 @@ export function rangeQuery(
   limit: number,
 ): string {
   const names = scan.key.map(({ name }) => pg.escapeIdentifier(name)).join(', ');
-  const conditions = [
-    ...(after ? [`(${names}) > (${literals(scan, after)})`] : []),
-    ...(condition ? [`(${condition})`] : []),
-  ];
+  const conditions = [...(after ? [afterKey(scan, after)] : []), ...(condition ? [`(${condition})`] : [])];
   const where = conditions.length > 0 ? ` where ${conditions.join(' and ')}` : '';
   return `select ${columnList(scan)} from ${scanReference(scan)}${where} order by ${names} limit ${limit}`;
+}
+
+/** The order of rows is the comparison of their keys as rows, which takes one name for the operators of all columns. */
+function afterKey({ key }: TableScan, values: readonly string[]): string {
+  const columns = key.map(({ name }) => pg.escapeIdentifier(name));
+  if (key.every(({ operators }) => !operators))
+    return `(${columns.join(', ')}) > (${literals({ key }, values)})`;
+  return key.reduceRight((rest, column, i) => {
+    const { above, from } = column.operators ?? { above: '>', from: '>=' };
+    const value = literals({ key: [column] }, values);
+    const greater = `${columns[i]} ${above} ${value}`;
+    return rest === '' ? greater : `(${columns[i]} ${from} ${value} and (${greater} or ${rest}))`;
+  }, '');
 }
 
 /** All rows. */
@@ -203,7 +233,7 @@ function columnList({ relation, text }: Pick<TableScan, 'relation' | 'text'>): s
     .join(', ');
 }
 
-function literals({ key }: TableScan, values: readonly string[]): string {
+function literals({ key }: Pick<TableScan, 'key'>, values: readonly string[]): string {
   return key.map(({ type, at }) => `${pg.escapeLiteral(values[at]!)}::${type}`).join(', ');
 }
 

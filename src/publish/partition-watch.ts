@@ -1,0 +1,130 @@
+/**
+ * Partitions that were attached: the rows that they bring along are in no stream, so they are asked for as a snapshot of
+ * the root, of those partitions alone. What is known is remembered, so that one attached while no reader ran is noticed.
+ */
+import type { ClientBase } from 'pg';
+import { tableName } from '../connector/shape.ts';
+import type { Logger } from '../platform/log.ts';
+import type { SourceConfig } from '../platform/resolved-config.ts';
+import type { CatalogueTable } from '../replicate/catalogue.ts';
+import { type LeafPartition, leafPartitions } from '../replicate/partitions.ts';
+import { scanReference } from '../replicate/snapshot/table-scan.ts';
+import { valueSettings } from '../replicate/value-session.ts';
+import type { AttachedPartitions } from './attached-partitions.ts';
+import { hasKey, snapshotMode } from './snapshot/snapshot-runner.ts';
+import type { SourceLedger } from './source-ledger.ts';
+
+export interface PartitionWatchOptions {
+  source: SourceConfig;
+  ledger: SourceLedger;
+  log: Logger;
+  attached: AttachedPartitions;
+  topicOf(table: CatalogueTable): string;
+  /** Asks for the rows that fulfil the condition. @returns false where a snapshot of the table is open */
+  readRows(table: CatalogueTable, condition: string): Promise<boolean>;
+}
+
+export class PartitionWatch {
+  readonly #options: PartitionWatchOptions;
+  #roots = new Map<number, string>();
+  #known = new Set<number>();
+
+  constructor(options: PartitionWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Before anything is streamed. @param anew nothing was streamed in this epoch: its snapshots read what there is now */
+  async begin(client: ClientBase, tables: readonly CatalogueTable[], anew: boolean): Promise<void> {
+    const leaves = await this.#leaves(client, tables);
+    const remembered = anew ? null : await this.#options.ledger.readPartitions();
+    this.#known = new Set(remembered ?? leaves.map(({ oid }) => oid));
+    this.#follow(tables);
+  }
+
+  /** Once the epoch has a row in the ledger. */
+  remember(): Promise<void> {
+    return this.#options.ledger.rememberPartitions([...this.#known]);
+  }
+
+  /** @param joined tables that are read as a whole */
+  async look(
+    client: ClientBase,
+    tables: readonly CatalogueTable[],
+    joined: readonly CatalogueTable[],
+  ): Promise<void> {
+    const { log, attached } = this.#options;
+    const leaves = await this.#leaves(client, tables);
+    const present = new Set(leaves.map(({ oid }) => oid));
+    const gone = [...this.#known].filter((oid) => !present.has(oid));
+    const fresh = leaves.filter(({ oid }) => !this.#known.has(oid));
+    for (const oid of gone) this.#known.delete(oid);
+    for (const table of tables) {
+      const own = fresh.filter(({ root }) => root === table.oid);
+      if (own.length > 0) await this.#take(client, table, own, joined.includes(table));
+    }
+    this.#follow(tables);
+    attached.settled(gone);
+    if (gone.length > 0)
+      log.warn('partitions were detached or dropped: their rows stay in destinations', {
+        partitions: gone.length,
+      });
+    if (gone.length > 0 || fresh.length > 0) await this.remember();
+  }
+
+  /** Partitions stay unknown, and are looked at again, while another snapshot of the table is open. */
+  async #take(
+    client: ClientBase,
+    table: CatalogueTable,
+    partitions: readonly LeafPartition[],
+    joined: boolean,
+  ): Promise<void> {
+    const { source, log, attached, readRows } = this.#options;
+    const filled: LeafPartition[] = [];
+    for (const partition of partitions) {
+      // Through the root: nobody needs a grant on partitions.
+      const query = `select from ${scanReference({ table })} where ${conditionOf([partition])} limit 1`;
+      const rows = joined ? [] : (await client.query(query)).rows;
+      if (rows.length > 0) filled.push(partition);
+      else {
+        this.#known.add(partition.oid);
+        attached.settled([partition.oid]);
+      }
+    }
+    if (filled.length === 0) return;
+    for (const { oid } of filled) this.#known.add(oid);
+    this.#follow([table]);
+    const names = filled.map(({ name }) => name);
+    if (!hasKey(table) || snapshotMode(source, table) === 'never') {
+      attached.settled(filled.map(({ oid }) => oid));
+      log.warn('rows that these partitions had before they were attached are not in the stream', {
+        table: tableName(table),
+        partitions: names,
+      });
+    } else if (await readRows(table, conditionOf(filled))) {
+      log.info('partitions joined with rows: a snapshot reads them', {
+        table: tableName(table),
+        partitions: names,
+      });
+    } else for (const { oid } of filled) this.#known.delete(oid);
+  }
+
+  #follow(tables: readonly CatalogueTable[]): void {
+    const { attached, topicOf } = this.#options;
+    for (const table of tables) if (table.kind === 'partitioned') this.#roots.set(table.oid, topicOf(table));
+    attached.follow(this.#roots, this.#known);
+  }
+
+  /** Bounds are printed as the snapshot's session reads them. */
+  async #leaves(client: ClientBase, tables: readonly CatalogueTable[]): Promise<LeafPartition[]> {
+    for (const [name, value] of Object.entries(valueSettings))
+      await client.query(`select set_config($1, $2, false)`, [name, value]);
+    return leafPartitions(client, tables);
+  }
+}
+
+/** The bounds tell Postgres which partitions it need not look into; they alone would take in what came since. */
+function conditionOf(partitions: readonly LeafPartition[]): string {
+  return partitions
+    .map(({ oid, constraint }) => `(tableoid = ${oid}::oid${constraint ? ` and (${constraint})` : ''})`)
+    .join(' or ');
+}
