@@ -359,7 +359,8 @@ export class ChangeEncoder implements PgoutputHandler {
       return;
     }
     if (this.batch.records > savepoint.records) this.batch.hasChunk = true;
-    due.published(() =>
+    const { commitLsn } = this.#open();
+    due.published(formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.#ordinal }), () =>
       this.#options.log.warn(
         `the snapshot of ${name} starts over: too many rows changed while they were read`,
       ),

@@ -3,7 +3,7 @@
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
 import { randomUUID } from 'node:crypto';
-import { formatPosition } from '../connector/position.ts';
+import { formatPosition, type Position } from '../connector/position.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
@@ -102,6 +102,11 @@ export class Publisher {
       this.#fail = reject;
     });
     this.failed.catch(() => {});
+  }
+
+  /** Of the last Change that was encoded, or the end of the last Transaction without any. */
+  get position(): Position {
+    return this.#encoder.position;
   }
 
   get stats(): PublisherStats {

@@ -277,6 +277,7 @@ async function readUntilFailure(
         requests,
         snapshots,
         topicOf: (table) => topics.table(tableIdOf(table)),
+        position: () => publisher?.position ?? resume.position,
         prepare: async (relation) => {
           const prepared = await prepareScan(knownTopics, relation);
           receiver.learnEnds(prepared);

@@ -3,6 +3,8 @@
  * that changed between the marks are not published, and no row stays without its TOASTed columns.
  */
 import { describe, expect, test } from 'vitest';
+import { formatPosition } from '../../src/connector/position.ts';
+import { newSnapshot } from '../../src/publish/progress.ts';
 import { Chunk, type ChunkOutcome } from '../../src/publish/snapshot/chunk.ts';
 import { isComplete, TableSnapshots } from '../../src/publish/snapshot/table-snapshots.ts';
 import type { TableEncoder } from '../../src/publish/table-encoder.ts';
@@ -10,6 +12,7 @@ import { CopyRows } from '../../src/replicate/snapshot/copy-binary.ts';
 import { parsePgSnapshot } from '../../src/replicate/snapshot/visibility.ts';
 
 const topic = 'p.app.t';
+const at = (lsn: number) => formatPosition({ epoch: 1, lsn: BigInt(lsn), ordinal: 0 });
 const key = (name: string) => Buffer.from(name);
 const mark = (kind: 'low' | 'high', chunk: string) =>
   Buffer.from(JSON.stringify({ sourceId: 's', chunk, kind }));
@@ -19,7 +22,7 @@ class World {
   #xid = 100;
 
   constructor() {
-    this.snapshots.track(topic, { id: 'one', cursor: null, read: false, rows: 0n, again: [] });
+    this.snapshots.track(topic, newSnapshot('one', { since: at(100), destination: null }));
     this.snapshots.watch.begin();
     this.snapshots.watch.suspect(parsePgSnapshot('100:100:'));
   }
@@ -48,7 +51,7 @@ class World {
     chunk.content = {
       rows: new CopyRows(1),
       snapshot: parsePgSnapshot(`${Math.min(sees, ...running)}:${sees}:${running.join(',')}`),
-      encoder: { topic } as TableEncoder,
+      encoder: { topic, valueSchemaId: 7 } as TableEncoder,
       last,
     };
   }
@@ -59,7 +62,7 @@ class World {
     const published = due
       ? rows.filter((name, i) => due.take(key(name), () => [name], i === rows.length - 1))
       : [];
-    due?.published(() => {});
+    due?.published(at(this.#xid), () => {});
     return { outcome: await chunk.settled, published };
   }
 }

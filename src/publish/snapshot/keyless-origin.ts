@@ -17,7 +17,7 @@ import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
 import { CopyParser } from '../../replicate/snapshot/copy-binary.ts';
 import { describeTable, tableQuery } from '../../replicate/snapshot/table-scan.ts';
 import { Batch } from '../batch.ts';
-import type { Progress, SnapshotState } from '../progress.ts';
+import { newSnapshot, type Progress, type SnapshotState } from '../progress.ts';
 import { header, recordFormat } from '../record-format.ts';
 import type { TableEncoder, TransactionContext } from '../table-encoder.ts';
 import { parksTable } from '../table-preparation.ts';
@@ -61,7 +61,8 @@ export async function publishKeyless(
     await requests.started(request.id, null);
     try {
       const rows = await writer.copy(client, table);
-      snapshots[topicOf(name)] = { id: request.id, cursor: null, read: true, rows: BigInt(rows), again: [] };
+      const state = newSnapshot(request.id, { since: null, destination: null });
+      snapshots[topicOf(name)] = { ...state, read: true, rows: BigInt(rows) };
     } catch (error) {
       // The stream parks such a table at its first change; here nothing of it was written.
       if (!parksTable(error)) throw error;

@@ -6,6 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
+import type { Position } from '../../connector/position.ts';
 import { type TableShape, tableName } from '../../connector/shape.ts';
 import { asTidemarkError, TidemarkError } from '../../platform/errors.ts';
 import { failpoint } from '../../platform/failpoint.ts';
@@ -25,7 +26,7 @@ import {
   type TableScan,
 } from '../../replicate/snapshot/table-scan.ts';
 import { connectSource, sourceError } from '../../replicate/source.ts';
-import type { Progress, SnapshotState } from '../progress.ts';
+import { newSnapshot, type Progress, type SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 import { Chunk, type ChunkOutcome, type VoidReason } from './chunk.ts';
@@ -38,6 +39,8 @@ export interface SnapshotRunnerOptions {
   requests: SnapshotRequests;
   snapshots: TableSnapshots;
   topicOf(table: string): string;
+  /** Up to where the stream was encoded. */
+  position(): Position;
   /** Topic and schemas of a table that the stream may not have met yet. */
   prepare(relation: Relation): Promise<TableEncoder>;
   log: Logger;
@@ -181,7 +184,7 @@ export class SnapshotRunner {
   }
 
   async #poll(): Promise<void> {
-    const { source, requests, snapshots, topicOf } = this.#options;
+    const { source, requests, snapshots, topicOf, position } = this.#options;
     const open = await requests.open();
     this.#polledAt = Date.now();
     for (const job of this.#jobs.values())
@@ -197,7 +200,10 @@ export class SnapshotRunner {
       const state =
         committed?.id === request.id
           ? committed
-          : { id: request.id, cursor: null, read: false, rows: 0n, again: [] };
+          : newSnapshot(request.id, {
+              since: request.condition === null ? position() : null,
+              destination: null,
+            });
       snapshots.track(topic, state);
       this.#jobs.set(request.id, new Job(request, topic, source.snapshot.chunkRows));
     }
@@ -289,6 +295,8 @@ export class SnapshotRunner {
     if (condition) await requireCondition(client, scan, condition);
     const encoder = await this.#options.prepare(scan.relation);
     requirePlainKey(encoder.shape);
+    const key = JSON.stringify([scan.table.oid, scan.key.map(({ name, type }) => [name, type])]);
+    this.#options.snapshots.describe(job.topic, id, key);
     job.encoder = encoder;
     job.scan = scan;
     const estimate = estimatedRows ?? (await estimateRows(client, scan, condition));
