@@ -176,6 +176,40 @@ describe('a chunk', () => {
     expect(again.length).toBeLessThan(256);
   });
 
+  test('of a whole table it says since when, and where it ended, also when the scan started over', async () => {
+    const world = new World();
+    const state = () => world.snapshots.state(topic)!;
+    world.snapshots.describe(topic, 'one', 'key');
+    const chunk = world.low();
+    world.read(chunk);
+    await world.high(chunk, ['a', 'b']);
+    expect(state()).toMatchObject({ since: at(100), until: null, schemaId: 7, cursor: ['b'] });
+    for (let i = 0; i < 300; i++) world.commit({ key: `k${i}`, partial: true, moved: true });
+    expect(state()).toMatchObject({ since: at(100), until: null, cursor: null });
+    const last = world.low();
+    world.read(last, { last: true });
+    await world.high(last, []);
+    expect(state().until).toBeNull();
+    const again = world.low(state().again);
+    world.read(again, { last: true });
+    await world.high(again, []);
+    expect(state().until).not.toBeNull();
+    expect(world.snapshots.moved).toBe(true);
+  });
+
+  test('of another key than the cursor is of, the scan starts over', async () => {
+    const world = new World();
+    world.snapshots.describe(topic, 'one', 'key');
+    const chunk = world.low();
+    world.read(chunk);
+    await world.high(chunk, ['a']);
+    world.snapshots.describe(topic, 'one', 'key');
+    world.snapshots.describe(topic, 'of another snapshot', 'other');
+    expect(world.snapshots.state(topic)).toMatchObject({ cursor: ['a'] });
+    world.snapshots.describe(topic, 'one', 'other');
+    expect(world.snapshots.state(topic)).toMatchObject({ cursor: null, key: 'other', since: at(100) });
+  });
+
   test('is settled when nobody wants the snapshot any more', async () => {
     const world = new World();
     const chunk = world.low();
