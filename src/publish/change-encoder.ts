@@ -339,7 +339,7 @@ export class ChangeEncoder implements PgoutputHandler {
     }
     const ordinal = this.#ordinal;
     const { position } = this;
-    const savepoint = this.batch.savepoint(encoder.topic);
+    const savepoint = this.batch.savepoint(chunk.into);
     const { writer } = this.batch;
     try {
       for (let i = 0; i < rows.count; i++) {
@@ -348,11 +348,12 @@ export class ChangeEncoder implements PgoutputHandler {
         const isLast = i === rows.count - 1;
         if (!due.take(key, () => encoder.keyTexts(snapshotRow, null), isLast)) continue;
         this.#nextPosition();
-        this.#add(encoder, 'r', key, { before: null, after: snapshotRow, fallback: null, fill: null }, null);
+        const images = { before: null, after: snapshotRow, fallback: null, fill: null };
+        this.#add(encoder, 'r', key, images, null, chunk.into);
       }
     } catch (error) {
       if (!parksTable(error)) throw error;
-      this.batch.rollback(encoder.topic, savepoint);
+      this.batch.rollback(chunk.into, savepoint);
       this.#ordinal = ordinal;
       this.position = position;
       chunk.settle({ kind: 'stopped', error });
@@ -408,6 +409,7 @@ export class ChangeEncoder implements PgoutputHandler {
     key: Buffer | null,
     row: RowImages,
     link: KeyLink | null,
+    topic = encoder.topic,
   ): void {
     const { writer } = this.batch;
     const image = (row.after ?? row.before)!;
@@ -427,9 +429,10 @@ export class ChangeEncoder implements PgoutputHandler {
       const text = JSON.stringify(unchanged);
       headers[header.unchanged] = text;
       headerBytes += text.length + 20;
-      if (this.#options.snapshots.incomplete(encoder.topic)) {
-        headers[header.pending] = '1';
-        headerBytes += 20;
+      const incomplete = this.#options.snapshots.incomplete(encoder.topic);
+      if (incomplete) {
+        headers[header.pending] = incomplete.destination ?? '1';
+        headerBytes += 20 + (incomplete.destination?.length ?? 0);
       }
     }
     if (exact) {
@@ -439,9 +442,8 @@ export class ChangeEncoder implements PgoutputHandler {
     }
     this.#requireFit(tableName(encoder.shape), value.length + (key?.length ?? 0) + headerBytes);
     const partition = this.#partition(encoder, image, row.fallback, key);
-    this.batch.add(encoder.topic, partition, key, value, headers, headerBytes);
-    if (op === 'd' && key)
-      this.batch.add(encoder.topic, partition, key, null, this.#headers(null).headers, bytes);
+    this.batch.add(topic, partition, key, value, headers, headerBytes);
+    if (op === 'd' && key) this.batch.add(topic, partition, key, null, this.#headers(null).headers, bytes);
   }
 
   /** Parks the table where its change cannot be represented; nothing of that change stays in the batch. */

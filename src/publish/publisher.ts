@@ -147,6 +147,11 @@ export class Publisher {
     if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
   }
 
+  /** As learnEnds, of a topic beside a table's own. */
+  learnTopic(topic: string, endOffsets: bigint[]): void {
+    this.#endOffsets[topic] ??= endOffsets;
+  }
+
   /** Writes a heartbeat Progress where nothing else moves it. Call on a timer. */
   heartbeat(): void {
     const encoder = this.#encoder;

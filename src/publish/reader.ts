@@ -41,7 +41,7 @@ import { requireWhole } from './publication-memory.ts';
 import { PublicationWatch } from './publication-watch.ts';
 import { type PreparedTable, Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
-import { topicNames } from './record-format.ts';
+import { splitTopic, topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
 import { originLsn, publishKeyless } from './snapshot/keyless-origin.ts';
 import { SnapshotRequests } from './snapshot/snapshot-requests.ts';
@@ -50,7 +50,7 @@ import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { SourceLedger } from './source-ledger.ts';
 import { prepareParking, prepareTable, type StreamNotes } from './table-preparation.ts';
 import { TableVersions } from './table-versions.ts';
-import { ensureTopics } from './topics.ts';
+import { ensureSideTopic, ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 import { textColumns } from './value-form.ts';
 import { dropSlot, type WalBudget, watchWalBudget } from './wal-budget.ts';
@@ -278,10 +278,14 @@ async function readUntilFailure(
         snapshots,
         topicOf: (table) => topics.table(tableIdOf(table)),
         position: () => publisher?.position ?? resume.position,
-        prepare: async (relation) => {
+        prepare: async (relation, destination) => {
           const prepared = await prepareScan(knownTopics, relation);
           receiver.learnEnds(prepared);
-          return prepared.encoder;
+          const { encoder } = prepared;
+          if (destination === null) return { encoder, into: encoder.topic };
+          const into = await alone(() => ensureSideTopic(admin, kafkaConfig, relation, destination));
+          if (!knownTopics.has(into)) receiver.learnTopic(into, (await topicEnds(admin, [into])).get(into)!);
+          return { encoder, into };
         },
         log,
       },
@@ -447,16 +451,21 @@ async function readUntilFailure(
       at: formatLsn(lsn),
       epoch: start.epoch,
     });
-    const names = (await trackedTables(sourceClient, source)).map((table) =>
-      topicNames(kafkaConfig.topicPrefix).table(table),
-    );
-    const ends = await topicEnds(start.admin, names);
+    const ends = await originEnds(await trackedTables(sourceClient, source));
     const facts = { sourceId: source.id, identity: start.identity };
     const endOffsets = Object.fromEntries([...ends].map(([topic, offsets]) => [topic, [...offsets]]));
     const origin = originProgress(facts, start.epoch, lsn, endOffsets, start.writer, Date.now());
     await writeProgress([origin]);
     await start.ledger.beginStreaming();
     return origin;
+  }
+
+  /** Also of what an earlier epoch left in topics for one destination: nobody is to read that any more. */
+  async function originEnds(tables: readonly CatalogueTable[]): Promise<Map<string, bigint[]>> {
+    const names = new Set(tables.map((table) => topics.table(table)));
+    const all = await admin.listTopics();
+    const side = all.filter((topic) => names.has(splitTopic(topic, names).table) && !names.has(topic));
+    return topicEnds(admin, [...names, ...side]);
   }
 
   /** In one Kafka transaction, with what was sent before. */
@@ -482,10 +491,7 @@ async function readUntilFailure(
     try {
       log.info('slot created', { slot: source.slot, at: formatLsn(exported.lsn), epoch });
       const tables = await trackedTables(sourceClient, source);
-      const ends = await topicEnds(
-        admin,
-        tables.map((table) => topics.table(table)),
-      );
+      const ends = await originEnds(tables);
       const origin = originProgress(
         { sourceId: source.id, identity },
         epoch,

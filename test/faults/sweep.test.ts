@@ -151,7 +151,7 @@ test('kill -9 around the end of a snapshot removes what is to be removed, once',
   }));
 
 test('paused, killed, truncated and reshaped meanwhile, a snapshot under load still leaves what the source has', () =>
-  faults.run('sweep-load', { config: { 'source.snapshot.chunk.rows': '100' } }, async (pipeline) => {
+  faults.run('sweep-load', { config: { 'source.snapshot.chunk.rows': '50' } }, async (pipeline) => {
     const { source } = pipeline;
     await seedSample(source, { seed: pipeline.id, findings: 60 });
     await bulkFindings(source, { rows: 1500, seed: pipeline.id });
@@ -167,7 +167,7 @@ test('paused, killed, truncated and reshaped meanwhile, a snapshot under load st
     );
     expect(strays).toBeGreaterThan(50);
     await reader.kill();
-    reader = pipeline.replicate('before-chunk-read=sleep:200');
+    reader = pipeline.replicate('before-chunk-read=sleep:1000');
     await pipeline.streaming(reader);
     pipeline.workload.start({ seed: 'sweep-load', ...pipeline.usualLoad });
     const tables = await source.query<{ name: string }>(
@@ -176,8 +176,10 @@ test('paused, killed, truncated and reshaped meanwhile, a snapshot under load st
     );
     await snapshot(pipeline, 'start', ...tables.rows.map(({ name }) => `app.${name}`));
     const findings = async () => {
-      const { snapshots } = JSON.parse(await snapshot(pipeline, 'status', 'app.findings', '--json'));
-      return snapshots[0] as { state: string; rows: number };
+      const { rows } = await pipeline.control.query<{ state: string; rows: string }>(
+        `select state, rows from tidemark.snapshots where table_name = 'app.findings' and kind = 'ad-hoc'`,
+      );
+      return { state: rows[0]!.state, rows: Number(rows[0]!.rows) };
     };
     await until('rows are read', 30_000, async () => (await findings()).rows > 0);
     await snapshot(pipeline, 'pause', 'app.findings');
@@ -192,3 +194,85 @@ test('paused, killed, truncated and reshaped meanwhile, a snapshot under load st
     await pipeline.workload.committed(20);
     await pipeline.conclude(reader, delivery);
   }));
+
+test('a snapshot for one destination mends it, and no other gets a row', () =>
+  faults.run(
+    'sweep-for',
+    { config: { 'source.tables': '[app.notes]', 'source.snapshot.chunk.rows': '50' } },
+    async (pipeline) => {
+      const { source, replica } = pipeline;
+      await source.query('create table app.notes (id int primary key, title text, body text)');
+      await source.query(`alter table app.notes alter body set storage external`);
+      await source.query(
+        `insert into app.notes select n, 'note ' || n, repeat(md5(n::text), 100) from generate_series(1, 400) n`,
+      );
+      let reader = pipeline.replicate();
+      let delivery = pipeline.deliver();
+      await pipeline.streaming(reader);
+      await pipeline.followSource();
+      await snapshotsDone(pipeline);
+      for (const destination of pipeline.destinations) await pipeline.verify(destination);
+      const unknown = await pipeline.command(['snapshot', 'start', 'app.notes', '--for', 'nowhere']);
+      expect(unknown.stderr).toMatch(/TM224: there is no destination nowhere[\s\S]*lake, replica/);
+      // Rows that only the destinations have, and rows that only the source has.
+      const damage = async (place: number) => {
+        await replica.query(`insert into app.notes values (${-place}, 'stray', null)`);
+        await replica.query(`delete from app.notes where id = ${place}`);
+        await source.query(
+          `update app.notes set title = 'changed' where id % 7 = ${place % 7} and id <> ${place}`,
+        );
+      };
+      const received = async (destination: string) => {
+        const { rows } = await pipeline.control.query<{ rows: string }>(
+          `select coalesce(sum((receipt->'rows'->>'appended')::int + (receipt->'rows'->>'upserted')::int), 0) as rows
+           from tidemark.deliveries where destination = $1`,
+          [destination],
+        );
+        return Number(rows[0]!.rows);
+      };
+      await damage(1);
+      for (const destination of pipeline.destinations) await pipeline.command(['verify', destination]);
+      const lakeBefore = await received('lake');
+      const replicaBefore = await received('replica');
+      await snapshot(pipeline, 'start', 'app.notes', '--for', 'replica');
+      const refused = await pipeline.command(['snapshot', 'start', 'app.notes', '--for', 'lake']);
+      expect(refused.stderr).toContain('open already, for replica');
+      expect(await snapshot(pipeline, 'status')).toContain('for replica alone');
+      await snapshotsDone(pipeline);
+      for (const destination of pipeline.destinations) await pipeline.verify(destination);
+      expect(await received('replica')).toBe(replicaBefore + 400);
+      expect(await received('lake')).toBe(lakeBefore);
+      // The topic is there now: whoever dies, and wherever the other one stands.
+      for (const [role, death] of [
+        ['reader', 'after-high-mark=kill@3'],
+        ['reader', 'after-chunk-commit=kill@2'],
+        ['delivery', 'postgres-sink-before-commit=kill'],
+        ['delivery', 'after-ledger=kill'],
+      ] as const) {
+        const place = role === 'reader' ? 8 : 9;
+        const process = role === 'reader' ? reader : delivery;
+        await process.kill();
+        if (role === 'delivery') await source.query(`update app.notes set title = 'meanwhile' where id = 20`);
+        await damage(place);
+        await snapshot(pipeline, 'start', 'app.notes', '--for', 'replica');
+        const doomed = role === 'reader' ? pipeline.replicate(death) : pipeline.deliver(death);
+        expect(await doomed.exitsWithin(60_000), `it dies at ${death}`).toBe('SIGKILL');
+        if (role === 'reader') reader = pipeline.replicate();
+        else delivery = pipeline.deliver();
+        await snapshotsDone(pipeline);
+        for (const destination of pipeline.destinations) await pipeline.verify(destination);
+      }
+      // Deleted behind the pipeline's back: gone from the one that asked, still in the other.
+      await deleteUnseen(pipeline, 'delete from app.notes where id = 33');
+      await snapshot(pipeline, 'start', 'app.notes', '--for', 'lake');
+      await snapshotsDone(pipeline);
+      await pipeline.verify('lake');
+      await differs(pipeline, 'replica');
+      await snapshot(pipeline, 'start', 'app.notes');
+      await snapshotsDone(pipeline);
+      const { snapshotRows } = await pipeline.conclude(reader, delivery);
+      expect(snapshotRows).toBeGreaterThan(2400);
+      const { stdout } = await pipeline.command(['teardown', '--topics', '--yes']);
+      expect(stdout).toContain('5 topics deleted');
+    },
+  ));

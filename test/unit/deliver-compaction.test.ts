@@ -45,6 +45,7 @@ class Bench {
 
   constructor(topics: string[]) {
     this.ingest = new UnitIngest({
+      destination: 'd',
       store: this.unit,
       reader: { begin: () => {}, setPaused: () => {}, position: () => null },
       watermarks: async () => [],

@@ -36,7 +36,7 @@ class World {
   }
 
   low(keys: string[][] | null = null): Chunk {
-    const chunk = new Chunk({ id: `chunk-${this.#xid}`, topic, snapshotId: 'one', keys });
+    const chunk = new Chunk({ id: `chunk-${this.#xid}`, topic, into: topic, snapshotId: 'one', keys });
     this.snapshots.expect(chunk);
     this.#mark('low', chunk);
     return chunk;

@@ -41,8 +41,11 @@ export interface SnapshotRunnerOptions {
   topicOf(table: string): string;
   /** Up to where the stream was encoded. */
   position(): Position;
-  /** Topic and schemas of a table that the stream may not have met yet. */
-  prepare(relation: Relation): Promise<TableEncoder>;
+  /**
+   * Topic and schemas of a table that the stream may not have met yet, and the topic that the rows go to.
+   * @param destination whom they are for; null: all
+   */
+  prepare(relation: Relation, destination: string | null): Promise<{ encoder: TableEncoder; into: string }>;
   log: Logger;
 }
 
@@ -62,6 +65,7 @@ class Job {
   readonly topic: string;
   scan: TableScan | null = null;
   encoder: TableEncoder | null = null;
+  into = '';
   limit: number;
   rereads = 0;
   waitsFor: string | null = null;
@@ -202,7 +206,7 @@ export class SnapshotRunner {
           ? committed
           : newSnapshot(request.id, {
               since: request.condition === null ? position() : null,
-              destination: null,
+              destination: request.destination,
             });
       snapshots.track(topic, state);
       this.#jobs.set(request.id, new Job(request, topic, source.snapshot.chunkRows));
@@ -290,14 +294,15 @@ export class SnapshotRunner {
 
   async #prepare(job: Job, client: pg.Client): Promise<void> {
     const { source, requests, log } = this.#options;
-    const { id, table, condition, estimatedRows } = job.request;
+    const { id, table, condition, destination, estimatedRows } = job.request;
     const scan = await describeScan(client, source, table, readsBinary);
     if (condition) await requireCondition(client, scan, condition);
-    const encoder = await this.#options.prepare(scan.relation);
+    const { encoder, into } = await this.#options.prepare(scan.relation, destination);
     requirePlainKey(encoder.shape);
     const key = JSON.stringify([scan.table.oid, scan.key.map(({ name, type }) => [name, type])]);
     this.#options.snapshots.describe(job.topic, id, key);
     job.encoder = encoder;
+    job.into = into;
     job.scan = scan;
     const estimate = estimatedRows ?? (await estimateRows(client, scan, condition));
     await requests.started(id, estimate);
@@ -315,7 +320,8 @@ export class SnapshotRunner {
     const { limit } = job;
     const keys = state.read ? state.again.slice(0, Math.min(keysPerChunk, limit)) : null;
     const query = keys ? keysQuery(scan, keys) : rangeQuery(scan, state.cursor, job.request.condition, limit);
-    const chunk = new Chunk({ id: randomUUID(), topic: job.topic, snapshotId: state.id, keys });
+    const { topic, into } = job;
+    const chunk = new Chunk({ id: randomUUID(), topic, into, snapshotId: state.id, keys });
     const mark = { sourceId: source.id, chunk: chunk.id };
     snapshots.expect(chunk);
     this.#pending.add(chunk);

@@ -87,10 +87,10 @@ export class TableSnapshots {
     );
   }
 
-  /** Some row of the table may be nowhere yet. */
-  incomplete(topic: string): boolean {
-    const table = this.#tables.get(topic);
-    return table !== undefined && !isComplete(table.state);
+  /** The snapshot because of which some row of the table may be nowhere yet, or null. */
+  incomplete(topic: string): Pick<SnapshotState, 'destination'> | null {
+    const state = this.#tables.get(topic)?.state;
+    return state && !isComplete(state) ? state : null;
   }
 
   /** Before the chunk's low mark is written. */
