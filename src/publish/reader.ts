@@ -43,9 +43,10 @@ import { type PreparedTable, Publisher, type PublisherStats } from './publisher.
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { splitTopic, topicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
+import { hasKey, snapshotMode } from './snapshot/initial-snapshots.ts';
 import { originLsn, publishKeyless } from './snapshot/keyless-origin.ts';
 import { SnapshotRequests } from './snapshot/snapshot-requests.ts';
-import { hasKey, SnapshotRunner, snapshotMode } from './snapshot/snapshot-runner.ts';
+import { SnapshotRunner } from './snapshot/snapshot-runner.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { SourceLedger } from './source-ledger.ts';
 import { prepareParking, prepareTable, type StreamNotes } from './table-preparation.ts';

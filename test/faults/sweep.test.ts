@@ -234,10 +234,12 @@ test('a snapshot for one destination mends it, and no other gets a row', () =>
       for (const destination of pipeline.destinations) await pipeline.command(['verify', destination]);
       const lakeBefore = await received('lake');
       const replicaBefore = await received('replica');
+      await reader.kill();
       await snapshot(pipeline, 'start', 'app.notes', '--for', 'replica');
       const refused = await pipeline.command(['snapshot', 'start', 'app.notes', '--for', 'lake']);
       expect(refused.stderr).toContain('open already, for replica');
       expect(await snapshot(pipeline, 'status')).toContain('for replica alone');
+      reader = pipeline.replicate();
       await snapshotsDone(pipeline);
       for (const destination of pipeline.destinations) await pipeline.verify(destination);
       expect(await received('replica')).toBe(replicaBefore + 400);

@@ -22,6 +22,8 @@ export interface TableScan {
 export interface KeyColumn {
   name: string;
   type: string;
+  /** Its OID, or 0: part of the order. */
+  collation: string;
   /** Its place in a cursor, which has the key in the order of the table's columns. */
   at: number;
 }
@@ -31,6 +33,7 @@ interface ColumnRow {
   oid: number;
   typmod: number;
   type: string;
+  collation: string;
   /** Place in the index that tells rows apart, from 1; null for other columns. */
   place: number | null;
 }
@@ -38,7 +41,7 @@ interface ColumnRow {
 /** Under FULL the primary key tells rows apart, as in the stream (catalogue.ts). */
 const columnsQuery = `
   select a.attname as name, a.atttypid::int8::text as oid, a.atttypmod as typmod,
-         format_type(a.atttypid, a.atttypmod) as type,
+         format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8::text as collation,
          case when array_position(k.columns, a.attnum) <= k.count then array_position(k.columns, a.attnum) end as place,
          c.relreplident as identity
     from pg_attribute a join pg_class c on c.oid = a.attrelid
@@ -85,7 +88,7 @@ export async function describeTable(
   const keyRows = rows.filter(({ place }) => place !== null);
   const key = keyRows
     .toSorted((left, right) => left.place! - right.place!)
-    .map((row) => ({ name: row.name, type: row.type, at: keyRows.indexOf(row) }));
+    .map((row) => ({ name: row.name, type: row.type, collation: row.collation, at: keyRows.indexOf(row) }));
   const full = table.replicaIdentity === 'full';
   const types = await readSourceTypes(
     client,
