@@ -25,6 +25,7 @@ const options = {
   rate: { type: 'string' },
   seed: { type: 'string' },
   where: { type: 'string' },
+  for: { type: 'string' },
   watch: { type: 'boolean', default: false },
 } as const;
 

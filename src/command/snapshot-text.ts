@@ -6,6 +6,8 @@ export interface SnapshotStatus {
   kind: 'initial' | 'ad-hoc';
   state: SnapshotRequestState;
   condition: string | null;
+  /** Whom it is for; null: all. */
+  destination: string | null;
   rows: number;
   /** The planner's guess; never less than `rows`. */
   estimatedRows: number | null;
@@ -34,6 +36,7 @@ export function snapshotStatus(request: SnapshotRequest): SnapshotStatus {
     kind: request.kind,
     state,
     condition: request.condition,
+    destination: request.destination,
     rows,
     estimatedRows,
     fraction: fractionOf(done, rows, estimatedRows),
@@ -79,6 +82,7 @@ export function snapshotLines(snapshot: SnapshotStatus, width = 0): string[] {
     ...(rowsPerSecond === null ? [] : [`${grouped(Math.round(rowsPerSecond))} rows/s`]),
     ...(secondsLeft === null ? [] : [`about ${duration(secondsLeft)} left`]),
     ...(snapshot.rereads > 0 ? [`${grouped(snapshot.rereads)} chunks read again`] : []),
+    ...(snapshot.destination === null ? [] : [`for ${snapshot.destination} alone`]),
     ...(snapshot.condition === null ? [] : [`where ${snapshot.condition}`]),
   ];
   const sign = state === 'failed' ? '✗' : state === 'done' ? '✓' : '·';

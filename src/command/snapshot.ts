@@ -1,9 +1,12 @@
 /** `tidemark snapshot …`: wishes go to the control database, where the reader looks for them every second. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pool } from 'pg';
+import { matchTopics } from '../deliver/unit-topics.ts';
 import { openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import { parseTableName } from '../platform/table-name.ts';
+import { longestTopic, topicNames } from '../publish/record-format.ts';
 import {
   type SnapshotRequest,
   type SnapshotRequestState,
@@ -11,7 +14,12 @@ import {
 } from '../publish/snapshot/snapshot-requests.ts';
 import { SourceLedger } from '../publish/source-ledger.ts';
 import { readsBinary } from '../publish/types/reader-codecs.ts';
-import { conditionRefused, describeTracked, requireCondition } from '../replicate/snapshot/table-scan.ts';
+import {
+  conditionRefused,
+  describeTracked,
+  destinationRefused,
+  requireCondition,
+} from '../replicate/snapshot/table-scan.ts';
 import { connectSource, readSlot } from '../replicate/source.ts';
 import { type CommandContext, configOf, exitCode, tableArgument } from './context.ts';
 import { renderSnapshots, snapshotStatus } from './snapshot-text.ts';
@@ -19,6 +27,8 @@ import { renderSnapshots, snapshotStatus } from './snapshot-text.ts';
 export interface SnapshotArguments {
   /** Only rows for which it holds. */
   where?: string | undefined;
+  /** Whom it is for. */
+  for?: string | undefined;
   /** With `status`: until none is open any more. */
   watch?: boolean | undefined;
 }
@@ -34,7 +44,7 @@ const moves = {
 >;
 
 const usage =
-  'tidemark snapshot start <schema.table>… [--where "…"], pause, resume, cancel or status [table]';
+  'tidemark snapshot start <schema.table>… [--where "…"] [--for destination], pause, resume, cancel or status [table]';
 
 /** @returns 0, or 1 where `status` has a failed one. @throws TidemarkError TM221, TM222, TM224, TM409 */
 export async function snapshotCommand(
@@ -46,12 +56,14 @@ export async function snapshotCommand(
   const config = await configOf(context);
   if (args.where !== undefined && action !== 'start')
     throw new TidemarkError('TM101', '--where goes with `snapshot start`');
+  if (args.for !== undefined && action !== 'start')
+    throw new TidemarkError('TM101', '--for goes with `snapshot start`');
   const pool = openControl(config.control, context.log, 1);
   try {
     const requests = new SnapshotRequests(pool, config.source.id);
     switch (action) {
       case 'start':
-        return await start(context, config, pool, requests, tables, args.where ?? null);
+        return await start(context, config, pool, requests, tables, args);
       case 'pause':
       case 'resume':
       case 'cancel':
@@ -72,10 +84,13 @@ async function start(
   pool: Pool,
   requests: SnapshotRequests,
   tables: readonly string[],
-  condition: string | null,
+  args: SnapshotArguments,
 ): Promise<number> {
+  const condition = args.where ?? null;
+  const destination = args.for ?? null;
   if (tables.length === 0)
     throw new TidemarkError('TM101', 'snapshot start needs a table', { remedy: usage });
+  if (destination !== null) requireReader(config, destination, tables);
   const known = await new SourceLedger(pool, config.source.id).read();
   if (known?.state !== 'streaming') {
     throw new TidemarkError('TM224', 'no reader has streamed this source yet', {
@@ -90,9 +105,11 @@ async function start(
     if (rows[0].standby) throw new TidemarkError('TM222', 'the source is a standby');
     for (const table of tables) {
       const scan = await describeTracked(client, config.source, table, readsBinary);
-      if (condition === null) continue;
-      if (scan.key.length === 0) throw conditionRefused(table);
-      await requireCondition(client, scan, condition);
+      if (scan.key.length === 0) {
+        if (condition !== null) throw conditionRefused(table);
+        if (destination !== null) throw destinationRefused(table);
+      }
+      if (condition !== null) await requireCondition(client, scan, condition);
     }
     active = (await readSlot(client, config.source.slot))?.active ?? false;
   } finally {
@@ -100,16 +117,52 @@ async function start(
   }
   const lines: string[] = [];
   for (const table of tables) {
-    if ((await requests.request(known.epoch, table, condition)) === null) {
-      throw new TidemarkError('TM224', `a snapshot of ${table} is open already`, {
-        remedy: `Wait for it, or end it first: tidemark snapshot cancel ${table}`,
-      });
+    if ((await requests.request(known.epoch, table, { condition, destination })) === null) {
+      const open = (await requests.open()).find((each) => each.table === table);
+      const whom = open?.destination ? `, for ${open.destination}` : '';
+      throw new TidemarkError(
+        'TM224',
+        `a snapshot of ${table} is open already${whom}: there is one at a time`,
+        {
+          remedy: `Wait for it, or end it first: tidemark snapshot cancel ${table}`,
+        },
+      );
     }
     lines.push(`${table}: requested`);
   }
   if (!active) lines.push('no reader runs: it begins with the next `tidemark run`');
   answer(context, lines, { requested: tables, reader: active });
   return exitCode.ok;
+}
+
+/** @throws TidemarkError TM224 where the destination would not get the rows */
+function requireReader(config: ResolvedConfig, destination: string, tables: readonly string[]): void {
+  const found = config.destinations.find(({ name }) => name === destination);
+  if (!found) {
+    const names = config.destinations.map(({ name }) => name).join(', ');
+    throw new TidemarkError('TM224', `there is no destination ${destination}`, {
+      remedy: names ? `Give --for one of: ${names}.` : 'No instance file names a destination.',
+    });
+  }
+  const { topicPrefix } = config.kafka;
+  const topics = topicNames(topicPrefix);
+  for (const table of tables) {
+    const id = parseTableName(table)!;
+    if (matchTopics(topicPrefix, found.tables, [topics.table(id)]).length === 0) {
+      throw new TidemarkError('TM224', `${destination} does not read ${table}`, {
+        remedy: `Add it to "tables" in ${found.file}, or leave --for out.`,
+      });
+    }
+    if (topics.side(id, destination).length > longestTopic) {
+      throw new TidemarkError(
+        'TM224',
+        `the topic of ${table} for ${destination} would have too long a name`,
+        {
+          remedy: `Kafka takes ${longestTopic} characters. Leave --for out: then all destinations get the rows.`,
+        },
+      );
+    }
+  }
 }
 
 async function move(

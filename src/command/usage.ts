@@ -13,6 +13,7 @@ export const usage = `tidemark <command> [options]
       --timeout 120s                give up waiting after
   snapshot start <table>…   read the table once more, beside the stream
       --where "…"                   only these rows
+      --for destination             nobody else gets the rows
   snapshot pause|resume|cancel <table>…
   snapshot status [table]   how far, how fast, how long still
       --watch                       until none runs any more

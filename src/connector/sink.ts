@@ -44,7 +44,11 @@ export interface RowCount {
 
 /** One Change as it happened, for sinks that append. */
 export interface RowEvent {
-  op: 'c' | 'u' | 'd' | 't';
+  /**
+   * Create, update, delete, truncate; `r`: a row as a snapshot read it, whole, which the destination may hold already;
+   * `s`: the end of a snapshot of the whole table, see `since` and Sweep.
+   */
+  op: 'c' | 'u' | 'd' | 't' | 'r' | 's';
   position: Position;
   /** Commit time of its Transaction, microseconds since 1970 UTC. */
   commitTimeUs: bigint;
@@ -56,12 +60,42 @@ export interface RowEvent {
   previousKey: Cell[] | null;
   /** The whole old row, where the replica identity is full and the table has no key. */
   before: Row | null;
+  /** Of `s`: rows whose newest change lies at or before it are not in the source. */
+  since?: Position;
+}
+
+/** A snapshot of a whole table that began before the Window's end. */
+export interface TableSnapshot {
+  /** Of no other snapshot, ever. */
+  id: string;
+  /** Position at which it began. */
+  since: Position;
+}
+
+/**
+ * A snapshot of a whole table with a key ended in this Window: it brought every row of the source, or the stream did
+ * since it began. So rows of the destination whose newest state lies at or before `since` are not in the source (any
+ * more), and the sink removes them, in the transaction of the Window, after all tables are merged.
+ *
+ * A sink that keeps no Positions with its rows can tell them by what it wrote: every Window that ends after `since` has
+ * the snapshot in `MergeTable.snapshots` of the tables it writes to, so what no merge since the first such Window has
+ * written is older. (`postgres` notes its own transaction id then, and compares it with the rows'.) Where a sink cannot
+ * tell, it must leave the rows alone and log a warning: the operator starts another snapshot.
+ */
+export interface Sweep extends TableSnapshot {
+  shape: TableShape;
+  /** At which the snapshot ended. */
+  position: Position;
+  /** Rows that the snapshot brought. */
+  rows: number;
 }
 
 export interface MergeTable {
   shape: TableShape;
   /** The table was truncated in this Window: empty it before applying what follows. */
   truncated: boolean;
+  /** Those of the table that had begun before the Window's end and not ended before its start; usually none. */
+  snapshots: readonly TableSnapshot[];
   /** Last state per key, each key once, in batches. Empty for a table without a key. */
   states(): AsyncIterable<RowState[]>;
   /** Net row counts, in batches. Empty for a table with a key. */
@@ -100,6 +134,8 @@ export interface MergeWindow extends WindowBase {
    * is brought to a shape, its rows included, when that one's turn comes: after the merge of the one before.
    */
   tables: MergeTable[];
+  /** In the order of their Positions; a table may be in no other part of the Window. */
+  sweeps: readonly Sweep[];
 }
 
 export interface AppendWindow extends WindowBase {

@@ -3,6 +3,7 @@ import type { AppendTable, MergeTable, RowEvent } from '../connector/sink.ts';
 import { fillUnchanged, rowCounts } from './row-counts.ts';
 import type { RowReader, RowSchemas } from './row-schemas.ts';
 import { batchBytes, rowStates } from './row-states.ts';
+import type { WindowSnapshots } from './snapshot-list.ts';
 import type { Range, TopicContent } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
 
@@ -11,7 +12,9 @@ export async function mergeTables(
   store: UnitStore,
   content: readonly TopicContent[],
   schemas: RowSchemas,
+  { topics, snapshots }: { topics: readonly string[]; snapshots: WindowSnapshots },
 ): Promise<MergeTable[]> {
+  const all = [...snapshots.open, ...snapshots.ended];
   return Promise.all(
     content.map(async ({ topic, range, truncatedAt, schemaId, borrows }): Promise<MergeTable> => {
       const reader = await schemas.reader(schemaId);
@@ -21,6 +24,9 @@ export async function mergeTables(
       return {
         shape: reader.shape,
         truncated: truncatedAt !== null,
+        snapshots: all
+          .filter((snapshot) => snapshot.topic === topics[topic])
+          .map(({ id, since }) => ({ id, since })),
         states: () => (keyless ? nothing() : rowStates(store, rest, topic, reader, borrows)),
         counts: () => (keyless ? rowCounts(store, rest, topic, reader) : nothing()),
       };
@@ -70,7 +76,7 @@ async function* rowEvents(
       }
       const row = op === 'd' ? before : after;
       events.push({
-        op: op === 'r' ? 'c' : op,
+        op,
         position,
         commitTimeUs,
         key: change.key ? reader.readKey(change.key, change) : [],

@@ -272,6 +272,7 @@ export class DestinationWorker {
     const store = this.#store!.unit(storeName);
     const crowded = Math.min(crowdedBytes, config.deliver.spillMaxBytes / 2);
     const ingest = new UnitIngest({
+      destination: destination.name,
       store,
       reader: this.#reader!,
       watermarks: this.#options.watermarks,
@@ -312,7 +313,12 @@ export class DestinationWorker {
     let topics = this.#matched.get(endOffsets);
     if (!topics) {
       const { config, destination } = this.#options;
-      topics = matchTopics(config.kafka.topicPrefix, destination.tables, Object.keys(endOffsets));
+      topics = matchTopics(
+        config.kafka.topicPrefix,
+        destination.tables,
+        Object.keys(endOffsets),
+        destination.name,
+      );
       this.#matched.set(endOffsets, topics);
     }
     return topics;

@@ -9,6 +9,7 @@ import { controlError, inTransaction } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Cut, Mark } from './cut-window.ts';
 import type { Offsets } from './offsets.ts';
+import { noSnapshots, type WindowSnapshots } from './snapshot-list.ts';
 
 export interface UnitName {
   sourceId: string;
@@ -30,6 +31,7 @@ export interface OwnedUnit extends UnitName {
 /** A Window that was decided and not recorded as delivered yet. */
 export interface OpenDelivery extends Omit<Cut, 'records'> {
   sequence: number;
+  snapshots: WindowSnapshots;
 }
 
 export interface RecordedFailure {
@@ -54,6 +56,7 @@ interface DeliveryRow {
   end_offsets: Offsets;
   mark_offsets: Offsets | null;
   commit_time_us: string;
+  snapshots: WindowSnapshots | null;
 }
 
 export class Ledger {
@@ -123,14 +126,15 @@ export class Ledger {
    * @returns null when a hold forbids it by now
    * @throws TidemarkError TM403
    */
-  async decideWindow(unit: OwnedUnit, cut: Cut): Promise<OpenDelivery | null> {
+  async decideWindow(unit: OwnedUnit, cut: Cut, snapshots: WindowSnapshots): Promise<OpenDelivery | null> {
     return inTransaction(this.#pool, async (client) => {
       const sequence = await lockUnit(client, unit);
       if (await heldBack(client, unit, cut.to)) return null;
-      const delivery = { ...cut, sequence: sequence + 1 };
+      const delivery = { ...cut, snapshots, sequence: sequence + 1 };
       await client.query(
         `insert into tidemark.deliveries (source_id, destination, unit, sequence, from_position, to_position,
-           end_offsets, mark_offsets, commit_time_us, token) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+           end_offsets, mark_offsets, commit_time_us, token, snapshots)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
         [
           ...key(unit),
           delivery.sequence,
@@ -140,6 +144,7 @@ export class Ledger {
           cut.markOffsets === cut.ingestOffsets ? null : JSON.stringify(cut.markOffsets),
           cut.commitTimeUs,
           unit.token,
+          snapshots.open.length + snapshots.ended.length > 0 ? JSON.stringify(snapshots) : null,
         ],
       );
       return delivery;
@@ -235,7 +240,7 @@ export class Ledger {
 
   async #ownedUnit(name: UnitName, row: UnitRow): Promise<OwnedUnit> {
     const rows = await this.#query<DeliveryRow>(
-      `select sequence, from_position, to_position, end_offsets, mark_offsets, commit_time_us
+      `select sequence, from_position, to_position, end_offsets, mark_offsets, commit_time_us, snapshots
        from tidemark.deliveries where source_id = $1 and destination = $2 and unit = $3 and state = 'decided'`,
       key(name),
     );
@@ -265,6 +270,7 @@ export class Ledger {
             ingestOffsets: open.end_offsets,
             markOffsets: open.mark_offsets ?? open.end_offsets,
             commitTimeUs: BigInt(open.commit_time_us),
+            snapshots: open.snapshots ?? noSnapshots,
           }
         : null,
     };

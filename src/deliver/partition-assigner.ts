@@ -4,6 +4,7 @@
  */
 import kafkajs, { type GroupMember, type GroupMemberAssignment, type PartitionAssigner } from 'kafkajs';
 import type { SinkKind } from '../connector/sink.ts';
+import { splitTopic } from '../publish/record-format.ts';
 
 const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
 
@@ -38,8 +39,10 @@ export function assignTopics(
     assigned.set(topic, id);
     load.set(id, load.get(id)! + 1);
   };
-  const fair = Math.ceil(topics.length / Math.max(1, sorted.length));
-  const ordered = [...topics].sort();
+  const all = new Set(topics);
+  const tableOf = (topic: string) => splitTopic(topic, all).table;
+  const ordered = topics.filter((topic) => tableOf(topic) === topic).sort();
+  const fair = Math.ceil(ordered.length / Math.max(1, sorted.length));
   for (const topic of ordered) {
     const owner = readers(topic).find(({ id, owned }) => owned.has(topic) && load.get(id)! < fair);
     if (owner) give(topic, owner);
@@ -48,6 +51,11 @@ export function assignTopics(
     if (assigned.has(topic)) continue;
     const least = readers(topic).sort((a, b) => load.get(a.id)! - load.get(b.id)!)[0];
     if (least) give(topic, least);
+  }
+  // To the table's reader, once it knows of them.
+  for (const topic of topics) {
+    const id = assigned.get(tableOf(topic));
+    if (id !== undefined && readers(topic).some((member) => member.id === id)) assigned.set(topic, id);
   }
   return assigned;
 }

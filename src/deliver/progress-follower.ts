@@ -14,6 +14,7 @@ import { decodeProgress, type ParkedTable } from '../publish/progress.ts';
 import { type Boundary, BoundaryList } from './boundary-list.ts';
 import type { Mark } from './cut-window.ts';
 import { GroupReader } from './group-reader.ts';
+import { SnapshotList } from './snapshot-list.ts';
 
 /** Read at least this many records back: some are fences and markers, and the mark's own Progress should be seen. */
 const leastRecordsBack = 200;
@@ -32,6 +33,7 @@ export interface ProgressFollowerOptions {
 export class ProgressFollower {
   readonly #options: ProgressFollowerOptions;
   readonly #boundaries = new BoundaryList();
+  readonly #snapshots = new SnapshotList();
   readonly #events = new EventEmitter().setMaxListeners(0);
   readonly #reader: GroupReader;
   readonly #groupId: string;
@@ -85,6 +87,18 @@ export class ProgressFollower {
   /** Tables whose changes go to the parked topic, by `schema.table`. */
   get parked(): Readonly<Record<string, ParkedTable>> {
     return this.#parked;
+  }
+
+  /** Of whole tables. Nothing is missing in it where `reachesBack(from)`. */
+  get snapshots(): Pick<SnapshotList, 'within'> {
+    return this.#snapshots;
+  }
+
+  /** Whether everything that Progress said since then was read, as far as the topic has it. */
+  reachesBack(mark: Position): boolean {
+    if (this.#startedAt === null) return false;
+    const oldest = this.boundaries[0];
+    return this.#startedAt <= this.#low || (oldest !== undefined && oldest.position <= mark);
   }
 
   /** Why nothing is read, for status; null while all is well. */
@@ -153,6 +167,7 @@ export class ProgressFollower {
           );
         }
         this.#boundaries.push(progress);
+        this.#snapshots.push(progress);
         this.#parked = progress.parked;
       }
       this.#failure = null;
@@ -208,6 +223,7 @@ export class ProgressFollower {
           }
           start = Math.max(this.#low, start);
           this.#boundaries.clear();
+          this.#snapshots.clear();
           this.#startedAt = start;
           this.#reader.begin(topic, 0, start);
         });
@@ -243,7 +259,9 @@ export class ProgressFollower {
       if (mark === null) return;
       if (oldest === null || mark.position < oldest) oldest = mark.position;
     }
-    if (oldest !== null) this.#boundaries.dropBefore(oldest);
+    if (oldest === null) return;
+    this.#boundaries.dropBefore(oldest);
+    this.#snapshots.dropBefore(oldest);
   }
 
   async #admin<T>(run: (admin: Admin) => Promise<T>): Promise<T> {

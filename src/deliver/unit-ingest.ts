@@ -3,7 +3,7 @@ import type { IHeaders, KafkaMessage } from 'kafkajs';
 import { asPosition, formatPosition, type Position, parsePosition } from '../connector/position.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { schemaIdOf } from '../publish/envelope-decoder.ts';
-import { header, recordFormat } from '../publish/record-format.ts';
+import { header, recordFormat, splitTopic } from '../publish/record-format.ts';
 import type { Mark } from './cut-window.ts';
 import type { Assignment, GroupReader } from './group-reader.ts';
 import { lostToRetention, type Offsets } from './offsets.ts';
@@ -16,6 +16,7 @@ export interface Watermarks {
 }
 
 export interface UnitIngestOptions {
+  destination: string;
   store: UnitStore;
   reader: Pick<GroupReader, 'begin' | 'setPaused' | 'position'>;
   /** First and next offset of every partition of a topic. @throws TidemarkError TM301 */
@@ -132,11 +133,14 @@ export class UnitIngest {
     const mark = this.#mark;
     if (!mark) return false;
     try {
-      const number = this.#topics.indexOf(topic);
-      const subscribedLate = mark.offsets[topic] === undefined;
+      // A table's rows are one, whichever topic they came by.
+      const { table, destination } = splitTopic(topic, new Set(this.#topics));
+      const number = this.#topics.indexOf(table);
+      // What an earlier life of the destination was sent is of no use.
+      const subscribedLate = mark.offsets[topic] === undefined && destination === null;
       const changes: IncomingChange[] = [];
       for (const message of messages) {
-        const change = readRecord(message, number, topic);
+        const change = readRecord(message, number, topic, this.#options.destination);
         if (!change) continue;
         if (change.position > mark.position) changes.push(change);
         else if (subscribedLate) throw cannotCatchUp(topic);
@@ -200,7 +204,12 @@ export class UnitIngest {
 }
 
 /** A record as the store keeps it; null for a null record. @throws TidemarkError TM206 when it is not ours */
-function readRecord(message: KafkaMessage, topicNumber: number, topic: string): IncomingChange | null {
+function readRecord(
+  message: KafkaMessage,
+  topicNumber: number,
+  topic: string,
+  destination: string,
+): IncomingChange | null {
   const { key, value, headers = {} } = message;
   if (value === null) return null;
   const format = text(headers, header.format);
@@ -230,7 +239,7 @@ function readRecord(message: KafkaMessage, topicNumber: number, topic: string): 
     oldKeyEnd: oldKey === undefined ? null : positionBefore(position),
     unchanged: text(headers, header.unchanged),
     exact: text(headers, header.exact),
-    pending: headers[header.pending] !== undefined,
+    pending: ['1', destination].includes(text(headers, header.pending) ?? ''),
   };
 }
 

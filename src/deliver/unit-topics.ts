@@ -2,14 +2,19 @@
 
 import type { SinkKind } from '../connector/sink.ts';
 import { parseTablePattern } from '../platform/table-name.ts';
-import { topicNames } from '../publish/record-format.ts';
+import { splitTopic, topicNames } from '../publish/record-format.ts';
 
 /**
- * Topics of the subscribed tables, sorted. Patterns are compared as topics, so characters that Kafka does not allow
+ * Topics of the subscribed tables, sorted, those for this destination alone among them. Patterns are compared as topics, so characters that Kafka does not allow
  * count as `_` on both sides.
  * @param patterns `schema.table` or `schema.*`
  */
-export function matchTopics(prefix: string, patterns: readonly string[], topics: Iterable<string>): string[] {
+export function matchTopics(
+  prefix: string,
+  patterns: readonly string[],
+  topics: Iterable<string>,
+  destination: string | null = null,
+): string[] {
   const names = topicNames(prefix);
   const exact = new Set<string>();
   const heads: string[] = [];
@@ -21,9 +26,14 @@ export function matchTopics(prefix: string, patterns: readonly string[], topics:
     else exact.add(names.table({ schema, name }));
   }
   const own = new Set([names.progress, names.parked]);
-  return [...topics]
-    .filter((topic) => !own.has(topic))
-    .filter((topic) => exact.has(topic) || heads.some((head) => topic.startsWith(head)))
+  const all = new Set(topics);
+  return [...all]
+    .filter((topic) => {
+      if (own.has(topic)) return false;
+      const { table, destination: only } = splitTopic(topic, all);
+      if (only !== null && only !== destination) return false;
+      return exact.has(table) || heads.some((head) => table.startsWith(head));
+    })
     .sort();
 }
 
@@ -38,5 +48,11 @@ export function unitsOf(
 ): Map<string, string[]> {
   if (topics.length === 0) return new Map();
   if (kind === 'destination') return new Map([['*', [...topics]]]);
-  return new Map(topics.map((topic) => [topic.slice(prefix.length + 1), [topic]]));
+  const all = new Set(topics);
+  const units = new Map<string, string[]>();
+  for (const topic of topics) {
+    const unit = splitTopic(topic, all).table.slice(prefix.length + 1);
+    units.set(unit, [...(units.get(unit) ?? []), topic]);
+  }
+  return units;
 }

@@ -243,11 +243,14 @@ export class UnitWorker {
       await this.#wake.wait(idleWaitMs);
       return;
     }
-    if (cut.records === 0) return this.#advance(unit, cut);
+    const { follower, destination, ingest } = this.#options;
+    const snapshots = follower.snapshots.within(cut.from, cut.to, destination, ingest.topics);
+    const sweeps = snapshots.ended.length > 0;
+    if (cut.records === 0 && !sweeps) return this.#advance(unit, cut);
     if (!(await this.#ingested(cut.ingestOffsets))) return;
     const content = await this.#options.store.content(cut);
-    if (content.length === 0) return this.#advance(unit, cut);
-    const open = await this.#options.ledger.decideWindow(unit, cut);
+    if (content.length === 0 && !sweeps) return this.#advance(unit, cut);
+    const open = await this.#options.ledger.decideWindow(unit, cut, snapshots);
     if (!open) return this.#options.refreshHold();
     this.#unit = { ...unit, open };
     await this.#deliver(this.#unit, open);
@@ -256,6 +259,8 @@ export class UnitWorker {
   #cut(mark: Mark): Cut | null {
     const { follower, ingest, cut, hold, topicsIn } = this.#options;
     const { boundaries } = follower;
+    // What ended in the Window may stand in a Progress that was not read yet.
+    if (!follower.reachesBack(mark.position)) return null;
     const ours = new Set(ingest.topics);
     const covered = (endOffsets: Offsets) => topicsIn(endOffsets).every((topic) => ours.has(topic));
     // A Window past a topic that we do not read yet would lose its records.
@@ -298,6 +303,7 @@ export class UnitWorker {
     const content = await store.content(open);
     const receipt = await writeWindow(unit, open, content, {
       ...this.#options,
+      topics: this.#options.ingest.topics,
       gone: () => this.#gone,
     });
     await failpoint('after-merge');

@@ -5,6 +5,7 @@ import { appendTables, mergeTables } from './compact-window.ts';
 import type { OpenDelivery, OwnedUnit } from './ledger.ts';
 import type { RowSchemas } from './row-schemas.ts';
 import type { TopicContent } from './stored-change.ts';
+import { sweepsOf, withSweeps } from './sweeps.ts';
 import type { UnitStore } from './unit-store.ts';
 
 /**
@@ -36,6 +37,8 @@ export interface WriteContext {
   sink: Sink;
   store: UnitStore;
   schemas: RowSchemas;
+  /** As the store numbers them. */
+  topics: readonly string[];
   /** Nothing may be written for the Unit any more. */
   gone(): boolean;
 }
@@ -45,9 +48,9 @@ export async function writeWindow(
   unit: OwnedUnit,
   open: OpenDelivery,
   content: readonly TopicContent[],
-  { sink, store, schemas, gone }: WriteContext,
+  { sink, store, schemas, topics, gone }: WriteContext,
 ): Promise<Receipt> {
-  const base: Omit<MergeWindow, 'tables'> = {
+  const base: Omit<AppendWindow, 'tables'> = {
     sourceId: unit.sourceId,
     destination: unit.destination,
     unit: unit.unit,
@@ -57,8 +60,10 @@ export async function writeWindow(
     fencingToken: unit.token,
     commitTimeUs: open.commitTimeUs,
   };
+  const { snapshots } = open;
   if (sink.mode === 'merge') {
-    const window: MergeWindow = { ...base, tables: await mergeTables(store, content, schemas) };
+    const tables = await mergeTables(store, content, schemas, { topics, snapshots });
+    const window: MergeWindow = { ...base, tables, sweeps: await sweepsOf(snapshots, schemas) };
     for (const table of window.tables) {
       const { states, counts } = table;
       table.states = () => whileOwned(states(), unit, gone);
@@ -66,7 +71,9 @@ export async function writeWindow(
     }
     return sink.mergeWindow(window);
   }
-  const window: AppendWindow = { ...base, tables: await appendTables(store, content, schemas) };
+  const tables = await appendTables(store, content, schemas);
+  const sweeps = await sweepsOf(snapshots, schemas);
+  const window: AppendWindow = { ...base, tables: withSweeps(tables, content, { topics, sweeps, ...open }) };
   for (const table of window.tables) {
     const { events } = table;
     table.events = () => whileOwned(events(), unit, gone);

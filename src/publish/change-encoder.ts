@@ -341,7 +341,7 @@ export class ChangeEncoder implements PgoutputHandler {
     }
     const ordinal = this.#ordinal;
     const { position } = this;
-    const savepoint = this.batch.savepoint(encoder.topic);
+    const savepoint = this.batch.savepoint(chunk.into);
     const { writer } = this.batch;
     try {
       for (let i = 0; i < rows.count; i++) {
@@ -350,18 +350,20 @@ export class ChangeEncoder implements PgoutputHandler {
         const isLast = i === rows.count - 1;
         if (!due.take(key, () => encoder.keyTexts(snapshotRow, null), isLast)) continue;
         this.#nextPosition();
-        this.#add(encoder, 'r', key, { before: null, after: snapshotRow, fallback: null, fill: null }, null);
+        const images = { before: null, after: snapshotRow, fallback: null, fill: null };
+        this.#add(encoder, 'r', key, images, null, chunk.into);
       }
     } catch (error) {
       if (!parksTable(error)) throw error;
-      this.batch.rollback(encoder.topic, savepoint);
+      this.batch.rollback(chunk.into, savepoint);
       this.#ordinal = ordinal;
       this.position = position;
       chunk.settle({ kind: 'stopped', error });
       return;
     }
     if (this.batch.records > savepoint.records) this.batch.hasChunk = true;
-    due.published(() =>
+    const { commitLsn } = this.#open();
+    due.published(formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.#ordinal }), () =>
       this.#options.log.warn(
         `the snapshot of ${name} starts over: too many rows changed while they were read`,
       ),
@@ -409,6 +411,7 @@ export class ChangeEncoder implements PgoutputHandler {
     key: Buffer | null,
     row: RowImages,
     link: KeyLink | null,
+    topic = encoder.topic,
   ): void {
     const { writer } = this.batch;
     const image = (row.after ?? row.before)!;
@@ -428,9 +431,10 @@ export class ChangeEncoder implements PgoutputHandler {
       const text = JSON.stringify(unchanged);
       headers[header.unchanged] = text;
       headerBytes += text.length + 20;
-      if (this.#options.snapshots.incomplete(encoder.topic)) {
-        headers[header.pending] = '1';
-        headerBytes += 20;
+      const incomplete = this.#options.snapshots.incomplete(encoder.topic);
+      if (incomplete) {
+        headers[header.pending] = incomplete.destination ?? '1';
+        headerBytes += 20 + (incomplete.destination?.length ?? 0);
       }
     }
     if (op === 'd' && encoder.keyless && this.#options.snapshots.incomplete(encoder.topic)) {
@@ -444,9 +448,8 @@ export class ChangeEncoder implements PgoutputHandler {
     }
     this.#requireFit(tableName(encoder.shape), value.length + (key?.length ?? 0) + headerBytes);
     const partition = this.#partition(encoder, image, row.fallback, key);
-    this.batch.add(encoder.topic, partition, key, value, headers, headerBytes);
-    if (op === 'd' && key)
-      this.batch.add(encoder.topic, partition, key, null, this.#headers(null).headers, bytes);
+    this.batch.add(topic, partition, key, value, headers, headerBytes);
+    if (op === 'd' && key) this.batch.add(topic, partition, key, null, this.#headers(null).headers, bytes);
   }
 
   /** Parks the table where its change cannot be represented; nothing of that change stays in the batch. */

@@ -11,7 +11,7 @@ import { type LeafPartition, leafPartitions } from '../replicate/partitions.ts';
 import { scanReference } from '../replicate/snapshot/table-scan.ts';
 import { valueSettings } from '../replicate/value-session.ts';
 import type { AttachedPartitions } from './attached-partitions.ts';
-import { hasKey, snapshotMode } from './snapshot/snapshot-runner.ts';
+import { hasKey, snapshotMode } from './snapshot/initial-snapshots.ts';
 import type { SourceLedger } from './source-ledger.ts';
 
 export interface PartitionWatchOptions {

@@ -26,6 +26,38 @@ export interface SnapshotState {
   rows: bigint;
   /** Keys to be read once more. */
   again: string[][];
+  /** The table and the key that the cursor is of; null: not known yet. */
+  key: string | null;
+  /**
+   * Position just before the first chunk: rows with an older newest state are not in the source when a snapshot of the
+   * whole table ends. null: it is not of the whole table.
+   */
+  since: Position | null;
+  /** Position at which it ended; null: it goes on. */
+  until: Position | null;
+  /** Registry id of the value schema of the last chunk. */
+  schemaId: number | null;
+  /** Whom it is for; null: all. */
+  destination: string | null;
+}
+
+/** Nothing was read yet. */
+export function newSnapshot(
+  id: string,
+  { since, destination }: Pick<SnapshotState, 'since' | 'destination'>,
+): SnapshotState {
+  return {
+    id,
+    cursor: null,
+    read: false,
+    rows: 0n,
+    again: [],
+    key: null,
+    since,
+    until: null,
+    schemaId: null,
+    destination,
+  };
 }
 
 export interface Progress {
@@ -48,7 +80,7 @@ export interface Progress {
   snapshots: Record<string, SnapshotState>;
 }
 
-export const progressFormat = 2;
+export const progressFormat = 3;
 
 export const progressSchema = readFileSync(new URL('../../avro/progress.avsc', import.meta.url), 'utf8');
 
@@ -68,8 +100,14 @@ const longType = avsc.types.LongType.__with({
 
 const progressType = typeOf(JSON.parse(progressSchema) as ProgressSchema);
 
-/** Format 1 had no snapshots. */
-const formatOneType = typeOf(withoutField(JSON.parse(progressSchema) as ProgressSchema, 'snapshots'));
+/** What a snapshot's state has since format 3. */
+const laterState = { key: null, since: null, until: null, schemaId: null, destination: null };
+
+/** Format 1 had no snapshots, format 2 less in them. */
+const earlierTypes: Record<number, avsc.Type> = {
+  1: typeOf(withoutField(JSON.parse(progressSchema) as ProgressSchema, 'snapshots')),
+  2: typeOf(withShortSnapshots(JSON.parse(progressSchema) as ProgressSchema)),
+};
 
 type ProgressSchema = avsc.schema.RecordType;
 
@@ -79,6 +117,18 @@ function typeOf(schema: ProgressSchema): avsc.Type {
 
 function withoutField(schema: ProgressSchema, name: string): ProgressSchema {
   return { ...schema, fields: schema.fields.filter((field) => field.name !== name) };
+}
+
+function withShortSnapshots(schema: ProgressSchema): ProgressSchema {
+  return {
+    ...schema,
+    fields: schema.fields.map((field) => {
+      if (field.name !== 'snapshots') return field;
+      const map = field.type as { type: 'map'; values: ProgressSchema };
+      const values = Object.keys(laterState).reduce(withoutField, map.values);
+      return { ...field, type: { ...map, values } };
+    }),
+  };
 }
 
 /** @param schemaId id of progressSchema under `<prefix>.progress-value`. */
@@ -96,17 +146,17 @@ export function decodeProgress(bytes: Buffer): Progress {
     throw new TidemarkError('TM206', 'a record in the progress topic is not in the registry wire format');
   // The first field, read by itself: another format may have other fields.
   const format = new ByteReader(bytes, 5).long();
-  if (format !== progressFormat && format !== 1) {
+  if (format !== progressFormat && !(format in earlierTypes)) {
     throw new TidemarkError(
       'TM206',
-      `the progress topic has format ${format}, this version reads 1 and ${progressFormat}`,
+      `the progress topic has format ${format}, this version reads 1 to ${progressFormat}`,
       {
         remedy: 'Run the version of Tidemark that wrote it, or a newer one.',
       },
     );
   }
   try {
-    const type = format === 1 ? formatOneType : progressType;
+    const type = earlierTypes[format] ?? progressType;
     const { format: _, ...progress } = type.fromBuffer(bytes.subarray(5)) as Progress & { format: number };
     asPosition(progress.position);
     for (const { position } of Object.values(progress.parked)) asPosition(position);
@@ -115,7 +165,10 @@ export function decodeProgress(bytes: Buffer): Progress {
       endOffsets: { ...progress.endOffsets },
       parked: { ...progress.parked },
       snapshots: Object.fromEntries(
-        Object.entries(progress.snapshots ?? {}).map(([topic, state]) => [topic, { ...state }]),
+        Object.entries(progress.snapshots ?? {}).map(([topic, state]) => [
+          topic,
+          { ...laterState, ...state },
+        ]),
       ),
     };
   } catch (error) {

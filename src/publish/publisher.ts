@@ -122,6 +122,11 @@ export class Publisher {
     this.failed.catch(() => {});
   }
 
+  /** Of the last Change that was encoded, or the end of the last Transaction without any. */
+  get position(): Position {
+    return this.#encoder.position;
+  }
+
   get stats(): PublisherStats {
     const { changes, transactions } = this.#encoder;
     return { changes, transactions, records: this.#records, bytes: this.#bytes, batches: this.#batches };
@@ -200,6 +205,11 @@ export class Publisher {
   /** Only for a topic that is new to Progress: its high watermark would count markers of what we wrote. */
   learnEnds({ encoder, endOffsets }: PreparedTable): void {
     if (endOffsets) this.#endOffsets[encoder.topic] ??= endOffsets;
+  }
+
+  /** As learnEnds, of a topic beside a table's own. */
+  learnTopic(topic: string, endOffsets: bigint[]): void {
+    this.#endOffsets[topic] ??= endOffsets;
   }
 
   /** Writes a heartbeat Progress where nothing else moves it. Call on a timer. */

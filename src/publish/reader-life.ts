@@ -37,15 +37,16 @@ import { PublicationWatch } from './publication-watch.ts';
 import { Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
+import { snapshotMode } from './snapshot/initial-snapshots.ts';
 import type { SnapshotRequests } from './snapshot/snapshot-requests.ts';
-import { SnapshotRunner, snapshotMode } from './snapshot/snapshot-runner.ts';
+import { SnapshotRunner } from './snapshot/snapshot-runner.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { WholeTables } from './snapshot/whole-tables.ts';
 import type { SourceLedger } from './source-ledger.ts';
-import { startPoint } from './start-point.ts';
+import { startPoint, topicEnds } from './start-point.ts';
 import { TablePreparer } from './table-preparer.ts';
 import { TableVersions } from './table-versions.ts';
-import { ensureTopics } from './topics.ts';
+import { ensureSideTopic, ensureTopics } from './topics.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 import { textColumns } from './value-form.ts';
 
@@ -127,7 +128,7 @@ export async function readUntilFailure(
       attached: snapshots.partitions,
       topicOf: (table) => topics.table(table),
       readRows: async (table, condition) =>
-        (await requests.request(epoch, tableName(table), condition)) !== null,
+        (await requests.request(epoch, tableName(table), { condition, destination: null })) !== null,
     });
     await partitions.begin(client, tables, !streamed);
     for (const what of await ensurePublications(client, plans, identity.version)) {
@@ -187,20 +188,35 @@ export async function readUntilFailure(
       requests,
       snapshots,
       topicOf: (table: string) => topics.table(parseTableName(table)!),
-      prepare: async (relation: Relation) => {
-        const prepared = await preparer.prepareScan(knownTopics, relation);
-        receiver.learnEnds(prepared);
-        return prepared.encoder;
-      },
       log,
+    };
+    const prepareScan = async (relation: Relation) => {
+      const prepared = await preparer.prepareScan(knownTopics, relation);
+      receiver.learnEnds(prepared);
+      return prepared.encoder;
     };
     whole = new WholeTables({
       ...reading,
+      prepare: prepareScan,
       kafka: kafkaConfig,
       publisher: () => receiver,
       ping: () => stream?.ping(),
     });
-    const snapshotRunner = new SnapshotRunner({ ...reading, whole }, resume.snapshots);
+    const snapshotRunner = new SnapshotRunner(
+      {
+        ...reading,
+        whole,
+        position: () => publisher?.position ?? resume.position,
+        prepare: async (relation, destination) => {
+          const encoder = await prepareScan(relation);
+          if (destination === null) return { encoder, into: encoder.topic };
+          const into = await preparer.alone(() => ensureSideTopic(admin, kafkaConfig, relation, destination));
+          if (!knownTopics.has(into)) receiver.learnTopic(into, (await topicEnds(admin, [into])).get(into)!);
+          return { encoder, into };
+        },
+      },
+      resume.snapshots,
+    );
     runner = snapshotRunner;
     // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
     await runner.load(epoch, tables);

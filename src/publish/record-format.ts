@@ -13,7 +13,10 @@ export const header = {
   unchanged: 'tidemark.unchanged',
   /** JSON object, column to Postgres' own text, where the Avro form of the value is inexact. */
   exact: 'tidemark.exact',
-  /** `1` beside `unchanged`: a snapshot of the table has yet to bring the row that those columns are in. */
+  /**
+   * Beside `unchanged`: a snapshot of the table has yet to bring the row that those columns are in. `1`, or the one
+   * destination that it is for.
+   */
   pending: 'tidemark.pending',
   /** On the delete half of a key change: the record key the row has from now on. */
   newKey: '__debezium.newkey',
@@ -28,6 +31,8 @@ export const unavailableValue = '__debezium_unavailable_value';
 
 export interface TopicNames {
   table(table: TableId): string;
+  /** Where a snapshot's rows go that are for one destination. */
+  side(table: TableId, destination: string): string;
   progress: string;
   parked: string;
 }
@@ -36,7 +41,28 @@ export interface TopicNames {
 export function topicNames(prefix: string): TopicNames {
   return {
     table: (table) => `${prefix}.${unitName(table)}`,
+    side: (table, destination) => `${prefix}.${unitName(table)}${sideMark}${destination}`,
     progress: `${prefix}.progress`,
     parked: `${prefix}.parked`,
   };
+}
+
+/** Destinations have no dot in their names, so what follows the last one of these is one. */
+const sideMark = '.for.';
+
+/** Longest topic name that Kafka takes. */
+export const longestTopic = 249;
+
+/**
+ * The table's own topic behind a topic, and for whom it is.
+ * @param topics all topics of tables: a table may be called so itself, and then has no other one
+ */
+export function splitTopic(
+  topic: string,
+  topics: ReadonlySet<string>,
+): { table: string; destination: string | null } {
+  const at = topic.lastIndexOf(sideMark);
+  const table = topic.slice(0, at);
+  if (at < 0 || !topics.has(table)) return { table: topic, destination: null };
+  return { table, destination: topic.slice(at + sideMark.length) };
 }

@@ -21,11 +21,11 @@ import {
   type SourceIdentity,
 } from '../replicate/source.ts';
 import { encodeProgress, type Progress } from './progress.ts';
-import type { TopicNames } from './record-format.ts';
+import { splitTopic, type TopicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
+import { hasKey, snapshotMode } from './snapshot/initial-snapshots.ts';
 import { originLsn, publishKeyless } from './snapshot/keyless-origin.ts';
 import type { SnapshotRequests } from './snapshot/snapshot-requests.ts';
-import { hasKey, snapshotMode } from './snapshot/snapshot-runner.ts';
 import type { SourceLedger } from './source-ledger.ts';
 import type { TablePreparer } from './table-preparer.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
@@ -96,7 +96,7 @@ async function startEpoch(
   { epoch, slot }: { epoch: number; slot: SlotState | null },
   madeSlot: boolean,
 ): Promise<Progress> {
-  const { config, identity, client, admin, ledger, topics, writer, log } = parts;
+  const { config, identity, client, ledger, writer, log } = parts;
   const { source } = config;
   await ledger.beginEpoch(epoch, source.slot, identity, madeSlot);
   // A standby exports no snapshot, as it takes no marks: its tables are not read at all (TM222).
@@ -113,8 +113,7 @@ async function startEpoch(
     at: formatLsn(lsn),
     epoch,
   });
-  const names = (await trackedTables(client, source)).map((table) => topics.table(table));
-  const ends = await topicEnds(admin, names);
+  const ends = await originEnds(parts, await trackedTables(client, source));
   const facts = { sourceId: source.id, identity };
   const endOffsets = Object.fromEntries([...ends].map(([topic, offsets]) => [topic, [...offsets]]));
   const origin = originProgress(facts, epoch, lsn, endOffsets, writer, Date.now());
@@ -129,7 +128,7 @@ async function startWithKeyless(
   { epoch, slot }: { epoch: number; slot: SlotState | null },
   keyless: readonly CatalogueTable[],
 ): Promise<Progress> {
-  const { config, identity, client, admin, producer, ledger, requests, preparer, topics, writer } = parts;
+  const { config, identity, client, producer, ledger, requests, preparer, topics, writer } = parts;
   const { log, signal } = parts;
   const { source, kafka } = config;
   if (slot) await client.query('select pg_drop_replication_slot($1)', [source.slot]);
@@ -137,10 +136,7 @@ async function startWithKeyless(
   try {
     log.info('slot created', { slot: source.slot, at: formatLsn(exported.lsn), epoch });
     const tables = await trackedTables(client, source);
-    const ends = await topicEnds(
-      admin,
-      tables.map((table) => topics.table(table)),
-    );
+    const ends = await originEnds(parts, tables);
     const origin = originProgress(
       { sourceId: source.id, identity },
       epoch,
@@ -174,6 +170,17 @@ async function startWithKeyless(
   }
 }
 
+/** Also of what an earlier epoch left in topics for one destination: nobody is to read that any more. */
+async function originEnds(
+  { admin, topics }: StartParts,
+  tables: readonly CatalogueTable[],
+): Promise<Map<string, bigint[]>> {
+  const names = new Set(tables.map((table) => topics.table(table)));
+  const all = await admin.listTopics();
+  const side = all.filter((topic) => names.has(splitTopic(topic, names).table) && !names.has(topic));
+  return topicEnds(admin, [...names, ...side]);
+}
+
 /** In one Kafka transaction, with what was sent before. */
 async function writeProgress(
   { producer, progressSchemaId, topics, config }: StartParts,
@@ -188,7 +195,7 @@ async function writeProgress(
   await producer.commit();
 }
 
-async function topicEnds(admin: Admin, topics: readonly string[]): Promise<Map<string, bigint[]>> {
+export async function topicEnds(admin: Admin, topics: readonly string[]): Promise<Map<string, bigint[]>> {
   const ends = new Map<string, bigint[]>();
   for (const topic of topics) {
     const offsets: bigint[] = [];

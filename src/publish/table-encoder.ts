@@ -41,6 +41,8 @@ const opBytes = { c: 0x63, u: 0x75, d: 0x64, t: 0x74, r: 0x72 } as const;
 export class TableEncoder {
   readonly shape: TableShape;
   readonly topic: string;
+  /** Id in the registry. */
+  readonly valueSchemaId: number;
   readonly remarks: RowRemarks = { unchanged: [], exact: null };
   readonly #codecs: Codec[];
   /** Per column, where its values go out hashed or masked: the label that a parked message gives such a value. */
@@ -81,6 +83,7 @@ export class TableEncoder {
     const { shape, identity, protection } = options;
     this.shape = shape;
     this.topic = options.topic;
+    this.valueSchemaId = options.valueSchemaId;
     const own =
       options.codecs ?? columnCodecs(protection ? { ...shape, columns: protection.sourceColumns } : shape);
     this.#codecs = shape.columns.map((column, i) =>

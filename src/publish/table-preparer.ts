@@ -29,16 +29,16 @@ export class TablePreparer {
     notes: StreamNotes,
     binary = !this.#form.textValues,
   ): Promise<PreparedTable> {
-    return this.#alone(() => prepareTable({ ...this.#context, knownTopics, binary }, relation, notes));
+    return this.alone(() => prepareTable({ ...this.#context, knownTopics, binary }, relation, notes));
   }
 
   prepareParking(relation: Relation): Promise<ParkedMessages> {
-    return this.#alone(() => prepareParking(this.#context, relation));
+    return this.alone(() => prepareParking(this.#context, relation));
   }
 
   /** For rows that are read beside the stream, as the catalogue has the table now; what is not binary comes as text. */
   async prepareScan(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
-    const { rows } = await this.#alone(() =>
+    const { rows } = await this.alone(() =>
       askSource(
         this.#context.client,
         `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
@@ -49,7 +49,8 @@ export class TablePreparer {
     return this.prepare(knownTopics, relation, notes, false);
   }
 
-  #alone<T>(work: () => Promise<T>): Promise<T> {
+  /** Nothing is prepared meanwhile. */
+  alone<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#preparing.then(work);
     this.#preparing = done.catch(() => {});
     return done;

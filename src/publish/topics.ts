@@ -46,8 +46,32 @@ export async function ensureTopics(
   config: KafkaConfig,
   tables: readonly TableId[],
 ): Promise<string[]> {
+  return createMissing(admin, config, plannedTopics(config, tables));
+}
+
+/**
+ * The topic of a snapshot that is for one destination: as the table's own.
+ * @throws TidemarkError TM303 when Kafka refuses
+ */
+export async function ensureSideTopic(
+  admin: Admin,
+  config: KafkaConfig,
+  table: TableId,
+  destination: string,
+): Promise<string> {
+  const [plan] = plannedTopics(config, [table]);
+  const topic = topicNames(config.topicPrefix).side(table, destination);
+  await createMissing(admin, config, [{ ...plan!, topic }]);
+  return topic;
+}
+
+async function createMissing(
+  admin: Admin,
+  config: KafkaConfig,
+  plans: readonly TopicPlan[],
+): Promise<string[]> {
   const existing = new Set(await admin.listTopics());
-  const missing = plannedTopics(config, tables).filter(({ topic }) => !existing.has(topic));
+  const missing = plans.filter(({ topic }) => !existing.has(topic));
   if (missing.length === 0) return [];
   try {
     await admin.createTopics({

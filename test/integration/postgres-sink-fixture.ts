@@ -157,6 +157,7 @@ export function remove(...key: string[]): RowState {
 
 export interface TableInput {
   truncated?: boolean;
+  snapshots?: MergeTable['snapshots'];
   states?: RowState[];
   counts?: RowCount[];
   batch?: number;
@@ -170,6 +171,7 @@ export function mergeTable(table: TableShape, input: TableInput): MergeTable {
   return {
     shape: table,
     truncated: input.truncated ?? false,
+    snapshots: input.snapshots ?? [],
     states: () => batches(input.states ?? []),
     counts: () => batches(input.counts ?? []),
   };
@@ -185,6 +187,7 @@ export function windowOf(
     destination: 'replica',
     unit: '*',
     sequence,
+    sweeps: [],
     from: at(sequence - 1),
     to: at(sequence),
     fencingToken: 1n,

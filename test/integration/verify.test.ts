@@ -14,6 +14,7 @@ import { tableName } from '../../src/connector/shape.ts';
 import type { MergeSink, MergeTable, Row, RowCount, RowState, SinkKind } from '../../src/connector/sink.ts';
 import { holdState } from '../../src/deliver/holds.ts';
 import { Ledger, type OwnedUnit } from '../../src/deliver/ledger.ts';
+import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
 import { migrateControl } from '../../src/platform/control.ts';
 import { TidemarkError } from '../../src/platform/errors.ts';
 import { createLogger } from '../../src/platform/log.ts';
@@ -271,12 +272,13 @@ class Worker {
       commitTimeUs: 2n,
       records: 1,
     };
-    const open = await this.ledger.decideWindow(unit, cut);
+    const open = await this.ledger.decideWindow(unit, cut, noSnapshots);
     if (!open) return false;
     const tables = changes.map(
       ([shape, { states = [], counts = [] }]): MergeTable => ({
         shape,
         truncated: false,
+        snapshots: [],
         states: () => batches(states),
         counts: () => batches(counts),
       }),
@@ -286,6 +288,7 @@ class Worker {
       destination: 'replica',
       unit: '*',
       sequence: open.sequence,
+      sweeps: [],
       from: open.from,
       to: open.to,
       fencingToken: unit.token,

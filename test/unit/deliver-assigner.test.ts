@@ -90,3 +90,28 @@ test('transient errors are retried with growing delay, others slowly, a fenced w
   expect(reactTo(new TidemarkError('TM404', ''), 0, () => 1).delayMs).toBe(30_000);
   expect(reactTo(new TidemarkError('TM403', ''), 5)).toEqual({ leave: true, delayMs: 0 });
 });
+
+test('a topic for one destination is read by it alone, with the table that it belongs to', () => {
+  const topics = ['p.app.t', 'p.app.t.for.lake', 'p.app.u', 'p.app.u.for.replica', 'p.app.x.for.lake'];
+  // Nothing says that the last one is not a table of that name.
+  expect(matchTopics('p', ['app.*'], topics, 'lake')).toEqual([
+    'p.app.t',
+    'p.app.t.for.lake',
+    'p.app.u',
+    'p.app.x.for.lake',
+  ]);
+  expect(matchTopics('p', ['app.u'], topics, 'lake')).toEqual(['p.app.u']);
+  expect(matchTopics('p', ['app.t', 'app.u'], topics)).toEqual(['p.app.t', 'p.app.u']);
+  expect([...unitsOf('table', 'p', topics.slice(0, 3))]).toEqual([
+    ['app.t', ['p.app.t', 'p.app.t.for.lake']],
+    ['app.u', ['p.app.u']],
+  ]);
+  const tables = ['p.app.t', 'p.app.u', 'p.app.v'];
+  const all = [...tables, 'p.app.t.for.lake', 'p.app.u.for.lake'];
+  const members = [member('m1', all, ['p.app.u']), member('m2', tables, ['p.app.t'])];
+  const assigned = assignTopics('table', members, all);
+  expect(assigned.get('p.app.u.for.lake')).toBe('m1');
+  // Its table's owner does not know of it yet.
+  expect(assigned.get('p.app.t')).toBe('m2');
+  expect(assigned.has('p.app.t.for.lake')).toBe(false);
+});

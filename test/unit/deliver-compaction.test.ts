@@ -11,6 +11,7 @@ import { beforeEverything, formatPosition, type Position } from '../../src/conne
 import type { MergeSink, PartialRow, Row, RowEvent } from '../../src/connector/sink.ts';
 import { appendTables, mergeTables } from '../../src/deliver/compact-window.ts';
 import { RowSchemas } from '../../src/deliver/row-schemas.ts';
+import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
 import { UnitIngest } from '../../src/deliver/unit-ingest.ts';
 import { WindowStore } from '../../src/deliver/window-store.ts';
 import { MemoryStore, memorySink } from '../integration/deliver-memory-sink.ts';
@@ -44,6 +45,7 @@ class Bench {
 
   constructor(topics: string[]) {
     this.ingest = new UnitIngest({
+      destination: 'd',
       store: this.unit,
       reader: { begin: () => {}, setPaused: () => {}, position: () => null },
       watermarks: async () => [],
@@ -155,6 +157,8 @@ function randomChange(r: Random, table: TableRecords): Change {
   return { op: 'k', oldKey: key, row: partial(r.pick(free)) };
 }
 
+const without = { topics: [], snapshots: noSnapshots };
+
 describe('compaction', () => {
   test('a destination merged window by window is the table, on random histories', async () => {
     const r = random();
@@ -196,11 +200,12 @@ describe('compaction', () => {
           destination: 'd',
           unit: '*',
           sequence: ++sequence,
+          sweeps: [],
           from,
           to,
           fencingToken: 1n,
           commitTimeUs: 0n,
-          tables: await mergeTables(bench.unit, content, bench.schemas),
+          tables: await mergeTables(bench.unit, content, bench.schemas, without),
         });
         const dump = destination.dump();
         expect(dump['app.keyed'] ?? [], `${context}, window ${window}`).toEqual(keyed.dump());
@@ -236,7 +241,7 @@ describe('compaction', () => {
       [middle, changed],
       [changed, to],
     ]);
-    const merges = await mergeTables(bench.unit, content, bench.schemas);
+    const merges = await mergeTables(bench.unit, content, bench.schemas, without);
     expect(merges.map(({ shape: { columns }, truncated }) => [columns.length, truncated])).toEqual([
       [2, true],
       [3, false],
@@ -267,7 +272,7 @@ describe('compaction', () => {
       { table, changes: [{ op: 'c', row: ['1', 'another', 'row'] }] },
     ]);
     const range = { from, to };
-    const [merge] = await mergeTables(bench.unit, await bench.unit.content(range), bench.schemas);
+    const [merge] = await mergeTables(bench.unit, await bench.unit.content(range), bench.schemas, without);
     const states = await collect(merge!.states());
     expect(states).toMatchObject([
       { op: 'upsert', key: ['1'], values: ['1', 'another', 'row'], fillFrom: null },

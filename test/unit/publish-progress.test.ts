@@ -60,6 +60,11 @@ function anyProgress(prng: Prng): Progress {
           read: prng.chance(0.5),
           rows: long(prng),
           again: prng.chance(0.5) ? [] : [[prng.uuid(), '']],
+          key: prng.chance(0.3) ? null : prng.uuid(),
+          since: prng.chance(0.3) ? null : anyPosition(prng),
+          until: prng.chance(0.5) ? null : anyPosition(prng),
+          schemaId: prng.chance(0.5) ? null : prng.integer(1, 1000),
+          destination: prng.chance(0.5) ? null : 'lake',
         },
       ]),
     ),
@@ -96,7 +101,7 @@ describe('Progress', () => {
   it('another format is refused by its number, whatever follows it', () =>
     replayable((prng) => {
       const bytes = encodeProgress(anyProgress(prng), 1);
-      for (const format of [0, 3, 7]) {
+      for (const format of [0, 4, 7]) {
         const other = Buffer.from(bytes.subarray(0, prng.chance(0.5) ? 8 : bytes.length));
         other[5] = format * 2;
         expect(refusal(other)).toMatchObject({
@@ -109,12 +114,23 @@ describe('Progress', () => {
   it('format 1, which had no snapshots, is still read', () => {
     const progress = anyProgress(new Prng('format 1'));
     const bytes = encodeProgress({ ...progress, snapshots: {} }, 1);
-    // The last field of format 2 is an empty map: one byte.
+    // The last field of the formats after it is an empty map: one byte.
     const old = Buffer.from(bytes.subarray(0, bytes.length - 1));
     old[5] = 2;
     const back = decodeProgress(old);
     for (const table of Object.keys(back.parked)) back.parked[table] = { ...back.parked[table]! };
     expect({ ...back }).toEqual({ ...progress, snapshots: {} });
+  });
+
+  it('format 2, whose snapshots said less, is still read', () => {
+    const progress = anyProgress(new Prng('format 2'));
+    const later = { key: null, since: null, until: null, schemaId: null, destination: null };
+    const state = { id: 'one', cursor: ['7'], read: false, rows: 5n, again: [], ...later };
+    const bytes = encodeProgress({ ...progress, snapshots: { 't.public.a': state } }, 1);
+    // What came since are five nulls of one byte each, before the byte that ends the map.
+    const old = Buffer.concat([bytes.subarray(0, bytes.length - 6), bytes.subarray(bytes.length - 1)]);
+    old[5] = 4;
+    expect(decodeProgress(old).snapshots).toEqual({ 't.public.a': state });
   });
 
   it('cut short, lengthened, or without the wire format: TM206', () =>

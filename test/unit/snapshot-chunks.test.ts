@@ -3,6 +3,8 @@
  * that changed between the marks are not published, and no row stays without its TOASTed columns.
  */
 import { describe, expect, test } from 'vitest';
+import { formatPosition } from '../../src/connector/position.ts';
+import { newSnapshot } from '../../src/publish/progress.ts';
 import { Chunk, type ChunkOutcome } from '../../src/publish/snapshot/chunk.ts';
 import { isComplete, TableSnapshots } from '../../src/publish/snapshot/table-snapshots.ts';
 import type { TableEncoder } from '../../src/publish/table-encoder.ts';
@@ -10,6 +12,7 @@ import { CopyRows } from '../../src/replicate/snapshot/copy-binary.ts';
 import { parsePgSnapshot } from '../../src/replicate/snapshot/visibility.ts';
 
 const topic = 'p.app.t';
+const at = (lsn: number) => formatPosition({ epoch: 1, lsn: BigInt(lsn), ordinal: 0 });
 const key = (name: string) => Buffer.from(name);
 const mark = (kind: 'low' | 'high', chunk: string) =>
   Buffer.from(JSON.stringify({ sourceId: 's', chunk, kind }));
@@ -19,7 +22,7 @@ class World {
   #xid = 100;
 
   constructor() {
-    this.snapshots.track(topic, { id: 'one', cursor: null, read: false, rows: 0n, again: [] });
+    this.snapshots.track(topic, newSnapshot('one', { since: at(100), destination: null }));
     this.snapshots.watch.begin();
     this.snapshots.watch.suspect(parsePgSnapshot('100:100:'));
   }
@@ -33,7 +36,7 @@ class World {
   }
 
   low(keys: string[][] | null = null): Chunk {
-    const chunk = new Chunk({ id: `chunk-${this.#xid}`, topic, snapshotId: 'one', keys });
+    const chunk = new Chunk({ id: `chunk-${this.#xid}`, topic, into: topic, snapshotId: 'one', keys });
     this.snapshots.expect(chunk);
     this.#mark('low', chunk);
     return chunk;
@@ -48,7 +51,7 @@ class World {
     chunk.content = {
       rows: new CopyRows(1),
       snapshot: parsePgSnapshot(`${Math.min(sees, ...running)}:${sees}:${running.join(',')}`),
-      encoder: { topic } as TableEncoder,
+      encoder: { topic, valueSchemaId: 7 } as TableEncoder,
       last,
     };
   }
@@ -59,7 +62,7 @@ class World {
     const published = due
       ? rows.filter((name, i) => due.take(key(name), () => [name], i === rows.length - 1))
       : [];
-    due?.published(() => {});
+    due?.published(at(this.#xid), () => {});
     return { outcome: await chunk.settled, published };
   }
 }
@@ -171,6 +174,40 @@ describe('a chunk', () => {
     const { cursor, again } = world.snapshots.state(topic)!;
     expect(cursor).toBeNull();
     expect(again.length).toBeLessThan(256);
+  });
+
+  test('of a whole table it says since when, and where it ended, also when the scan started over', async () => {
+    const world = new World();
+    const state = () => world.snapshots.state(topic)!;
+    world.snapshots.describe(topic, 'one', 'key');
+    const chunk = world.low();
+    world.read(chunk);
+    await world.high(chunk, ['a', 'b']);
+    expect(state()).toMatchObject({ since: at(100), until: null, schemaId: 7, cursor: ['b'] });
+    for (let i = 0; i < 300; i++) world.commit({ key: `k${i}`, partial: true, moved: true });
+    expect(state()).toMatchObject({ since: at(100), until: null, cursor: null });
+    const last = world.low();
+    world.read(last, { last: true });
+    await world.high(last, []);
+    expect(state().until).toBeNull();
+    const again = world.low(state().again);
+    world.read(again, { last: true });
+    await world.high(again, []);
+    expect(state().until).not.toBeNull();
+    expect(world.snapshots.moved).toBe(true);
+  });
+
+  test('of another key than the cursor is of, the scan starts over', async () => {
+    const world = new World();
+    world.snapshots.describe(topic, 'one', 'key');
+    const chunk = world.low();
+    world.read(chunk);
+    await world.high(chunk, ['a']);
+    world.snapshots.describe(topic, 'one', 'key');
+    world.snapshots.describe(topic, 'of another snapshot', 'other');
+    expect(world.snapshots.state(topic)).toMatchObject({ cursor: ['a'] });
+    world.snapshots.describe(topic, 'one', 'other');
+    expect(world.snapshots.state(topic)).toMatchObject({ cursor: null, key: 'other', since: at(100) });
   });
 
   test('is settled when nobody wants the snapshot any more', async () => {

@@ -17,7 +17,7 @@ export interface ChangeRow {
   /** Fields that the change left untouched and whose value is not known. */
   unchanged: string[] | null;
   previousKey: Cell[] | null;
-  /** JSON object, field to Postgres text or null. */
+  /** JSON object, field to Postgres text or null; of `s`: `since` and its Position. */
   before: string | null;
   /** JSON object, field to Postgres text. */
   exact: string | null;
@@ -51,6 +51,10 @@ function rowImage(columns: readonly StoredColumn[], order: readonly number[], ro
   return sha256(text).slice(0, 32);
 }
 
+export function noRows(): Record<RowEvent['op'], number> {
+  return { c: 0, u: 0, d: 0, t: 0, r: 0, s: 0 };
+}
+
 export class ChangeRows {
   readonly counts: Record<RowEvent['op'], number>;
   readonly #hash: RowHash;
@@ -68,7 +72,7 @@ export class ChangeRows {
     encoder: EncoderName,
     earlier: ChangeRows | null,
   ) {
-    this.counts = earlier?.counts ?? { c: 0, u: 0, d: 0, t: 0 };
+    this.counts = earlier?.counts ?? noRows();
     this.#hash = earlier ? earlier.#hash : new RowHash();
     this.#shape = shape;
     this.#columns = columns;
@@ -91,15 +95,17 @@ export class ChangeRows {
   from(event: RowEvent): ChangeRow {
     const { op, position, commitTimeUs, previousKey } = event;
     const keyless = this.#shape.keyColumns.length === 0;
-    const values = op === 't' ? [] : this.#values(event, keyless);
+    const rowless = op === 't' || op === 's';
+    const values = rowless ? [] : this.#values(event, keyless);
     const removed = keyless && (op === 'u' || op === 'd') ? this.#removed(event) : null;
-    const before = event.before === null ? null : this.#object(event.before);
+    const before =
+      op === 's' ? JSON.stringify({ since: event.since }) : event.before && this.#object(event.before);
     const cells: Cell[] = new Array(this.#columns.length).fill(null);
     let unchanged: string[] | null = null;
     let exact: Record<string, string> | null = null;
     let size = 96 + (before?.length ?? 0);
     for (const [index, column] of this.#columns.entries()) {
-      const value = op === 't' ? null : values[index];
+      const value = rowless ? null : values[index];
       if (value === undefined) {
         // A delete shows its identity only; nothing of it is "unchanged".
         if (op === 'd') continue;
@@ -128,11 +134,11 @@ export class ChangeRows {
       before,
       exact: exact && JSON.stringify(exact),
       image:
-        keyless && (op === 'c' || op === 'u')
+        keyless && (op === 'c' || op === 'u' || op === 'r')
           ? rowImage(this.#columns, this.#byName, this.#whole(values))
           : null,
       beforeImage: removed && rowImage(this.#columns, this.#byName, removed),
-      tenant: tenantColumn === null || op === 't' ? undefined : values[tenantColumn],
+      tenant: tenantColumn === null || rowless ? undefined : values[tenantColumn],
       date: this.#dateOf(commitTimeUs),
       size,
     };

@@ -6,7 +6,8 @@
  * `tidemark_latest`, the rows as they are. `tidemark_parts` and `tidemark_part`, where set, leave one of so many parts of
  * a table with a key.
  *
- * With a key: the change with the highest Position wins; a delete removes; a truncate removes everything before it.
+ * With a key: the change with the highest Position wins; a delete removes; a truncate removes everything before it; the
+ * end of a snapshot removes the rows whose newest change is no later than its start.
  * A column that the winning change left unchanged is looked up in the same row's earlier changes, back to the insert
  * that began it; where that was a key change, the search goes on under the old key. Without a key: rows are counted by
  * their image, plus one for each change that added it and minus one for each that removed it.
@@ -209,7 +210,7 @@ const cleared = `cleared AS MATERIALIZED (
   SELECT coalesce(max("_position"), '') AS upto FROM tidemark_changes WHERE "_op" = 't'
 ),
 live AS NOT MATERIALIZED (
-  SELECT * FROM tidemark_changes WHERE "_op" <> 't' AND "_position" > (SELECT upto FROM cleared)
+  SELECT * FROM tidemark_changes WHERE "_op" NOT IN ('t', 's') AND "_position" > (SELECT upto FROM cleared)
 )`;
 
 const systemColumns: Record<ViewOutput, string[]> = { native: ['_position', '_commit_time'], text: [] };
@@ -236,10 +237,13 @@ function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): stri
   });
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
 WITH RECURSIVE ${cleared},
+swept AS MATERIALIZED (
+  SELECT coalesce(max(CAST("_before" AS JSON) ->> 'since'), '') AS since FROM tidemark_changes WHERE "_op" = 's'
+),
 newest AS MATERIALIZED (SELECT "_key", max("_at") AS "_at" FROM live GROUP BY "_key"),
 present AS NOT MATERIALIZED (
   SELECT live.* FROM live JOIN newest USING ("_key", "_at")
-  WHERE live."_op" <> 'd'
+  WHERE live."_op" <> 'd' AND live."_position" > (SELECT since FROM swept)
     AND coalesce(hash(live."_key") % CAST(getvariable('tidemark_parts') AS BIGINT) = getvariable('tidemark_part'), true)
 ),
 -- What follows is about the few rows whose newest change left columns unchanged.
@@ -262,7 +266,7 @@ trail(row_key, key, upto, since, old_key) AS (
 sources AS MATERIALIZED (
   SELECT t.row_key${sources.join('')}
   FROM live l JOIN trail t ON l."_key" = t.key AND l."_at" <= t.upto AND l."_at" >= t.since
-  WHERE l."_op" IN ('c', 'u')
+  WHERE l."_op" IN ('c', 'u', 'r')
   GROUP BY t.row_key
 )
 SELECT ${[...selected, ...systemColumns[output].map((name) => `p.${quoteName(name)}`)].join(',\n  ')}

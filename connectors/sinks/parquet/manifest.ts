@@ -51,7 +51,8 @@ export interface Manifest {
   reshaped: boolean;
   /** Every field the table ever had, and the Postgres column behind it. */
   fields: FieldName[];
-  rows: { c: number; u: number; d: number; t: number };
+  /** By op. Manifests of older versions have no `r` and `s`, and count rows of snapshots as `c`. */
+  rows: { c: number; u: number; d: number; t: number; r?: number; s?: number };
   /** Of all data files. */
   bytes: number;
   contentHash: string;
@@ -59,10 +60,10 @@ export interface Manifest {
 }
 
 export function receiptOf(manifest: Manifest, alreadyHeld: boolean): Receipt {
-  const { c, u, d, t } = manifest.rows;
+  const { c, u, d, t, r = 0, s = 0 } = manifest.rows;
   return {
     position: manifest.to,
-    rows: { upserted: 0, deleted: 0, appended: c + u + d + t },
+    rows: { upserted: 0, deleted: 0, appended: c + u + d + t + r + s },
     bytes: manifest.bytes,
     contentHash: manifest.contentHash,
     commitId: manifestKey(manifest.unit, manifest.sequence),

@@ -14,7 +14,7 @@ import type {
   Row,
   SinkContext,
 } from '../../../src/connector/sink.ts';
-import { ChangeRows, sha256 } from './change-row.ts';
+import { ChangeRows, noRows, sha256 } from './change-row.ts';
 import { assignFields, type FieldName, storedColumns } from './columns.ts';
 import { DuckdbEncoder } from './encode-duckdb.ts';
 import { ParquetjsEncoder } from './encode-parquetjs.ts';
@@ -120,7 +120,7 @@ export class ParquetSink implements AppendSink {
       shape: state.latest?.shape ?? null,
       shapes: [],
       fields: state.latest?.fields ?? [],
-      rows: { c: 0, u: 0, d: 0, t: 0 },
+      rows: noRows(),
       contentHash: '0'.repeat(32),
     };
     let earlier: ChangeRows | null = null;

@@ -25,7 +25,8 @@ export class KeyedPlan {
   /** Columns that at least one partial row of this Window leaves unchanged. */
   readonly unchanged = new Set<number>();
 
-  constructor(shape: TableShape) {
+  /** @param rewrite a row that is upserted is written, also where it has nothing but its key (see sweep.ts) */
+  constructor(shape: TableShape, rewrite: boolean) {
     this.shape = shape;
     this.target = quoteTable(shape);
     this.columns = shape.columns.map((column) => quoteName(column.name));
@@ -41,7 +42,8 @@ export class KeyedPlan {
     this.#keyOf = new Map(shape.keyColumns.map((column, k) => [column, k]));
     const keyNames = shape.keyColumns.map((i) => this.columns[i]!);
     // A key of equal value may have another text now, so then it is written as well.
-    const set = this.columns.filter((_, i) => this.careful || !this.#keyOf.has(i));
+    const all = this.careful || (rewrite && this.#keyOf.size === this.columns.length);
+    const set = this.columns.filter((_, i) => all || !this.#keyOf.has(i));
     this.#conflict = `ON CONFLICT (${keyNames.join(', ')}) DO ${
       set.length === 0
         ? 'NOTHING'

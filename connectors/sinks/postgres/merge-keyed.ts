@@ -27,7 +27,7 @@ import {
 const analyzeRows = 1000;
 
 export async function mergeKeyed(run: MergeRun, table: MergeTable): Promise<void> {
-  const plan = new KeyedPlan(table.shape);
+  const plan = new KeyedPlan(table.shape, table.snapshots.length > 0);
   let few: RowState[] | null = [];
   let characters = 0;
   let many: StagedTable | null = null;

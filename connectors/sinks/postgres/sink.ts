@@ -21,6 +21,7 @@ import type { PostgresSettings } from './options.ts';
 import { decideMerge, lockProgress, raiseToken, readProgress, saveProgress } from './progress.ts';
 import { hasCanonicalText, quoteTable, typeSchema } from './quote.ts';
 import { readRows } from './read-back.ts';
+import { ensureNotes, noteSnapshots, sweepTable } from './sweep.ts';
 import { ensureTables, heldShape, shapeFingerprint } from './tables.ts';
 
 export class PostgresSink implements MergeSink {
@@ -34,6 +35,8 @@ export class PostgresSink implements MergeSink {
   #known = new Map<string, string>();
   #filled = new Set<string>();
   readonly #heldAsText = new Map<string, ReadonlySet<string>>();
+  /** Snapshots that the destination has notes of, by table and id. */
+  #noted = new Set<string>();
   /** Labels that rows brought and no shape has, by quoted type. */
   readonly #labels = new Map<string, Set<string>>();
 
@@ -106,6 +109,7 @@ export class PostgresSink implements MergeSink {
     await failpoint('postgres-sink-locked');
     // The shape that each table has by now.
     const shapes = new Map<string, string>();
+    const noted: string[] = [];
     const run = new MergeRun(session, window.destination, this.#filled);
     try {
       for (const [i, table] of window.tables.entries()) {
@@ -118,11 +122,25 @@ export class PostgresSink implements MergeSink {
           await this.#ensureTables(session, turn, i === 0);
           for (const shape of turn) shapes.set(quoteTable(shape), shapeFingerprint(shape));
         }
+        const snapshots = table.snapshots.filter(({ id }) => !this.#noted.has(`${name} ${id}`));
+        if (snapshots.length > 0) {
+          await run.batch.flush();
+          await run.pipe.drain();
+          if (noted.length === 0) await ensureNotes(session);
+          await noteSnapshots(session, this.#context, table.shape, table.snapshots);
+          for (const { id } of snapshots) noted.push(`${name} ${id}`);
+        }
         run.tableNumber++;
         await this.#mergeTable(run, watchLabels(this.#asHeld(table), this.#labels));
       }
       await failpoint('postgres-sink-staged');
       await run.batch.flush();
+      if (window.sweeps.length > 0) {
+        await run.pipe.drain();
+        await ensureNotes(session);
+        for (const sweep of window.sweeps)
+          run.rows.deleted += await sweepTable(session, this.#context, sweep);
+      }
     } finally {
       // After a failure a COPY may still be under way; its own error is not the news.
       await run.pipe.drain().catch(() => undefined);
@@ -139,6 +157,8 @@ export class PostgresSink implements MergeSink {
     await commit(session, saveProgress(window, receipt));
     await failpoint('postgres-sink-committed');
     for (const [name, fingerprint] of shapes) this.#known.set(name, fingerprint);
+    for (const each of noted) this.#noted.add(each);
+    if (window.sweeps.length > 0) this.#noted.clear();
     return receipt;
   }
 
@@ -184,6 +204,7 @@ export class PostgresSink implements MergeSink {
         // What we believed about the tables may be why it failed.
         this.#known.clear();
         this.#filled.clear();
+        this.#noted.clear();
         await this.#session?.rollback();
         throw asSinkFailure(error, this.#context.destination);
       }

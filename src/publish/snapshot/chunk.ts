@@ -38,7 +38,10 @@ export interface ChunkContent {
 
 export class Chunk {
   readonly id: string;
+  /** The table's. */
   readonly topic: string;
+  /** Where its rows go: the table's topic, or one for a single destination. */
+  readonly into: string;
   /** Of the snapshot it belongs to. */
   readonly snapshotId: string;
   /** The keys that were asked for, where this is no range of the table. */
@@ -47,9 +50,10 @@ export class Chunk {
   readonly settled: Promise<ChunkOutcome>;
   #settle: (outcome: ChunkOutcome) => void = () => {};
 
-  constructor(options: Pick<Chunk, 'id' | 'topic' | 'snapshotId' | 'keys'>) {
+  constructor(options: Pick<Chunk, 'id' | 'topic' | 'into' | 'snapshotId' | 'keys'>) {
     this.id = options.id;
     this.topic = options.topic;
+    this.into = options.into;
     this.snapshotId = options.snapshotId;
     this.keys = options.keys;
     this.settled = new Promise((resolve) => {

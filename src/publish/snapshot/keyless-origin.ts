@@ -11,7 +11,7 @@ import type { KafkaConfig, SourceConfig } from '../../platform/resolved-config.t
 import type { CatalogueTable } from '../../replicate/catalogue.ts';
 import type { Relation } from '../../replicate/pgoutput.ts';
 import type { Batch } from '../batch.ts';
-import type { Progress, SnapshotState } from '../progress.ts';
+import { newSnapshot, type Progress, type SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { parksTable } from '../table-preparation.ts';
 import type { TransactionalProducer } from '../transactional-producer.ts';
@@ -76,7 +76,8 @@ export async function publishKeyless(
     await requests.started(request.id, null);
     try {
       const rows = await copy.rows(client, table);
-      snapshots[topicOf(name)] = { id: request.id, cursor: null, read: true, rows: BigInt(rows), again: [] };
+      const state = newSnapshot(request.id, { since: null, destination: null });
+      snapshots[topicOf(name)] = { ...state, read: true, rows: BigInt(rows) };
     } catch (error) {
       // The stream parks such a table at its first change; here nothing of it was written.
       if (!parksTable(error)) throw error;

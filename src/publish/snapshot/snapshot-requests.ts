@@ -12,6 +12,8 @@ export interface SnapshotRequest {
   table: string;
   kind: 'initial' | 'ad-hoc';
   condition: string | null;
+  /** Whom it is for; null: all. */
+  destination: string | null;
   state: SnapshotRequestState;
   waitsFor: string | null;
   rows: number;
@@ -26,7 +28,7 @@ export interface SnapshotRequest {
 
 const openStates = `('requested', 'running', 'paused')`;
 
-const columns = `id, table_name as "table", kind, condition, state, waits_for as "waitsFor", rows::float8 as rows,
+const columns = `id, table_name as "table", kind, condition, destination, state, waits_for as "waitsFor", rows::float8 as rows,
   estimated_rows::float8 as "estimatedRows", rereads::float8 as rereads, requested_at as "requestedAt",
   started_at as "startedAt", finished_at as "finishedAt", updated_at as "updatedAt",
   case when error_code is not null then json_build_object('code', error_code, 'error', error, 'remedy', remedy) end as problem`;
@@ -67,12 +69,16 @@ export class SnapshotRequests {
   }
 
   /** @returns the new request's id, or null where a snapshot of the table is open */
-  async request(epoch: number, table: string, condition: string | null): Promise<string | null> {
+  async request(
+    epoch: number,
+    table: string,
+    { condition, destination }: Pick<SnapshotRequest, 'condition' | 'destination'>,
+  ): Promise<string | null> {
     const id = randomUUID();
     const rows = await this.#query(
-      `insert into tidemark.snapshots (source_id, table_name, id, kind, epoch, condition)
-       values ($1, $2, $3, 'ad-hoc', $4, $5) on conflict do nothing returning id`,
-      [table, id, epoch, condition],
+      `insert into tidemark.snapshots (source_id, table_name, id, kind, epoch, condition, destination)
+       values ($1, $2, $3, 'ad-hoc', $4, $5, $6) on conflict do nothing returning id`,
+      [table, id, epoch, condition, destination],
     );
     return rows.length > 0 ? id : null;
   }

@@ -3,84 +3,38 @@
  * itself says what becomes of the chunk (table-snapshots.ts). Nothing here is lost with the process: the cursor is in
  * Progress, the wish in the control database.
  */
-import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import pg from 'pg';
-import { type TableShape, tableName } from '../../connector/shape.ts';
+import type { Position } from '../../connector/position.ts';
 import { asTidemarkError, TidemarkError } from '../../platform/errors.ts';
-import { failpoint } from '../../platform/failpoint.ts';
-import { errorFields, type Logger } from '../../platform/log.ts';
-import type { SourceConfig } from '../../platform/resolved-config.ts';
-import { type CatalogueTable, quoted, ruleFor } from '../../replicate/catalogue.ts';
-import type { Relation } from '../../replicate/pgoutput.ts';
-import { writeMark } from '../../replicate/snapshot/marks.ts';
-import { readChunk, scanSession } from '../../replicate/snapshot/read-chunk.ts';
-import {
-  describeScan,
-  estimateRows,
-  keysQuery,
-  rangeQuery,
-  requireCondition,
-  type TableScan,
-} from '../../replicate/snapshot/table-scan.ts';
-import { connectSource, sourceError } from '../../replicate/source.ts';
-import type { Progress, SnapshotState } from '../progress.ts';
-import type { TableEncoder } from '../table-encoder.ts';
-import { readsBinary } from '../types/reader-codecs.ts';
-import { Chunk, type ChunkOutcome, type VoidReason } from './chunk.ts';
+import { errorFields } from '../../platform/log.ts';
+import type { CatalogueTable } from '../../replicate/catalogue.ts';
+import { newSnapshot, type Progress, type SnapshotState } from '../progress.ts';
+import type { Chunk, ChunkOutcome, VoidReason } from './chunk.ts';
+import { ChunkReader, type ChunkReaderOptions, readError } from './chunk-reader.ts';
+import { type InitialSnapshotsOptions, requestInitialSnapshots } from './initial-snapshots.ts';
 import { beginWatch } from './invisible-commits.ts';
-import type { SnapshotRequest, SnapshotRequests } from './snapshot-requests.ts';
-import { isComplete, type TableSnapshots } from './table-snapshots.ts';
+import { isStandby, ScanConnections } from './scan-connections.ts';
+import { retryMs, SnapshotJob } from './snapshot-job.ts';
+import { isComplete } from './table-snapshots.ts';
 import type { WholeTables } from './whole-tables.ts';
 
-export interface SnapshotRunnerOptions {
-  source: SourceConfig;
-  requests: SnapshotRequests;
-  snapshots: TableSnapshots;
-  topicOf(table: string): string;
-  /** Topic and schemas of a table that the stream may not have met yet. */
-  prepare(relation: Relation): Promise<TableEncoder>;
+export interface SnapshotRunnerOptions extends ChunkReaderOptions, InitialSnapshotsOptions {
+  /** Up to where the stream was encoded. */
+  position(): Position;
   /** Where tables without a key are read, whole. */
   whole: Pick<WholeTables, 'take' | 'has'>;
-  log: Logger;
 }
 
 /** Requests are looked for this often. */
 const pollMs = 1000;
 /** Tables that are read at the same time, each over a connection of its own. */
 const tablesAtOnce = 2;
-/** Keys that are read again in one chunk. */
-const keysPerChunk = 100;
-/** The first chunk says how large rows are. */
-const firstRows = 1000;
-const retryMs = 100;
-const longestRetryMs = 2000;
-
-class Job {
-  request: SnapshotRequest;
-  readonly topic: string;
-  scan: TableScan | null = null;
-  encoder: TableEncoder | null = null;
-  limit: number;
-  rereads = 0;
-  waitsFor: string | null = null;
-  delayMs = 0;
-  notBefore = 0;
-  reportedAt = 0;
-
-  constructor(request: SnapshotRequest, topic: string, chunkRows: number) {
-    this.request = request;
-    this.topic = topic;
-    this.limit = Math.min(firstRows, chunkRows);
-  }
-}
 
 export class SnapshotRunner {
   readonly #options: SnapshotRunnerOptions;
-  readonly #jobs = new Map<string, Job>();
-  /** Between their low mark and the end. */
-  readonly #pending = new Set<Chunk>();
-  readonly #clients: (pg.Client | null)[] = new Array(tablesAtOnce).fill(null);
+  readonly #jobs = new Map<string, SnapshotJob>();
+  readonly #reader: ChunkReader;
+  readonly #connections: ScanConnections;
   #committed: Record<string, SnapshotState>;
   #watching = false;
   #polledAt = 0;
@@ -91,6 +45,8 @@ export class SnapshotRunner {
   /** @param resumed snapshots as the last Progress has them */
   constructor(options: SnapshotRunnerOptions, resumed: Readonly<Record<string, SnapshotState>>) {
     this.#options = options;
+    this.#reader = new ChunkReader(options);
+    this.#connections = new ScanConnections(options.source, tablesAtOnce, this.#stopping.signal);
     this.#committed = { ...resumed };
   }
 
@@ -99,16 +55,7 @@ export class SnapshotRunner {
    * whose snapshot is open.
    */
   async load(epoch: number, tables: readonly CatalogueTable[]): Promise<void> {
-    const { source, requests, topicOf } = this.#options;
-    const wanted = tables.filter((table) => snapshotMode(source, table) === 'initial').map(tableName);
-    await requests.requestInitial(epoch, wanted);
-    for (const request of await requests.open()) {
-      const topic = topicOf(request.table);
-      const done = this.#committed[topic];
-      if (done?.id === request.id && isComplete(done)) {
-        await requests.finished(request.id, done.rows);
-      }
-    }
+    await requestInitialSnapshots(this.#options, epoch, tables, this.#committed);
     await this.look();
   }
 
@@ -119,7 +66,7 @@ export class SnapshotRunner {
   /** At once, whatever is being read or waited for: the next start reads that chunk again. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    for (const chunk of this.#pending) chunk.settle({ kind: 'void', reason: 'cancelled' });
+    this.#reader.cancel();
     this.#disconnect();
     await this.#running?.catch(() => {});
   }
@@ -170,7 +117,7 @@ export class SnapshotRunner {
 
   /** At the requests as they are now. */
   async look(): Promise<void> {
-    const { source, requests, snapshots, topicOf, whole } = this.#options;
+    const { source, requests, snapshots, topicOf, position, whole } = this.#options;
     const open = await requests.open();
     this.#polledAt = Date.now();
     for (const job of this.#jobs.values())
@@ -187,13 +134,16 @@ export class SnapshotRunner {
       const state =
         committed?.id === request.id
           ? committed
-          : { id: request.id, cursor: null, read: false, rows: 0n, again: [] };
+          : newSnapshot(request.id, {
+              since: request.condition === null ? position() : null,
+              destination: request.destination,
+            });
       snapshots.track(topic, state);
-      this.#jobs.set(request.id, new Job(request, topic, source.snapshot.chunkRows));
+      this.#jobs.set(request.id, new SnapshotJob(request, topic, source.snapshot.chunkRows));
     }
   }
 
-  #forget(job: Job): void {
+  #forget(job: SnapshotJob): void {
     this.#jobs.delete(job.request.id);
     if (this.#options.snapshots.state(job.topic)?.id === job.request.id)
       this.#options.snapshots.untrack(job.topic);
@@ -202,7 +152,7 @@ export class SnapshotRunner {
   /** @returns false where the source takes no marks; the snapshots have failed then */
   async #beginWatch(): Promise<boolean> {
     const { snapshots, requests, log } = this.#options;
-    const client = await this.#client(0);
+    const client = await this.#connections.at(0);
     if (await isStandby(client)) {
       const error = new TidemarkError('TM222', 'the source is a standby: it takes no marks into its WAL');
       log.error('snapshots ended', errorFields(error));
@@ -217,7 +167,7 @@ export class SnapshotRunner {
     return true;
   }
 
-  async #attempt(job: Job, place: number): Promise<void> {
+  async #attempt(job: SnapshotJob, place: number): Promise<void> {
     const { requests, whole, log } = this.#options;
     const { id, table } = job.request;
     try {
@@ -239,10 +189,10 @@ export class SnapshotRunner {
         return;
       }
       // Not known how far the connection got.
-      this.#drop(place);
+      this.#connections.drop(place);
       if (error.retry === 'transient') {
         job.waitsFor = `${error.code}: ${error.message}`;
-        delay(job);
+        job.delay();
         return;
       }
       log.error(`the snapshot of ${table} ended`, errorFields(error));
@@ -252,7 +202,7 @@ export class SnapshotRunner {
   }
 
   /** The next chunk, or the end. */
-  async #advance(job: Job, place: number): Promise<void> {
+  async #advance(job: SnapshotJob, place: number): Promise<void> {
     const { snapshots, requests, log } = this.#options;
     const { request, topic } = job;
     const state = snapshots.state(topic);
@@ -268,80 +218,17 @@ export class SnapshotRunner {
       this.#forget(job);
       return;
     }
-    const client = await this.#client(place);
-    if (!job.scan || !job.encoder) await this.#prepare(job, client);
-    const outcome = await this.#readChunk(job, client, state);
+    const client = await this.#connections.at(place);
+    if (!job.scan || !job.encoder) await this.#reader.prepare(job, client);
+    const outcome = await this.#reader.read(job, client, state, (chunk) => this.#settled(job, chunk));
     if (outcome?.kind === 'published') {
-      job.delayMs = 0;
-      job.waitsFor = null;
+      job.went();
     } else if (outcome?.kind === 'stopped') throw outcome.error;
     else this.#again(job, outcome?.reason ?? null);
   }
 
-  async #prepare(job: Job, client: pg.Client): Promise<void> {
-    const { source, requests, log } = this.#options;
-    const { id, table, condition, estimatedRows } = job.request;
-    const scan = await describeScan(client, source, table, readsBinary);
-    if (condition) await requireCondition(client, scan, condition);
-    const encoder = await this.#options.prepare(scan.relation);
-    requirePlainKey(encoder.shape);
-    job.encoder = encoder;
-    job.scan = scan;
-    const estimate = estimatedRows ?? (await estimateRows(client, scan, condition));
-    await requests.started(id, estimate);
-    log.info(`the snapshot of ${table} goes on`, { estimatedRows: estimate });
-  }
-
-  /** @returns null where a transaction that must be visible is not yet, so that reading made no sense */
-  async #readChunk(
-    job: Job,
-    client: pg.Client,
-    state: Readonly<SnapshotState>,
-  ): Promise<ChunkOutcome | null> {
-    const { source, snapshots } = this.#options;
-    const scan = job.scan!;
-    const { limit } = job;
-    const keys = state.read ? state.again.slice(0, Math.min(keysPerChunk, limit)) : null;
-    const query = keys ? keysQuery(scan, keys) : rangeQuery(scan, state.cursor, job.request.condition, limit);
-    const chunk = new Chunk({ id: randomUUID(), topic: job.topic, snapshotId: state.id, keys });
-    const mark = { sourceId: source.id, chunk: chunk.id };
-    snapshots.expect(chunk);
-    this.#pending.add(chunk);
-    try {
-      await writeMark(client, { ...mark, kind: 'low' });
-      await failpoint('before-chunk-read');
-      let visible = true;
-      const read = await readChunk(client, scan, query, source.snapshot.chunkBytes, (snapshot) => {
-        snapshots.watch.observe(snapshot);
-        visible = snapshots.watch.suspects(snapshot) === 0;
-        return visible;
-      });
-      if (!read) return visible ? { kind: 'void', reason: 'shape' } : null;
-      const { rows } = read;
-      if (keys && read.cut) {
-        job.limit = Math.max(1, rows.count);
-        return { kind: 'void', reason: 'large' };
-      }
-      chunk.content = {
-        rows,
-        snapshot: read.snapshot,
-        encoder: job.encoder!,
-        last: keys !== null || (!read.cut && rows.count < limit),
-      };
-      await failpoint('chunk-read');
-      await writeMark(client, { ...mark, kind: 'high' });
-      await failpoint('after-high-mark');
-      const outcome = await this.#settled(job, chunk);
-      if (!keys && rows.count > 0) job.limit = nextLimit(rows.count, rows.bytes, limit, source);
-      return outcome;
-    } finally {
-      snapshots.abandon(chunk);
-      this.#pending.delete(chunk);
-    }
-  }
-
   /** The stream gets to the high mark when it gets there; requests are looked at meanwhile. */
-  async #settled(job: Job, chunk: Chunk): Promise<ChunkOutcome> {
+  async #settled(job: SnapshotJob, chunk: Chunk): Promise<ChunkOutcome> {
     let timer: NodeJS.Timeout | undefined;
     for (;;) {
       const late = new Promise<null>((resolve) => {
@@ -355,7 +242,7 @@ export class SnapshotRunner {
     }
   }
 
-  #again(job: Job, reason: VoidReason | null): void {
+  #again(job: SnapshotJob, reason: VoidReason | null): void {
     job.rereads++;
     if (reason === 'shape') {
       job.scan = null;
@@ -367,88 +254,14 @@ export class SnapshotRunner {
     this.#options.log.debug(`a chunk of ${job.request.table} is read again`, {
       reason: reason ?? 'not visible',
     });
-    delay(job);
-  }
-
-  async #client(place: number): Promise<pg.Client> {
-    const known = this.#clients[place];
-    if (known) return known;
-    const client = await connectSource(this.#options.source, 'tidemark/snapshot');
-    await client.query(scanSession);
-    if (this.#stopping.signal.aborted) closeNow(client);
-    this.#clients[place] = client;
-    return client;
-  }
-
-  #drop(place: number): void {
-    const client = this.#clients[place];
-    this.#clients[place] = null;
-    if (client) closeNow(client);
+    job.delay();
   }
 
   #disconnect(): void {
     this.#options.snapshots.watch.end();
     this.#watching = false;
-    for (let place = 0; place < tablesAtOnce; place++) this.#drop(place);
+    this.#connections.dropAll();
   }
-}
-
-/** As many rows as the bytes allow, going by the last chunk. */
-function nextLimit(rows: number, bytes: number, limit: number, { snapshot }: SourceConfig): number {
-  const fitting = Math.floor((snapshot.chunkBytes * rows) / Math.max(1, bytes));
-  return Math.max(1, Math.min(snapshot.chunkRows, fitting, limit * 4));
-}
-
-function delay(job: Job): void {
-  job.delayMs = Math.min(longestRetryMs, Math.max(retryMs, job.delayMs * 2));
-  job.notBefore = Date.now() + job.delayMs;
-}
-
-/** Whether rows can be told apart in the stream and in a scan alike. */
-export function hasKey(table: CatalogueTable): boolean {
-  if (table.replicaIdentity === 'nothing') return false;
-  return table.columns.some(({ identity }) => identity);
-}
-
-export function snapshotMode(source: SourceConfig, table: CatalogueTable): 'initial' | 'never' {
-  return ruleFor(source.tables, table)?.snapshotMode ?? source.snapshot.mode;
-}
-
-/** Where the scan stands is in Kafka, as the key's own values. @throws TidemarkError TM225 */
-function requirePlainKey(shape: TableShape): void {
-  const hashed = shape.keyColumns.map((i) => shape.columns[i]!).find(({ protection }) => protection);
-  if (!hashed) return;
-  throw new TidemarkError(
-    'TM225',
-    `${tableName(shape)} cannot be read in chunks: its key column ${hashed.name} leaves Postgres hashed, and the place that a snapshot has reached is a key`,
-  );
-}
-
-/** Class 22: a condition divided by zero, or met a value it cannot read. */
-function readError(error: unknown, table: CatalogueTable | undefined, source: SourceConfig): TidemarkError {
-  if (error instanceof TidemarkError) return error;
-  const { code } = error as { code?: string };
-  if (code === '42501' && table) {
-    const role = pg.escapeIdentifier(source.endpoint.user);
-    return new TidemarkError('TM202', `this role may not read ${tableName(table)}`, {
-      cause: error,
-      remedy: `grant usage on schema ${pg.escapeIdentifier(table.schema)} to ${role}; grant select on ${quoted(table)} to ${role}; -- then: tidemark snapshot start ${tableName(table)}`,
-    });
-  }
-  if (code?.startsWith('22')) {
-    return new TidemarkError('TM224', `the condition fails on some row (SQLSTATE ${code})`, { cause: error });
-  }
-  return sourceError(error);
-}
-
-/** Not politely: it may be waiting for a lock, or be in the middle of a COPY. */
-function closeNow(client: pg.Client): void {
-  client.connection?.stream?.destroy();
-}
-
-async function isStandby(client: pg.Client): Promise<boolean> {
-  const { rows } = await client.query('select pg_is_in_recovery() as standby');
-  return rows[0].standby;
 }
 
 async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {

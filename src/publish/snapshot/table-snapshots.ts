@@ -7,6 +7,7 @@
  * in a chunk of their own: those that were dropped from a chunk, and those that such an update moved to another key,
  * which may lie where the scan has been already.
  */
+import type { Position } from '../../connector/position.ts';
 import { type Mark, readMark } from '../../replicate/snapshot/marks.ts';
 import { TransactionWatch } from '../../replicate/snapshot/visibility.ts';
 import { AttachedPartitions } from '../attached-partitions.ts';
@@ -65,6 +66,14 @@ export class TableSnapshots {
     this.moved = true;
   }
 
+  /** The scan reads in the order of this key: where the cursor is of another one, it starts over. */
+  describe(topic: string, id: string, key: string): void {
+    const table = this.#tables.get(topic);
+    if (table?.state.id !== id || table.state.key === key) return;
+    if (table.state.key !== null) startOver(table.state);
+    table.state.key = key;
+  }
+
   untrack(topic: string): void {
     this.#tables.get(topic)?.window?.chunk.settle({ kind: 'void', reason: 'cancelled' });
     this.#tables.delete(topic);
@@ -93,11 +102,11 @@ export class TableSnapshots {
     for (const topic of topics) this.#announced.delete(topic);
   }
 
-  /** Some row of the table may be nowhere yet. */
-  incomplete(topic: string): boolean {
-    if (this.#announced.has(topic)) return true;
-    const table = this.#tables.get(topic);
-    return (table !== undefined && !isComplete(table.state)) || this.partitions.incomplete(topic);
+  /** The snapshot because of which some row of the table may be nowhere yet, or null. */
+  incomplete(topic: string): Pick<SnapshotState, 'destination'> | null {
+    if (this.#announced.has(topic) || this.partitions.incomplete(topic)) return { destination: null };
+    const state = this.#tables.get(topic)?.state;
+    return state && !isComplete(state) ? state : null;
   }
 
   /** Before the chunk's low mark is written. */
@@ -133,7 +142,11 @@ export class TableSnapshots {
         table.window = null;
         const reason = this.#voidReason(due);
         if (reason) due.chunk.settle({ kind: 'void', reason });
-        else result = new DueChunk(due.chunk, table, due);
+        else {
+          result = new DueChunk(due.chunk, table, due);
+          // Also where no row is left of it.
+          this.moved = true;
+        }
       }
     }
     this.watch.committed(xid);
@@ -227,8 +240,11 @@ export class DueChunk {
     return false;
   }
 
-  /** The rows are in the batch: the snapshot stands after them. */
-  published(tooMany: () => void): void {
+  /**
+   * The rows are in the batch: the snapshot stands after them.
+   * @param position of the last of them, or of the high mark
+   */
+  published(position: Position, tooMany: () => void): void {
     const { state } = this.#table;
     const { chunk } = this;
     state.rows += BigInt(this.#rows);
@@ -240,6 +256,8 @@ export class DueChunk {
       state.read = chunk.content!.last;
     }
     for (const key of this.#again) if (readAgain(state, key)) tooMany();
+    state.schemaId = chunk.content!.encoder.valueSchemaId;
+    if (isComplete(state)) state.until = position;
     chunk.settle({ kind: 'published', rows: this.#rows, dropped: this.#dropped });
   }
 }
@@ -254,8 +272,13 @@ function readAgain(state: SnapshotState, key: string[]): boolean {
   if (state.again.some((other) => JSON.stringify(other) === text)) return false;
   state.again.push(key);
   if (state.again.length <= mostKeysAgain) return false;
+  startOver(state);
+  return true;
+}
+
+/** `since` stays: what was brought since then was in the source, or the stream deletes it. */
+function startOver(state: SnapshotState): void {
   state.again = [];
   state.cursor = null;
   state.read = false;
-  return true;
 }

@@ -22,8 +22,14 @@ import type { KafkaConfig, SourceConfig } from '../../platform/resolved-config.t
 import { type CatalogueTable, trackedTables } from '../../replicate/catalogue.ts';
 import type { Relation } from '../../replicate/pgoutput.ts';
 import { temporarySnapshot } from '../../replicate/snapshot/exported-snapshot.ts';
-import { conditionRefused, describeTable, estimateRows } from '../../replicate/snapshot/table-scan.ts';
+import {
+  conditionRefused,
+  describeTable,
+  destinationRefused,
+  estimateRows,
+} from '../../replicate/snapshot/table-scan.ts';
 import { connectSource, flushedLsn, sourceError } from '../../replicate/source.ts';
+import { newSnapshot } from '../progress.ts';
 import type { HeldWriter, Publisher } from '../publisher.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
@@ -256,7 +262,9 @@ export class WholeTables {
       await writer.send(copy.takeBatch());
       if (!isCut) await this.#requireWanted([request]);
       await failpoint('before-table-commit');
-      snapshots.track(topic, { id: request.id, cursor: null, read: true, rows, again: [] });
+      // The truncate stands for the sweep.
+      const state = newSnapshot(request.id, { since: null, destination: null });
+      snapshots.track(topic, { ...state, read: true, rows });
       return copy.position;
     });
     await failpoint('after-table-commit');
@@ -276,6 +284,7 @@ export class WholeTables {
       // For the runner of chunks to come back with, or to refuse.
       else if (now.state === 'paused' || !table) this.#taken.delete(request.id);
       else if (now.condition !== null) await this.#end(request, conditionRefused(request.table));
+      else if (now.destination !== null) await this.#end(request, destinationRefused(request.table));
       else if (now.kind === 'initial' && (await this.#heldNothing(client, request, table))) {
         // A delete of a row that was never streamed may be on its way still.
         if (this.#options.publisher().ackLsn < this.#empty.get(request.id)!) continue;

@@ -22,6 +22,8 @@ export interface TableScan {
 export interface KeyColumn {
   name: string;
   type: string;
+  /** Its OID, or 0: part of the order. */
+  collation: string;
   /** Its place in a cursor, which has the key in the order of the table's columns. */
   at: number;
   /**
@@ -36,6 +38,7 @@ interface ColumnRow {
   oid: number;
   typmod: number;
   type: string;
+  collation: string;
   /** Place in the index that tells rows apart; null for other columns, those that it only includes among them. */
   place: number | null;
   above: string | null;
@@ -45,7 +48,7 @@ interface ColumnRow {
 /** Under FULL the primary key tells rows apart, as in the stream (catalogue.ts). */
 const columnsQuery = `
   select a.attname as name, a.atttypid::int8::text as oid, a.atttypmod as typmod,
-         format_type(a.atttypid, a.atttypmod) as type,
+         format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8::text as collation,
          array_position(k.columns, a.attnum) as place,
          c.relreplident as identity, o.above, o."from"
     from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_type t on t.oid = a.atttypid
@@ -124,6 +127,7 @@ export async function describeTable(
     .map((row) => ({
       name: row.name,
       type: row.type,
+      collation: row.collation,
       at: keyRows.indexOf(row),
       operators: row.above && row.from ? { above: row.above, from: row.from } : null,
     }));
@@ -160,6 +164,14 @@ export function conditionRefused(name: string): TidemarkError {
   return new TidemarkError(
     'TM221',
     `${name} has no key: its snapshot replaces it whole, and --where would lose the rest`,
+    { remedy: `tidemark snapshot start ${name}` },
+  );
+}
+
+export function destinationRefused(name: string): TidemarkError {
+  return new TidemarkError(
+    'TM221',
+    `${name} has no key: its snapshot replaces it whole, in the stream that all destinations read`,
     { remedy: `tidemark snapshot start ${name}` },
   );
 }
