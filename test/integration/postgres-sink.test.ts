@@ -184,6 +184,32 @@ describe.each(sizes)('merging by $path', ({ extra }) => {
       expect((await readAll(sink, events, at(3))).length).toBe(extra);
     }));
 
+  test('of a row that a snapshot has yet to bring, a removal may find nothing', () =>
+    withSink(server, async (sink) => {
+      const events = shape('app', 'events', ['body json', 'word text', 'n integer']);
+      const a = ['{"a":1}', 'a', '1'];
+      const b = ['{"b":1}', 'b', '2'];
+      const more = Array.from({ length: extra }, (_, i) => ({ values: ['[]', `more ${i}`, null], count: 1 }));
+      await sink.mergeWindow(
+        windowOf(1, [mergeTable(events, { counts: [{ values: a, count: 1 }, ...more] })]),
+      );
+      const fewer = more.map(({ values }) => ({ values, count: -2, mayBeAbsent: 1 }));
+      const counts = [
+        { values: a, count: -3, mayBeAbsent: 2 },
+        { values: b, count: -1, mayBeAbsent: 1 },
+      ];
+      await sink.mergeWindow(windowOf(2, [mergeTable(events, { counts: [...counts, ...fewer] })]));
+      expect(await readAll(sink, events, at(2))).toEqual([]);
+      const lost = [{ values: b, count: -2, mayBeAbsent: 1 }, ...more];
+      for (const truncated of [false, true]) {
+        const merging = sink.mergeWindow(windowOf(3, [mergeTable(events, { truncated, counts: lost })]));
+        expect((await failure(merging)).code).toBe('TM407');
+      }
+      const whole = [{ values: b, count: -1, mayBeAbsent: 1 }, { values: a, count: 1 }, ...more];
+      await sink.mergeWindow(windowOf(3, [mergeTable(events, { truncated: true, counts: whole })]));
+      expect((await readAll(sink, events, at(3))).length).toBe(1 + extra);
+    }));
+
   test('hostile names and values survive', () =>
     withSink(server, async (sink) => {
       const long = `${'ü'.repeat(31)}x`;
