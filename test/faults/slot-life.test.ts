@@ -1,8 +1,8 @@
 /**
  * What may happen to a slot and its server, each with a real one: every case goes on without losing or repeating
  * anything, or stops with a code of its own (docs/operate.md, "The slot's life"). Other cases are elsewhere: the slot
- * advanced by somebody else in stops.test.ts, restarts in outages.test.ts, half-open connections and a short
- * wal_sender_timeout in test/regression/exact-acknowledgement.test.ts.
+ * advanced by somebody else in stops.test.ts, restarts in outages.test.ts, lost rights, silent wires, short timeouts and
+ * standbys as sources in source-life.test.ts.
  */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { VerifyReport } from '../../src/verify/report.ts';
 import { cuttableWire } from '../fixtures/cuttable-wire.ts';
 import { FaultStack, type Pipeline, until } from '../fixtures/pipeline.ts';
 import { SourceServer } from '../fixtures/source-server.ts';
@@ -125,6 +126,33 @@ describe('rights that are taken away while the reader runs', () => {
         await admin.query(`drop owned by ${role}; drop role ${role}`).catch(() => {});
         await admin.end();
       }
+    }));
+});
+
+describe('source.snapshot.mode: never', () => {
+  test('leaves what the tables hold to the operator, and verify says so', () =>
+    faults.run('never', { ...own, config: { 'source.snapshot.mode': 'never' } }, async (pipeline) => {
+      const { source } = pipeline;
+      await source.query(`${tables} create table own.quiet as select 1 as id`);
+      const check = await pipeline.command(['check']);
+      expect(check.stdout).toContain('own.keyed already holds rows: changes from now on are replicated');
+      const reader = pipeline.replicate();
+      const delivery = pipeline.deliver();
+      await pipeline.streaming(reader);
+      await insert(source, 100, 5);
+      await arrives(pipeline, 104);
+      const { code, stdout } = await pipeline.command(['verify', 'replica', '--json', '--timeout', '60s']);
+      expect(code).toBe(1);
+      const { tables: reports } = JSON.parse(stdout) as VerifyReport;
+      const keyed = reports.find(({ table }) => table === 'own.keyed');
+      expect(keyed).toMatchObject({ status: 'different', missing: 20, extra: 0, different: 0 });
+      expect(keyed?.hint).toContain('from before the slot was made');
+      expect(reports.find(({ table }) => table === 'own.quiet')?.status).toBe('not-replicated');
+      expect((await pipeline.command(['snapshot', 'start', 'own.keyed'])).code).toBe(0);
+      await arrives(pipeline, 20);
+      await source.query('truncate own.quiet');
+      await pipeline.verify('replica');
+      await Promise.all([reader.stop(), delivery.stop()]);
     }));
 });
 

@@ -186,6 +186,8 @@ describe.each(ways)('every type, $way', ({ name, values, rowsCome }) => {
         await source.query(
           'create table app.large (id int primary key, t text, b bytea); alter table app.large alter t set storage external, alter b set storage external',
         );
+        // A place in a scan whose order is not that of the key's text.
+        await source.query('create table app.pairs (b bool, c kinds.citext, n int, primary key (b, c, n))');
         const keys = await createKeys(source);
         expect(keys.length).toBeGreaterThan(50);
         const fill = async () => {
@@ -193,6 +195,9 @@ describe.each(ways)('every type, $way', ({ name, values, rowsCome }) => {
           await fillWide(source, 'arrays', arrays);
           await fillWide(source, 'keyless', scalars);
           await fillKeys(source, keys);
+          await source.query(
+            `insert into app.pairs select i % 2 = 0, (array['a', 'B', 'c', 'D', 'é'])[1 + i % 5], i from generate_series(1, 60) i`,
+          );
           await source.query(
             'insert into app.large select i, t, null from unnest($1::text[]) with ordinality as u (t, i)',
             [everyCodePoint()],
@@ -205,7 +210,7 @@ describe.each(ways)('every type, $way', ({ name, values, rowsCome }) => {
         await pipeline.streaming(reader);
         if (rowsCome === 'through the slot') await fill();
         for (const destination of pipeline.destinations) await pipeline.verify(destination);
-        const tables = ['scalars', 'arrays', 'keyless', ...keys.map(({ table }) => table)];
+        const tables = ['scalars', 'arrays', 'keyless', 'pairs', ...keys.map(({ table }) => table)];
         if (pipeline.destinations.includes('replica')) await expectSameRows(pipeline, tables);
         if (rowsCome === 'before the slot') await expectRead(pipeline, tables);
         await Promise.all([reader.stop(), delivery.stop()]);
