@@ -246,10 +246,8 @@ test('a snapshot for one destination mends it, and no other gets a row', () =>
       expect(await received('lake')).toBe(lakeBefore);
       // The topic is there now: whoever dies, and wherever the other one stands.
       for (const [role, death] of [
-        ['reader', 'after-high-mark=kill@3'],
         ['reader', 'after-chunk-commit=kill@2'],
         ['delivery', 'postgres-sink-before-commit=kill'],
-        ['delivery', 'after-ledger=kill'],
       ] as const) {
         const place = role === 'reader' ? 8 : 9;
         const process = role === 'reader' ? reader : delivery;
@@ -273,7 +271,7 @@ test('a snapshot for one destination mends it, and no other gets a row', () =>
       await snapshot(pipeline, 'start', 'app.notes');
       await snapshotsDone(pipeline);
       const { snapshotRows } = await pipeline.conclude(reader, delivery);
-      expect(snapshotRows).toBeGreaterThan(2400);
+      expect(snapshotRows).toBeGreaterThan(1900);
       const { stdout } = await pipeline.command(['teardown', '--topics', '--yes']);
       expect(stdout).toContain('5 topics deleted');
     },
