@@ -85,12 +85,17 @@ export class WholeTables {
   }
 
   #start(): void {
-    this.#running ??= this.#run().finally(() => {
-      this.#running = null;
-      // One may have been taken at the very end.
-      const over = this.#stopping.signal.aborted || this.#options.publisher().closed;
-      if (this.#taken.size > 0 && !over) this.#start();
-    });
+    this.#running ??= this.#run()
+      // The control database went away while a failure was told to it.
+      .catch((error: unknown) =>
+        this.#options.log.debug('snapshots wait', errorFields(asTidemarkError(error))),
+      )
+      .finally(() => {
+        this.#running = null;
+        // One may have been taken at the very end.
+        const over = this.#stopping.signal.aborted || this.#options.publisher().closed;
+        if (this.#taken.size > 0 && !over) this.#start();
+      });
   }
 
   has(id: string): boolean {
@@ -99,7 +104,7 @@ export class WholeTables {
 
   async stop(): Promise<void> {
     this.#stopping.abort();
-    await this.#running?.catch(() => {});
+    await this.#running;
   }
 
   async #run(): Promise<void> {
