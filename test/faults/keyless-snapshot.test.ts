@@ -130,7 +130,9 @@ test('snapshot start replaces tables without a key, several with one hold', () =
     const refused = await pipeline.command(['snapshot', 'start', 'app.lines', '--where', 'kind = 1']);
     expect(refused.stderr).toContain('TM221');
     expect(refused.stderr).toContain('--where would lose the rest');
-    await snapshot(pipeline, 'start', 'app.marks', 'app.lines');
+    // So that it finds both at once.
+    reader.signal('SIGSTOP');
+    await snapshot(pipeline, 'start', 'app.marks', 'app.lines').finally(() => reader.signal('SIGCONT'));
     for (const table of ['app.marks', 'app.lines']) await reaches(pipeline, table, 'done');
     expect(await newest(pipeline, 'app.lines')).toMatchObject({ kind: 'ad-hoc', waits_for: null });
     await Promise.all([marks.more(30), lines.more(30)]);

@@ -30,6 +30,7 @@ import { readsBinary } from '../types/reader-codecs.ts';
 import { holdsNoEarlierRow, oldestTransaction } from './invisible-commits.ts';
 import { originLsn } from './keyless-origin.ts';
 import type { SnapshotRequest, SnapshotRequests } from './snapshot-requests.ts';
+import { hasKey } from './snapshot-runner.ts';
 import { TableCopy } from './table-copy.ts';
 import type { TableSnapshots } from './table-snapshots.ts';
 
@@ -273,6 +274,11 @@ export class WholeTables {
     const { source, requests, log } = this.#options;
     const open = await requests.open();
     const tracked = await trackedTables(client, source);
+    // Also those that nobody has handed over yet: they share the hold.
+    for (const request of open) {
+      const table = tracked.find((each) => tableName(each) === request.table);
+      if (table && !hasKey(table) && request.state !== 'paused') this.#taken.set(request.id, request);
+    }
     const wanted: Wanted[] = [];
     for (const request of [...this.#taken.values()]) {
       const now = open.find(({ id }) => id === request.id);
