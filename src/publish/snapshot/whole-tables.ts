@@ -36,6 +36,7 @@ import { readsBinary } from '../types/reader-codecs.ts';
 import { holdsNoEarlierRow, oldestTransaction } from './invisible-commits.ts';
 import { originLsn } from './keyless-origin.ts';
 import type { SnapshotRequest, SnapshotRequests } from './snapshot-requests.ts';
+import { hasKey } from './snapshot-runner.ts';
 import { TableCopy } from './table-copy.ts';
 import type { TableSnapshots } from './table-snapshots.ts';
 
@@ -91,12 +92,17 @@ export class WholeTables {
   }
 
   #start(): void {
-    this.#running ??= this.#run().finally(() => {
-      this.#running = null;
-      // One may have been taken at the very end.
-      const over = this.#stopping.signal.aborted || this.#options.publisher().closed;
-      if (this.#taken.size > 0 && !over) this.#start();
-    });
+    this.#running ??= this.#run()
+      // The control database went away while a failure was told to it.
+      .catch((error: unknown) =>
+        this.#options.log.debug('snapshots wait', errorFields(asTidemarkError(error))),
+      )
+      .finally(() => {
+        this.#running = null;
+        // One may have been taken at the very end.
+        const over = this.#stopping.signal.aborted || this.#options.publisher().closed;
+        if (this.#taken.size > 0 && !over) this.#start();
+      });
   }
 
   has(id: string): boolean {
@@ -105,7 +111,7 @@ export class WholeTables {
 
   async stop(): Promise<void> {
     this.#stopping.abort();
-    await this.#running?.catch(() => {});
+    await this.#running;
   }
 
   async #run(): Promise<void> {
@@ -276,6 +282,11 @@ export class WholeTables {
     const { source, requests, log } = this.#options;
     const open = await requests.open();
     const tracked = await trackedTables(client, source);
+    // Also those that nobody has handed over yet: they share the hold.
+    for (const request of open) {
+      const table = tracked.find((each) => tableName(each) === request.table);
+      if (table && !hasKey(table) && request.state !== 'paused') this.#taken.set(request.id, request);
+    }
     const wanted: Wanted[] = [];
     for (const request of [...this.#taken.values()]) {
       const now = open.find(({ id }) => id === request.id);

@@ -60,7 +60,8 @@ export async function temporarySnapshot(
       (backend) => {
         // Waiting for a transaction, it would not notice that its client is gone.
         giveUp = () => void admin.query('select pg_terminate_backend($1)', [backend]).catch(() => {});
-        signal.addEventListener('abort', giveUp, { once: true });
+        if (signal.aborted) giveUp();
+        else signal.addEventListener('abort', giveUp, { once: true });
       },
     );
   } finally {
