@@ -460,7 +460,7 @@ async function readUntilFailure(
     },
   ): Promise<Progress> {
     await start.ledger.beginEpoch(start.epoch, source.slot, start.identity, start.madeSlot);
-    // A standby exports no snapshot, as it takes no marks: its tables are not read at all (TM222).
+    // Of a standby nothing is read beside the stream (TM222), not even what could be.
     const keyless =
       start.madeSlot && !identity.standby
         ? (await trackedTables(sourceClient, source)).filter(
