@@ -99,7 +99,7 @@ async function startEpoch(
   const { config, identity, client, ledger, writer, log } = parts;
   const { source } = config;
   await ledger.beginEpoch(epoch, source.slot, identity, madeSlot);
-  // A standby exports no snapshot, as it takes no marks: its tables are not read at all (TM222).
+  // Of a standby nothing is read beside the stream (TM222), not even what could be.
   const keyless =
     madeSlot && !identity.standby
       ? (await trackedTables(client, source)).filter(

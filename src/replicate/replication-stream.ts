@@ -8,7 +8,7 @@
  * transaction that is lost otherwise.
  */
 
-import type { Client, ClientConfig } from 'pg';
+import { type Client, type ClientConfig, escapeIdentifier } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { formatLsn } from '../connector/position.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
@@ -70,6 +70,7 @@ export class ReplicationStream {
   #timer: NodeJS.Timeout | null = null;
   #paused = false;
   #lastHeard = Date.now();
+  #lastSent = Date.now();
   #fail: (error: unknown) => void = () => {};
   #closed = false;
   #failed = false;
@@ -93,10 +94,13 @@ export class ReplicationStream {
       },
     );
     this.#service.on('data', (_lsn: string, bytes: Buffer) => {
-      this.#lastHeard = Date.now();
+      const now = Date.now();
+      this.#lastHeard = now;
+      // The timer comes late where much is read at once, and a server may have little patience.
+      if (now - this.#lastSent >= this.#options.statusIntervalMs) this.#sendStatus(false);
       this.#guard(() => options.onMessage(bytes));
     });
-    this.#service.on('error', (error: unknown) => this.#fail(streamError(error)));
+    this.#service.on('error', (error: unknown) => this.#fail(this.#error(error)));
   }
 
   /** Resolves once the server streams; rejects with TM201, TM204 or TM207. */
@@ -111,7 +115,7 @@ export class ReplicationStream {
       .then(() => {
         throw new TidemarkError('TM201', 'the source ended the replication connection');
       });
-    running.catch((error: unknown) => this.#fail(streamError(error)));
+    running.catch((error: unknown) => this.#fail(this.#error(error)));
     await Promise.race([started, this.ended]);
     this.#connection()?.on('copyData', ({ chunk }) => {
       if (chunk[0] === keepaliveByte) this.#keepalive(chunk);
@@ -167,8 +171,13 @@ export class ReplicationStream {
     clearTimeout(timeout);
   }
 
+  #error(error: unknown): TidemarkError {
+    return streamError(error, this.#options.connection.user);
+  }
+
   #sendStatus(askReply: boolean): void {
     if (this.#closed || this.#service.isStop()) return;
+    this.#lastSent = Date.now();
     void this.#service.acknowledge(formatLsn(this.#confirmed - 1n), askReply).catch(() => {});
   }
 
@@ -213,7 +222,7 @@ interface Connection {
 }
 
 /** 55006: slot in use. 42704: no such slot. 55000: invalidated ("can no longer get changes"). */
-export function streamError(error: unknown): TidemarkError {
+export function streamError(error: unknown, user = 'the role'): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const code = (error as { code?: string }).code;
   if (code === '55006')
@@ -234,6 +243,10 @@ export function streamError(error: unknown): TidemarkError {
       `the source refused the replication connection: ${describeCause(error)}`,
       {
         cause: error,
+        remedy:
+          code === '42501'
+            ? `alter role ${escapeIdentifier(user)} replication;`
+            : 'Check user and password in source.*, and that the role may log in.',
       },
     );
   }

@@ -33,10 +33,10 @@ import { newSnapshot } from '../progress.ts';
 import type { HeldWriter, Publisher } from '../publisher.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
+import { hasKey } from './initial-snapshots.ts';
 import { holdsNoEarlierRow, oldestTransaction } from './invisible-commits.ts';
 import { originLsn } from './keyless-origin.ts';
 import type { SnapshotRequest, SnapshotRequests } from './snapshot-requests.ts';
-import { hasKey } from './snapshot-runner.ts';
 import { TableCopy } from './table-copy.ts';
 import type { TableSnapshots } from './table-snapshots.ts';
 
