@@ -3,7 +3,6 @@
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
 import { randomUUID } from 'node:crypto';
-import { formatPosition } from '../connector/position.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
@@ -105,7 +104,7 @@ export class Publisher {
   }
 
   get stats(): PublisherStats {
-    const { changes, transactions } = this.#encoder;
+    const { changes, transactions } = this.#encoder.place;
     return { changes, transactions, records: this.#records, bytes: this.#bytes, batches: this.#batches };
   }
 
@@ -133,7 +132,7 @@ export class Publisher {
 
   /** Everything the source had to say up to `lsn` was received before this. */
   keepalive(lsn: bigint, serverTimeUs: bigint): void {
-    if (this.#encoder.inTransaction || this.#waiting) return;
+    if (this.#encoder.place.inTransaction || this.#waiting) return;
     this.#keepalive = { lsn, timeUs: serverTimeUs };
   }
 
@@ -150,10 +149,7 @@ export class Publisher {
     this.#keepalive = null;
     // A boundary without records was not worth a Progress so far, and this one goes beyond it.
     encoder.batch.boundary = null;
-    const position = formatPosition({ epoch: encoder.epoch, lsn, ordinal: 0 });
-    if (position > encoder.position) encoder.position = position;
-    if (lsn > encoder.ackLsn) encoder.ackLsn = lsn;
-    if (timeUs > encoder.commitTimeUs) encoder.commitTimeUs = timeUs;
+    encoder.place.advance(lsn, timeUs);
     this.#flushing = this.#publish(null, this.#progress('heartbeat', true));
   }
 
@@ -293,7 +289,7 @@ export class Publisher {
 
   #progress(kind: 'batch' | 'heartbeat', boundary: boolean): Progress {
     const { resume, writer, nowMs } = this.#options;
-    const { position, ackLsn, commitTimeUs } = this.#encoder;
+    const { position, ackLsn, commitTimeUs } = this.#encoder.place;
     return {
       kind,
       sourceId: resume.sourceId,
