@@ -3,7 +3,7 @@
  * one is being committed the next batch fills; when that is full too, reading pauses.
  */
 import { randomUUID } from 'node:crypto';
-import { formatPosition, type Position } from '../connector/position.ts';
+import type { Position } from '../connector/position.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
@@ -124,11 +124,11 @@ export class Publisher {
 
   /** Of the last Change that was encoded, or the end of the last Transaction without any. */
   get position(): Position {
-    return this.#encoder.position;
+    return this.#encoder.place.position;
   }
 
   get stats(): PublisherStats {
-    const { changes, transactions } = this.#encoder;
+    const { changes, transactions } = this.#encoder.place;
     return { changes, transactions, records: this.#records, bytes: this.#bytes, batches: this.#batches };
   }
 
@@ -161,7 +161,7 @@ export class Publisher {
 
   /** Everything the source had to say up to `lsn` was received before this. */
   keepalive(lsn: bigint, serverTimeUs: bigint): void {
-    if (this.#encoder.inTransaction || this.#waiting) return;
+    if (this.#encoder.place.inTransaction || this.#waiting) return;
     this.#keepalive = { lsn, timeUs: serverTimeUs };
     this.#gate.passed(lsn);
   }
@@ -220,12 +220,7 @@ export class Publisher {
     if (this.#gate.closed) return;
     const { lsn, timeUs } = this.#keepalive;
     this.#keepalive = null;
-    // A boundary without records was not worth a Progress so far, and this one goes beyond it.
-    encoder.batch.boundary = null;
-    const position = formatPosition({ epoch: encoder.epoch, lsn, ordinal: 0 });
-    if (position > encoder.position) encoder.position = position;
-    if (lsn > encoder.ackLsn) encoder.ackLsn = lsn;
-    if (timeUs > encoder.commitTimeUs) encoder.commitTimeUs = timeUs;
+    encoder.place.advance(lsn, timeUs);
     // Its boundary, of Transactions without records, lies before this Progress, and would come after it.
     encoder.batch = new Batch(this.#options.nowMs());
     this.#flushing = this.#publish(null, this.#progress('heartbeat', true));
@@ -238,7 +233,7 @@ export class Publisher {
 
   /** What commits before this was received, and is encoded. */
   get ackLsn(): bigint {
-    return this.#encoder.ackLsn;
+    return this.#encoder.place.ackLsn;
   }
 
   isParked(table: string): boolean {
@@ -265,7 +260,7 @@ export class Publisher {
 
   /** After each message: the gate at 0 only waits for the end of a Transaction, another one for what a keepalive says. */
   #betweenTransactions(): void {
-    if (!this.#encoder.inTransaction && !this.#waiting) this.#gate.passed(this.#keepalive?.lsn ?? 0n);
+    if (!this.#encoder.place.inTransaction && !this.#waiting) this.#gate.passed(this.#keepalive?.lsn ?? 0n);
   }
 
   /** Until all that was received is in Kafka. Call between Transactions. */
@@ -283,7 +278,7 @@ export class Publisher {
     const { producer, source, nowMs } = this.#options;
     const encoder = this.#encoder;
     let ends = { ...this.#endOffsets };
-    const { epoch, commitTimeUs, position: before } = encoder;
+    const { epoch, commitTimeUs, position: before } = encoder.place;
     // What Kafka refused, or may have done, is for the next life to find out.
     const kafka = async <T>(work: Promise<T>): Promise<T> => {
       try {
@@ -295,7 +290,7 @@ export class Publisher {
       }
     };
     const commit = async (position: Position, boundary: boolean) => {
-      encoder.position = position;
+      encoder.place.position = position;
       this.#endedInside = !boundary;
       const progress = this.#progress('batch', boundary);
       await kafka(this.#commitProgress(progress));
@@ -321,7 +316,7 @@ export class Publisher {
       if (!this.#closed) await kafka(producer.abort());
       throw error;
     }
-    if (ackLsn > encoder.ackLsn) encoder.ackLsn = ackLsn;
+    if (ackLsn > encoder.place.ackLsn) encoder.place.ackLsn = ackLsn;
     await commit(position, true);
   }
 
@@ -461,7 +456,7 @@ export class Publisher {
 
   #progress(kind: 'batch' | 'heartbeat', boundary: boolean): Progress {
     const { resume, writer, nowMs } = this.#options;
-    const { position, ackLsn, commitTimeUs } = this.#encoder;
+    const { position, ackLsn, commitTimeUs } = this.#encoder.place;
     return {
       kind,
       sourceId: resume.sourceId,

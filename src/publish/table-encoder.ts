@@ -7,36 +7,25 @@ import { TidemarkError } from '../platform/errors.ts';
 import { type ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import { type Tuple, valueKind } from '../replicate/pgoutput.ts';
 import { columnCodecs, formerFields } from './avro-schema.ts';
-import { ByteWriter } from './byte-writer.ts';
+import type { ByteWriter } from './byte-writer.ts';
+import {
+  constantBytes,
+  type EncoderIdentity,
+  EnvelopeFrame,
+  type EnvelopeOp,
+  registryHead,
+  type TransactionContext,
+} from './envelope-frame.ts';
 import { readWithheld } from './parked-messages.ts';
 import { protectedCodec, type RowTenant } from './protected-codec.ts';
 import { unavailableValue } from './record-format.ts';
 import type { Codec } from './types/codec.ts';
-
-export interface TransactionContext {
-  commitLsn: bigint;
-  commitTimeUs: bigint;
-  xid: number;
-  /** Commit LSN of the Transaction before, for Debezium's `sequence`. */
-  previousCommitLsn: bigint;
-  /** Distinguishes transactions cheaply, to cache the source block. */
-  serial: number;
-}
-
-export interface EncoderIdentity {
-  /** Debezium's logical name: the topic prefix. */
-  serverName: string;
-  database: string;
-  version: string;
-}
 
 /** What a row left to its headers. Reused by the next row. */
 export interface RowRemarks {
   unchanged: string[];
   exact: Record<string, string> | null;
 }
-
-const opBytes = { c: 0x63, u: 0x75, d: 0x64, t: 0x74, r: 0x72 } as const;
 
 export class TableEncoder {
   readonly shape: TableShape;
@@ -58,15 +47,7 @@ export class TableEncoder {
   /** What stands for an unchanged TOAST value, union branch included; null: the null branch. */
   readonly #placeholder: (Buffer | null)[];
   readonly #keyHead: Buffer;
-  readonly #valueHead: Buffer;
-  readonly #sourceHead: Buffer;
-  readonly #sourceTable: Buffer;
-  readonly #sourceName: Buffer;
-  readonly #snapshotName: Buffer;
-  #source: Buffer = Buffer.alloc(0);
-  #sourceSerial = -1;
-  #processedAt: Buffer = Buffer.alloc(0);
-  #processedAtMs = -1;
+  readonly #frame: EnvelopeFrame;
 
   constructor(options: {
     shape: TableShape;
@@ -98,24 +79,7 @@ export class TableEncoder {
     this.#former = Buffer.alloc(formerFields(shape).length);
     this.#placeholder = this.#codecs.map(placeholderFor);
     this.#keyHead = registryHead(options.keySchemaId ?? 0);
-    this.#valueHead = registryHead(options.valueSchemaId);
-    this.#sourceHead = constant((out) => {
-      out.text(identity.version);
-      out.text('postgresql');
-      out.text(identity.serverName);
-    });
-    const sourceName = (snapshot: string) =>
-      constant((out) => {
-        out.byte(0); // snapshot: the union's string branch
-        out.text(snapshot);
-        out.text(identity.database);
-      });
-    this.#sourceName = sourceName('false');
-    this.#snapshotName = sourceName('incremental');
-    this.#sourceTable = constant((out) => {
-      out.text(shape.schema);
-      out.text(shape.name);
-    });
+    this.#frame = new EnvelopeFrame(shape, options.valueSchemaId, identity);
   }
 
   get keyless(): boolean {
@@ -189,7 +153,7 @@ export class TableEncoder {
    * @param fill old full row that supplies unchanged TOAST values of `after`, or null
    */
   encodeEnvelope(
-    op: keyof typeof opBytes,
+    op: EnvelopeOp,
     before: Tuple | null,
     after: Tuple | null,
     fill: Tuple | null,
@@ -199,8 +163,7 @@ export class TableEncoder {
   ): Buffer {
     this.remarks.unchanged.length = 0;
     this.remarks.exact = null;
-    out.mark();
-    out.raw(this.#valueHead);
+    this.#frame.begin(out);
     if (before) {
       out.byte(2);
       this.#row(before, null, out, op === 'd');
@@ -209,28 +172,8 @@ export class TableEncoder {
       out.byte(2);
       this.#row(after, fill, out, true);
     } else out.byte(0);
-    // A Transaction has changes or a chunk's rows, never both: one source block serves it.
-    if (this.#sourceSerial !== transaction.serial) this.#encodeSource(transaction, op === 'r');
-    out.raw(this.#source);
-    out.byte(0); // transaction: null
-    out.byte(2); // op: one character
-    out.byte(opBytes[op]);
-    if (nowMs !== this.#processedAtMs) this.#encodeProcessedAt(nowMs);
-    out.raw(this.#processedAt);
+    this.#frame.end(op, transaction, nowMs, out);
     return out.take();
-  }
-
-  /** The outer ts_ms, ts_us and ts_ns: one instant per batch. */
-  #encodeProcessedAt(nowMs: number): void {
-    this.#processedAt = constant((out) => {
-      out.byte(2);
-      out.long(nowMs);
-      out.byte(2);
-      out.long(nowMs * 1000);
-      out.byte(2);
-      out.bigLong(BigInt(nowMs) * 1000000n);
-    });
-    this.#processedAtMs = nowMs;
   }
 
   /** @param remark whether this row's inexact and unchanged values go to the headers */
@@ -362,28 +305,6 @@ export class TableEncoder {
     );
   }
 
-  #encodeSource(transaction: TransactionContext, snapshot: boolean): void {
-    const { commitTimeUs, commitLsn, previousCommitLsn, xid } = transaction;
-    this.#source = constant((out) => {
-      out.raw(this.#sourceHead);
-      out.bigLong(commitTimeUs / 1000n);
-      out.raw(snapshot ? this.#snapshotName : this.#sourceName);
-      out.byte(2);
-      out.ascii(`["${previousCommitLsn}","${commitLsn}"]`);
-      out.byte(2);
-      out.bigLong(commitTimeUs);
-      out.byte(2);
-      out.bigLong(commitTimeUs * 1000n);
-      out.raw(this.#sourceTable);
-      out.byte(2);
-      out.long(xid);
-      out.byte(2);
-      out.bigLong(commitLsn);
-      out.byte(0); // xmin
-    });
-    this.#sourceSerial = transaction.serial;
-  }
-
   get #label(): string {
     return tableName(this.shape);
   }
@@ -393,18 +314,6 @@ export class TableEncoder {
   }
 }
 
-function registryHead(schemaId: number): Buffer {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(schemaId, 1);
-  return head;
-}
-
-function constant(write: (out: ByteWriter) => void): Buffer {
-  const out = new ByteWriter(512);
-  write(out);
-  return out.take();
-}
-
 /** Debezium puts its placeholder into text and bytes, and into arrays of text; other types are null here. */
 function placeholderFor(codec: Codec): Buffer | null {
   const schema = codec.schema;
@@ -412,7 +321,7 @@ function placeholderFor(codec: Codec): Buffer | null {
     typeof type === 'object' && type !== null ? (type as { type: unknown }).type : type;
   const kind = base(schema);
   if (kind === 'string' || (kind === 'bytes' && schema === 'bytes')) {
-    return constant((out) => {
+    return constantBytes((out) => {
       out.byte(2);
       out.text(unavailableValue);
     });
@@ -420,7 +329,7 @@ function placeholderFor(codec: Codec): Buffer | null {
   if (kind === 'array') {
     const items = (schema as unknown as { items: unknown[] }).items[1];
     if (base(items) !== 'string') return null;
-    return constant((out) => {
+    return constantBytes((out) => {
       out.byte(2);
       out.long(1);
       out.byte(2);

@@ -10,9 +10,10 @@ import { catalogueOrigins, fillWithheld, noteOrigins, type ShapeNote } from '../
 import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { sourceError } from '../replicate/source.ts';
+import type { EncoderIdentity } from './envelope-frame.ts';
 import { ParkedMessages } from './parked-messages.ts';
 import { topicNames } from './record-format.ts';
-import { type EncoderIdentity, TableEncoder } from './table-encoder.ts';
+import { TableEncoder } from './table-encoder.ts';
 import type { TableVersions } from './table-versions.ts';
 import { ensureTopics } from './topics.ts';
 import { binaryTextOf, readerCodecs } from './types/reader-codecs.ts';

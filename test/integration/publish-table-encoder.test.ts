@@ -12,8 +12,9 @@ import {
   compileEnvelopeDecoder,
   compileKeyDecoder,
 } from '../../src/publish/envelope-decoder.ts';
+import type { TransactionContext } from '../../src/publish/envelope-frame.ts';
 import { unavailableValue } from '../../src/publish/record-format.ts';
-import { TableEncoder, type TransactionContext } from '../../src/publish/table-encoder.ts';
+import { TableEncoder } from '../../src/publish/table-encoder.ts';
 import type { Codec } from '../../src/publish/types/codec.ts';
 import { decodeMessage, type PgoutputHandler, type Tuple } from '../../src/replicate/pgoutput.ts';
 import type { Prng } from '../../src/sample/prng.ts';

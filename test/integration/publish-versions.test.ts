@@ -118,3 +118,42 @@ test('evolve registers side by side and leaves the compatibility as it was; anot
   );
   expect(await registry.compatibilityOf('d-value')).toBe('FULL');
 });
+
+test('text goes on compatible with every version, whatever the registry asks for', async () => {
+  for (const [i, compatibility] of (
+    ['BACKWARD_TRANSITIVE', 'FORWARD_TRANSITIVE', 'FULL_TRANSITIVE'] as const
+  ).entries()) {
+    const versions = open(compatibility, 'text');
+    const topic = `e${i}`;
+    for (const type of ['integer', 'text', 'numeric(8,2)', 'integer', 'bytea', 'interval[]'])
+      await versions.register(
+        described(topic, [
+          ['id', 'integer', true],
+          ['n', type],
+        ]),
+      );
+    // Another column of the name, and one that is read as a wider type by older readers no more.
+    const again = described(topic, [
+      ['id', 'integer', true],
+      ['m', 'integer'],
+      ['n', 'bytea'],
+    ]);
+    const numbered = [...again.origins].map(([name, origin], k) => [
+      name,
+      { ...origin, number: [1, 2, 9][k]! },
+    ]);
+    again.origins = new Map(numbered as [string, ReturnType<typeof again.origins.get> & object][]);
+    await versions.register(again);
+    const all = await registry.versions(`${topic}-value`);
+    expect(all).toHaveLength(7);
+    for (const { schema } of all) expect(JSON.parse(schema).tidemark.major).toBe(1);
+    expect(await registry.compatibilityOf(`${topic}-value`)).toBe(compatibility);
+  }
+});
+
+test('text under FULL: a type that older readers cannot follow is carried too', async () => {
+  const versions = open('FULL', 'text');
+  await versions.register(described('f', narrow));
+  const { shape } = await versions.register(described('f', wide));
+  expect(shape.columns[1]).toMatchObject({ type: 'bigint', form: 'text', carried: { field: 'n__text' } });
+});

@@ -14,9 +14,10 @@ import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
 import { CopyParser } from '../../replicate/snapshot/copy-binary.ts';
 import { describeTable, tableQuery } from '../../replicate/snapshot/table-scan.ts';
 import { Batch } from '../batch.ts';
+import type { TransactionContext } from '../envelope-frame.ts';
 import { TenantPartitions } from '../partition.ts';
 import { header, recordFormat } from '../record-format.ts';
-import type { TableEncoder, TransactionContext } from '../table-encoder.ts';
+import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 
 export interface TableCopyOptions {
