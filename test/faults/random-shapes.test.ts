@@ -120,7 +120,7 @@ test(`${schedules} schedules at full speed, with the event trigger, TIDEMARK_SEE
       reached: async () => {},
     }),
   );
-});
+}, 900_000);
 
 test(`keys that come and go, into the replica, TIDEMARK_SEED=${seed}`, () =>
   faults.run('shapes-keys', { config, destinations: ['replica'] }, (pipeline) =>
