@@ -100,7 +100,7 @@ async function dispatch(argv: string[]): Promise<number> {
   } catch (caught) {
     const error = asTidemarkError(caught);
     if (error.code === 'TM901' && error.retry === 'bug')
-      context.log.error('unexpected failure', { stack: (caught as Error)?.stack });
+      context.log.error('unexpected failure', { stack: stackOf(caught) });
     report(error, context.json);
     if (error.code === 'TM101' || error.code === 'TM102' || error.code === 'TM103') return exitCode.usage;
     return error.retry === 'transient' ? exitCode.unreachable : exitCode.stopped;
@@ -111,4 +111,15 @@ function report(error: TidemarkError, json: boolean): void {
   const { code, message, remedy } = error;
   if (json) process.stdout.write(`${JSON.stringify({ ok: false, error: { code, message, remedy } })}\n`);
   else process.stderr.write(`${code}: ${message}\n  → ${remedy}\n`);
+}
+
+/** Where it began; of a cause only the frames, for its message may hold a value. */
+function stackOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const cause = error.cause instanceof Error ? error.cause.stack?.split('\n').filter(isFrame) : undefined;
+  return [error.stack, ...(cause ? ['caused at', ...cause] : [])].join('\n');
+}
+
+function isFrame(line: string): boolean {
+  return /^\s+at /.test(line);
 }

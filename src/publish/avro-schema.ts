@@ -299,8 +299,8 @@ export function registeredFields(schemaJson: string): Map<string, AvroSchema> {
   };
   return new Map(
     row.fields.map(({ name, type }) => {
-      const [, bare] = whole(type) as AvroSchema[];
-      return [name, Array.isArray(type) ? bare! : whole(type)];
+      const full = whole(type);
+      return [name, Array.isArray(full) ? (full[1] as AvroSchema) : full];
     }),
   );
 }
