@@ -1,5 +1,6 @@
 /**
- * Older versions of Postgres as the source: the main path on each, beside the stack's own. 14 has no column lists, so
+ * An older Postgres as the source: the main path on it, beside the stack's own. 14 is not packaged for every platform, and
+ * has no column lists, so
  * there the reader drops what the policy drops. TIDEMARK_POSTGRES_BIN (a folder with postgres and initdb) runs it on
  * that version instead.
  */
@@ -26,7 +27,7 @@ afterAll(async () => {
   await faults?.stop();
 });
 
-const versions: readonly (OlderVersion | null)[] = process.env.TIDEMARK_POSTGRES_BIN ? [null] : [14, 15];
+const versions: readonly (OlderVersion | null)[] = process.env.TIDEMARK_POSTGRES_BIN ? [null] : [15];
 
 const tables = `
   create table app.people (id int primary key, name text, email text);
@@ -66,7 +67,7 @@ describe.each(versions)('Postgres %s as the source', (version) => {
       await pipeline.source.query(tables);
       const check = await pipeline.command(['check']);
       expect(check.stdout).toContain(`source answers: Postgres ${server[0].major}`);
-      expect(check.stdout.includes('Postgres sends email all the same')).toBe(server[0].major === 14);
+      expect(check.stdout.includes('Postgres sends email all the same')).toBe(server[0].major < 15);
       const reader = pipeline.replicate();
       const delivery = pipeline.deliver();
       await pipeline.streaming(reader);
