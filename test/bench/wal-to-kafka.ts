@@ -16,6 +16,7 @@ import type { BenchResult } from './run.ts';
 const backlogRows = Number(process.env.BENCH_ROWS ?? 500_000);
 const rounds = Number(process.env.BENCH_ROUNDS ?? 3);
 const root = new URL('../../', import.meta.url).pathname;
+const directory = `${root}.tidemark/bench/stack`;
 
 interface Measured {
   rowsPerSecond: number;
@@ -29,7 +30,6 @@ export async function walToKafka(): Promise<BenchResult> {
       remedy: 'apt-get install -y postgresql-client',
     });
   }
-  const directory = `${root}.tidemark/bench/stack`;
   const say = (line: string) => void process.stderr.write(`bench: ${line}\n`);
   const stack = await startStack({ directory, log: say });
   const ours: Measured[] = [];
@@ -105,7 +105,8 @@ async function writeConfig(
   url: string,
   name: string,
 ): Promise<string> {
-  const folder = `${root}.tidemark/bench/stack/cases/${name}`;
+  // Below the stack's folder, which is removed at the end.
+  const folder = `${directory}/cases/${name}`;
   await mkdir(`${folder}/instances`, { recursive: true });
   const config = {
     'source.id': name.replaceAll('_', '-'),
