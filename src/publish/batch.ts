@@ -1,7 +1,11 @@
-/** What one Kafka transaction will hold: records by topic, and how far they reach. */
-import type { IHeaders, Message } from 'kafkajs';
+/**
+ * What one Kafka transaction will hold: records by partition, and how far they reach.
+ *
+ * A commit and a Change happen far more often than a batch is cut or a Change is taken back. So neither visits the runs:
+ * each has a serial number, and a run notes how long it was when it is first written to under another one.
+ */
 import type { Position } from '../connector/position.ts';
-import { ByteWriter } from './byte-writer.ts';
+import { type HeaderValue, RecordRun } from './record-run.ts';
 
 /** How far the whole Transactions in a batch reach. */
 export interface Boundary {
@@ -12,9 +16,18 @@ export interface Boundary {
   commitTimeUs: bigint;
 }
 
+/** A run this long is closed: longer record batches are not faster, and wait longer for each other. */
+const runBytes = 256 << 10;
+
+interface Counts {
+  records: number;
+  changes: number;
+  bytes: number;
+}
+
 export class Batch {
-  readonly writer: ByteWriter;
-  readonly topics = new Map<string, Message[]>();
+  /** In the order in which they were begun: of a partition's runs the first has its first records. */
+  runs: RecordRun[] = [];
   records = 0;
   changes = 0;
   /** Encoded bytes, headers included. */
@@ -26,31 +39,58 @@ export class Batch {
   boundaryRecords = 0;
   /** Wall clock when the batch was opened, milliseconds. */
   readonly openedAtMs: number;
-  /** Messages by topic up to the boundary. */
-  #boundaryLengths = new Map<string, number>();
   #boundaryBytes = 0;
+  readonly #open = new Map<string, (RecordRun | undefined)[]>();
+  #boundarySerial = 0;
+  #changeSerial = 0;
+  #changed: RecordRun[] = [];
 
-  constructor(nowMs: number, writer = new ByteWriter()) {
+  constructor(nowMs: number) {
     this.openedAtMs = nowMs;
-    this.writer = writer;
   }
 
+  /** Where the partition's next record goes. Tell `wrote` of it. */
+  run(topic: string, partition: number): RecordRun {
+    let open = this.#open.get(topic);
+    if (!open) {
+      open = [];
+      this.#open.set(topic, open);
+    }
+    let run = open[partition];
+    if (!run || run.bytes >= runBytes) {
+      run = new RecordRun(topic, partition);
+      open[partition] = run;
+      this.runs.push(run);
+    }
+    const { boundary, change, out, count } = run;
+    if (boundary.serial !== this.#boundarySerial) {
+      boundary.serial = this.#boundarySerial;
+      boundary.position = out.position;
+      boundary.count = count;
+    }
+    if (change.serial !== this.#changeSerial) {
+      change.serial = this.#changeSerial;
+      change.position = out.position;
+      change.count = count;
+      this.#changed.push(run);
+    }
+    return run;
+  }
+
+  wrote(bytes: number): void {
+    this.records++;
+    this.bytes += bytes;
+  }
+
+  /** A whole record. */
   add(
     topic: string,
     partition: number,
     key: Buffer | null,
     value: Buffer | null,
-    headers: IHeaders,
-    headerBytes: number,
+    headers: readonly (readonly [name: string, value: HeaderValue])[],
   ): void {
-    let messages = this.topics.get(topic);
-    if (!messages) {
-      messages = [];
-      this.topics.set(topic, messages);
-    }
-    messages.push({ partition, key, value, headers });
-    this.records++;
-    this.bytes += (key?.length ?? 0) + (value?.length ?? 0) + headerBytes + 16;
+    this.wrote(this.run(topic, partition).add(key, value, headers));
   }
 
   markBoundary(position: Position, ackLsn: bigint, commitTimeUs: bigint): void {
@@ -58,20 +98,21 @@ export class Batch {
     if (this.boundaryRecords === this.records) return;
     this.boundaryRecords = this.records;
     this.#boundaryBytes = this.bytes;
-    for (const [topic, messages] of this.topics) this.#boundaryLengths.set(topic, messages.length);
+    this.#boundarySerial++;
   }
 
   /** @returns this batch cut at its boundary, and a batch with the part of a Transaction that came after it */
   splitAtBoundary(nowMs: number): [Batch, Batch] {
-    if (this.boundaryRecords === this.records) return [this, new Batch(nowMs)];
-    // The rest's records lie in this arena; it goes on in it, so that none has to move.
-    const rest = new Batch(nowMs, this.writer);
-    for (const [topic, messages] of this.topics) {
-      const length = this.#boundaryLengths.get(topic) ?? 0;
-      if (messages.length === length) continue;
-      rest.topics.set(topic, messages.splice(length));
-      if (length === 0) this.topics.delete(topic);
+    const rest = new Batch(nowMs);
+    if (this.boundaryRecords === this.records) return [this, rest];
+    const whole: RecordRun[] = [];
+    for (const run of this.runs) {
+      const { serial, position, count } = run.boundary;
+      if (serial !== this.#boundarySerial || count > 0) whole.push(run);
+      if (serial === this.#boundarySerial && count < run.count)
+        rest.#take(count > 0 ? run.cut({ position, count }) : run);
     }
+    this.runs = whole;
     rest.records = this.records - this.boundaryRecords;
     rest.bytes = this.bytes - this.#boundaryBytes;
     this.records = this.boundaryRecords;
@@ -79,19 +120,27 @@ export class Batch {
     return [this, rest];
   }
 
-  savepoint(topic: string): { messages: number; records: number; bytes: number; changes: number } {
-    const messages = this.topics.get(topic)?.length ?? 0;
-    return { messages, records: this.records, bytes: this.bytes, changes: this.changes };
+  #take(run: RecordRun): void {
+    run.boundary.serial = -1;
+    run.change.serial = -1;
+    const open = this.#open.get(run.topic) ?? [];
+    open[run.partition] = run;
+    this.#open.set(run.topic, open);
+    this.runs.push(run);
   }
 
-  rollback(
-    topic: string,
-    savepoint: { messages: number; records: number; bytes: number; changes: number },
-  ): void {
-    this.topics.get(topic)?.splice(savepoint.messages);
-    if (savepoint.messages === 0) this.topics.delete(topic);
-    this.records = savepoint.records;
-    this.bytes = savepoint.bytes;
-    this.changes = savepoint.changes;
+  /** Until the next one, what is written can be taken back. */
+  savepoint(): Counts {
+    this.#changeSerial++;
+    this.#changed.length = 0;
+    const { records, bytes, changes } = this;
+    return { records, bytes, changes };
+  }
+
+  rollback({ records, bytes, changes }: Counts): void {
+    for (const run of this.#changed) run.truncate(run.change);
+    this.records = records;
+    this.bytes = bytes;
+    this.changes = changes;
   }
 }

@@ -22,6 +22,7 @@ import {
   type Tuple,
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
+import { ByteWriter } from './byte-writer.ts';
 import { changesAny, type KnownTable, KnownTables, nameOf } from './known-tables.ts';
 import { type ParkedMessages, parkedNote } from './parked-messages.ts';
 import { Parking, type ResumePolicy, resumePolicy } from './parking.ts';
@@ -54,6 +55,9 @@ export class ChangeEncoder implements PgoutputHandler {
   readonly #records: RecordWriter;
   readonly #tables = new KnownTables();
   #replaying = false;
+  /** The key of the row that is being written. */
+  readonly #key = new ByteWriter(1024);
+  readonly #scratch = new ByteWriter(4096);
   /** The message that is being decoded. */
   #raw: Buffer = Buffer.alloc(0);
 
@@ -163,7 +167,7 @@ export class ChangeEncoder implements PgoutputHandler {
       this.place.ordinal++;
     const fill = beforeIsFull ? before : null;
     this.#change(oid, raw, (encoder) => {
-      const moved = before && keysOfMove(encoder, before, after, this.batch);
+      const moved = before && keysOfMove(encoder, before, after, this.#scratch);
       if (moved) {
         if (!fill) encoder.requireHashable(before!, after);
         // A row that changes its key or its tenant leaves its partition: delete there, create here.
@@ -203,7 +207,13 @@ export class ChangeEncoder implements PgoutputHandler {
       const table = this.#tables.get(note.oid);
       // With the messages that it belongs to.
       if (table?.kind === 'parked' && !this.#replaying)
-        this.#records.parked(this.batch, null, table.name, parkedNote(this.#raw, content));
+        this.#records.parked(
+          this.batch,
+          this.#options.topics.parked,
+          null,
+          table.name,
+          parkedNote(this.#raw, content),
+        );
       this.#tables.note(note);
     } else if (prefix === labelNotePrefix) this.#tables.describeAgain(parseLabelNote(content));
   }
@@ -226,16 +236,20 @@ export class ChangeEncoder implements PgoutputHandler {
     const fresh = this.#next();
     if (!fresh && snapshots.idle) return;
     const image = (row.after ?? row.before)!;
-    const key = encoder.keyless ? null : encoder.encodeKey(image, row.fallback, this.batch.writer);
-    if (key && !snapshots.idle) {
-      const partial = row.after !== null && encoder.leavesUnknown(row.after, row.fill);
-      const moved = link?.name === header.oldKey;
-      snapshots.rowChanged(
-        encoder.topic,
-        key,
-        partial,
-        moved ? () => encoder.keyTexts(image, row.fallback) : null,
-      );
+    const key = encoder.keyless ? null : this.#key;
+    if (key) {
+      key.position = 0;
+      encoder.writeKey(image, row.fallback, key);
+      if (!snapshots.idle) {
+        const partial = row.after !== null && encoder.leavesUnknown(row.after, row.fill);
+        const moved = link?.name === header.oldKey;
+        snapshots.rowChanged(
+          encoder.topic,
+          key.bytes.subarray(0, key.position),
+          partial,
+          moved ? () => encoder.keyTexts(image, row.fallback) : null,
+        );
+      }
     }
     if (fresh) this.#records.row(this.batch, this.place, encoder, op, key, row, link);
   }
@@ -252,12 +266,12 @@ export class ChangeEncoder implements PgoutputHandler {
     if (table.kind === 'described')
       throw new TidemarkError('TM901', 'a table was not prepared before its change');
     const { ordinal } = this.place;
-    const savepoint = this.batch.savepoint(table.encoder.topic);
+    const savepoint = this.batch.savepoint();
     try {
       write(table.encoder);
     } catch (error) {
       if (!parksTable(error)) throw error;
-      this.batch.rollback(table.encoder.topic, savepoint);
+      this.batch.rollback(savepoint);
       this.place.ordinal = ordinal;
       const name = tableName(table.encoder.shape);
       this.#startParking(name, error);
@@ -294,12 +308,19 @@ export class ChangeEncoder implements PgoutputHandler {
 
   /** A Relation is not a Change: it has no Position of its own. */
   #parkTable(relation: Relation, parking: ParkedMessages): void {
-    this.#records.parked(this.batch, null, tableName(relation), this.#tables.park(relation, parking));
+    this.#records.parked(
+      this.batch,
+      this.#options.topics.parked,
+      null,
+      tableName(relation),
+      this.#tables.park(relation, parking),
+    );
   }
 
   /** @param raw a copy, without what is withheld */
   #parkChange(name: string, raw: Buffer): void {
-    if (this.#next()) this.#records.parked(this.batch, this.place.position, name, raw);
+    if (this.#next())
+      this.#records.parked(this.batch, this.#options.topics.parked, this.place.position, name, raw);
   }
 
   /** @returns false where Kafka has this Change already */

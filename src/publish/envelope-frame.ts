@@ -57,7 +57,6 @@ export class EnvelopeFrame {
 
   /** Before the rows. */
   begin(out: ByteWriter): void {
-    out.mark();
     out.raw(this.#valueHead);
   }
 

@@ -1,9 +1,8 @@
 /** Which partition a record goes to: Kafka's default partitioner over the tenant's text, or over the record key. */
 
 /** MurmurHash2 with Kafka's seed, as in the Java client's Utils.murmur2. */
-export function murmur2(bytes: Buffer): number {
+export function murmur2(bytes: Buffer, length = bytes.length): number {
   const m = 0x5bd1e995;
-  const length = bytes.length;
   let h = 0x9747b28c ^ length;
   let at = 0;
   for (; at + 4 <= length; at += 4) {
@@ -26,25 +25,7 @@ export function murmur2(bytes: Buffer): number {
   return h;
 }
 
-export function partitionOf(bytes: Buffer, partitions: number): number {
-  return (murmur2(bytes) & 0x7fffffff) % partitions;
-}
-
-/** Tenants repeat in every row: their partitions are kept by text, with a bound on how many. */
-export class TenantPartitions {
-  readonly #partitions: number;
-  readonly #known = new Map<string, number>();
-
-  constructor(partitions: number) {
-    this.#partitions = partitions;
-  }
-
-  of(tenant: string): number {
-    const known = this.#known.get(tenant);
-    if (known !== undefined) return known;
-    const partition = partitionOf(Buffer.from(tenant, 'utf8'), this.#partitions);
-    if (this.#known.size >= 10000) this.#known.clear();
-    this.#known.set(tenant, partition);
-    return partition;
-  }
+/** @param length of the key, at the start of the bytes */
+export function partitionOf(bytes: Buffer, partitions: number, length = bytes.length): number {
+  return (murmur2(bytes, length) & 0x7fffffff) % partitions;
 }

@@ -5,6 +5,7 @@ import type { Position } from '../connector/position.ts';
 import { asPosition } from '../connector/position.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { ByteReader } from './byte-writer.ts';
+import { RecordRun } from './record-run.ts';
 
 export interface ParkedTable {
   position: Position;
@@ -138,6 +139,13 @@ export function encodeProgress(progress: Progress, schemaId: number): Buffer {
   bytes.writeUInt32BE(schemaId, 1);
   body.copy(bytes, 5);
   return bytes;
+}
+
+/** As it is written to the progress topic. */
+export function progressRecord(topic: string, progress: Progress, schemaId: number): RecordRun {
+  const run = new RecordRun(topic, 0);
+  run.add(Buffer.from(progress.sourceId), encodeProgress(progress, schemaId), []);
+  return run;
 }
 
 /** @throws TidemarkError TM206 when the bytes are not a Progress of a known format. */

@@ -13,8 +13,9 @@ import { Batch } from './batch.ts';
 import { ChangeEncoder } from './change-encoder.ts';
 import type { ParkedMessages } from './parked-messages.ts';
 import type { Resuming } from './parking.ts';
-import { encodeProgress, type Progress } from './progress.ts';
+import { type Progress, progressRecord } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
+import { RecordRun } from './record-run.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { StreamGate } from './stream-gate.ts';
 import type { TableEncoder } from './table-encoder.ts';
@@ -300,8 +301,7 @@ export class Publisher {
       this.#options.onProgress?.(progress, this.stats);
     };
     const send = async (batch: Batch) => {
-      const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
-      this.#noteEnds(await kafka(producer.send(batches)));
+      this.#noteEnds(await kafka(producer.send(batch.runs)));
       this.#records += batch.records;
       this.#bytes += batch.bytes;
     };
@@ -371,9 +371,10 @@ export class Publisher {
     // Everything parked so far must be in Kafka before it is read.
     await this.#flushAll();
     const endMark = randomUUID();
-    const headers = { [header.format]: recordFormat, [header.resume]: endMark };
-    const mark = { partition: 0, key: table, value: endMark, headers };
-    const ends = await producer.send([{ topic: topics.parked, messages: [mark] }]);
+    const headers = [[header.format, recordFormat] as const, [header.resume, endMark] as const];
+    const mark = new RecordRun(topics.parked, 0);
+    mark.add(Buffer.from(table), Buffer.from(endMark), headers);
+    const ends = await producer.send([mark]);
     await producer.commit();
     this.#noteEnds(ends);
     for await (const raw of readParked(table, parked.position, endMark)) {
@@ -486,10 +487,7 @@ export class Publisher {
 
   async #commitProgress(progress: Progress): Promise<void> {
     const { producer, topics, progressSchemaId } = this.#options;
-    const value = encodeProgress(progress, progressSchemaId);
-    await producer.send([
-      { topic: topics.progress, messages: [{ partition: 0, key: progress.sourceId, value }] },
-    ]);
+    await producer.send([progressRecord(topics.progress, progress, progressSchemaId)]);
     await producer.commit();
   }
 
@@ -498,8 +496,7 @@ export class Publisher {
     const { producer, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
-        const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
-        this.#noteEnds(await producer.send(batches));
+        this.#noteEnds(await producer.send(batch.runs));
         await failpoint('after-produce');
         if (batch.hasChunk) await failpoint('before-chunk-commit');
       }

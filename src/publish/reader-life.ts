@@ -30,7 +30,7 @@ import {
 import { KafkajsProducer } from './kafkajs-producer.ts';
 import { readParked } from './parked-log.ts';
 import { PartitionWatch } from './partition-watch.ts';
-import { encodeProgress, type Progress, progressSchema } from './progress.ts';
+import { type Progress, progressRecord, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { requireWhole } from './publication-memory.ts';
 import { PublicationWatch } from './publication-watch.ts';
@@ -343,9 +343,7 @@ async function writeFence(
     parked: {},
     snapshots: {},
   };
-  await producer.send([
-    { topic, messages: [{ partition: 0, key: sourceId, value: encodeProgress(fence, schemaId) }] },
-  ]);
+  await producer.send([progressRecord(topic, fence, schemaId)]);
   await producer.commit();
 }
 

@@ -18,21 +18,11 @@ import {
   type SASLMechanismValue,
   Writer,
 } from '@platformatic/kafka';
-import type { Message } from 'kafkajs';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import { encodeRecordBatch } from './record-batch.ts';
-import {
-  type PartitionEnd,
-  portions,
-  producerError,
-  type TopicBatch,
-  type TransactionalProducer,
-} from './transactional-producer.ts';
-
-interface Leader {
-  connection: Connection;
-}
+import type { RecordRun } from './record-run.ts';
+import { type PartitionEnd, producerError, type TransactionalProducer } from './transactional-producer.ts';
 
 /** Errors of the coordinator that pass in milliseconds. */
 const passing = [
@@ -44,7 +34,7 @@ const passing = [
 const passingDelayMs = 4;
 const passingLimitMs = 20000;
 const requestTimeoutMs = 30000;
-/** A partition's records of one request are one record batch, which topics limit in size; a larger row goes alone. */
+/** Of one request: brokers limit it. */
 const requestBytes = 8 << 20;
 /** A partition's sequence numbers wrap here. */
 const sequenceLimit = 0x80000000;
@@ -88,37 +78,35 @@ export class RecordBatchProducer implements TransactionalProducer {
     });
   }
 
-  async send(batches: TopicBatch[]): Promise<PartitionEnd[]> {
-    const ends = new Map<string, PartitionEnd>();
-    for (const part of portions(batches, Number.MAX_SAFE_INTEGER, requestBytes)) {
-      for (const end of await this.#sendPortion(part)) ends.set(`${end.topic}/${end.partition}`, end);
-    }
-    return [...ends.values()];
-  }
-
-  #sendPortion(batches: TopicBatch[]): Promise<PartitionEnd[]> {
+  async send(runs: readonly RecordRun[]): Promise<PartitionEnd[]> {
     return this.#guard('produce', async () => {
-      const groups = byPartition(batches);
-      const [leaders] = await Promise.all([this.#leadersOf(groups), this.#addPartitions(groups)]);
-      const byLeader = new Map<Connection, { group: PartitionGroup; records: Buffer }[]>();
+      const written = runs.filter(({ count }) => count > 0);
+      const partitions = new Map<string, RecordRun>();
+      for (const run of written) partitions.set(nameOf(run), run);
+      const [leaders] = await Promise.all([this.#leadersOf(written), this.#addPartitions(partitions)]);
+      const ends = new Map<string, PartitionEnd>();
       const timestampMs = Date.now();
-      for (const [i, group] of groups.entries()) {
-        const identity = {
-          producerId: this.#producerId,
-          producerEpoch: this.#epoch,
-          baseSequence: this.#takeSequence(group),
-          timestampMs,
-        };
-        const records = await encodeRecordBatch(group.messages, identity, this.#config.compression);
-        const connection = leaders[i]!.connection;
-        const list = byLeader.get(connection) ?? [];
-        list.push({ group, records });
-        byLeader.set(connection, list);
+      const sending: Promise<PartitionEnd[]>[] = [];
+      // A connection's requests are answered in order: none has to wait for the one before.
+      for (const { connection, runs } of requests(written, leaders)) {
+        const encoded: EncodedRun[] = [];
+        for (const run of runs) {
+          const identity = {
+            producerId: this.#producerId,
+            producerEpoch: this.#epoch,
+            baseSequence: this.#takeSequence(run),
+            timestampMs,
+          };
+          encoded.push({ run, records: await encodeRecordBatch(run, identity, this.#config.compression) });
+        }
+        const produced = this.#produce(connection, encoded);
+        // Awaited below; one that fails meanwhile must not end the process.
+        produced.catch(() => {});
+        sending.push(produced);
       }
-      const ends = await Promise.all(
-        [...byLeader].map(([connection, list]) => this.#produce(connection, list)),
-      );
-      return ends.flat();
+      for (const produced of sending)
+        for (const end of await produced) ends.set(`${end.topic}/${end.partition}`, end);
+      return [...ends.values()];
     });
   }
 
@@ -153,22 +141,22 @@ export class RecordBatchProducer implements TransactionalProducer {
     this.#connections.clear();
   }
 
-  async #produce(
-    connection: Connection,
-    list: { group: PartitionGroup; records: Buffer }[],
-  ): Promise<PartitionEnd[]> {
-    const topics = new Map<string, { group: PartitionGroup; records: Buffer }[]>();
-    for (const entry of list)
-      topics.set(entry.group.topic, [...(topics.get(entry.group.topic) ?? []), entry]);
+  async #produce(connection: Connection, encoded: readonly EncodedRun[]): Promise<PartitionEnd[]> {
+    const topics = new Map<string, EncodedRun[]>();
+    for (const entry of encoded) {
+      const list = topics.get(entry.run.topic);
+      if (list) list.push(entry);
+      else topics.set(entry.run.topic, [entry]);
+    }
     const request = () =>
       Writer.create()
         .appendString(this.#transactionalId)
         .appendInt16(-1) // acks: all in-sync replicas
         .appendInt32(requestTimeoutMs)
         .appendArray([...topics], (topicWriter, [topic, entries]) => {
-          topicWriter.appendString(topic).appendArray(entries, (writer, { group, records }) => {
+          topicWriter.appendString(topic).appendArray(entries, (writer, { run, records }) => {
             writer
-              .appendInt32(group.partition)
+              .appendInt32(run.partition)
               .appendUnsignedVarInt(records.length + 1)
               .append(records);
           });
@@ -182,19 +170,19 @@ export class RecordBatchProducer implements TransactionalProducer {
     });
     return response.responses.flatMap(({ name, partitionResponses }) =>
       partitionResponses.map(({ index, baseOffset }) => {
-        const { group } = list.find(
-          (entry) => entry.group.topic === name && entry.group.partition === index,
-        )!;
-        return { topic: name, partition: index, endOffset: baseOffset + BigInt(group.messages.length) };
+        const { run } = topics.get(name)!.find(({ run }) => run.partition === index)!;
+        return { topic: name, partition: index, endOffset: baseOffset + BigInt(run.count) };
       }),
     );
   }
 
-  async #addPartitions(groups: readonly PartitionGroup[]): Promise<void> {
+  async #addPartitions(partitions: ReadonlyMap<string, RecordRun>): Promise<void> {
     const topics = new Map<string, number[]>();
-    for (const { name, topic, partition } of groups) {
+    for (const [name, { topic, partition }] of partitions) {
       if (this.#inTransaction.has(name)) continue;
-      topics.set(topic, [...(topics.get(topic) ?? []), partition]);
+      const list = topics.get(topic);
+      if (list) list.push(partition);
+      else topics.set(topic, [partition]);
     }
     if (topics.size === 0) return;
     const transaction = {
@@ -206,13 +194,11 @@ export class RecordBatchProducer implements TransactionalProducer {
     };
     // Right after a commit the coordinator still writes markers and asks for patience.
     await this.#passing(() => addPartitionsToTxnV3.api.async(this.#coordinator!, [transaction]));
-    for (const { name } of groups) this.#inTransaction.add(name);
+    for (const name of partitions.keys()) this.#inTransaction.add(name);
   }
 
-  async #leadersOf(groups: readonly PartitionGroup[]): Promise<Leader[]> {
-    const unknown = [...new Set(groups.map(({ topic }) => topic))].filter(
-      (topic) => !this.#leaders.has(topic),
-    );
+  async #leadersOf(runs: readonly RecordRun[]): Promise<Connection[]> {
+    const unknown = [...new Set(runs.map(({ topic }) => topic))].filter((topic) => !this.#leaders.has(topic));
     if (unknown.length > 0) {
       const metadata = await metadataV12.api.async(await this.#anyBroker(), unknown, false, false);
       for (const { name, partitions } of metadata.topics) {
@@ -226,17 +212,18 @@ export class RecordBatchProducer implements TransactionalProducer {
       }
     }
     return Promise.all(
-      groups.map(async ({ topic, partition }) => {
+      runs.map(({ topic, partition }) => {
         const leader = this.#leaders.get(topic)?.[partition];
         if (!leader) throw new TidemarkError('TM301', `${topic} has no partition ${partition}`);
-        return { connection: await leader };
+        return leader;
       }),
     );
   }
 
-  #takeSequence({ name, messages }: PartitionGroup): number {
+  #takeSequence(run: RecordRun): number {
+    const name = nameOf(run);
     const sequence = this.#sequences.get(name) ?? 0;
-    this.#sequences.set(name, (sequence + messages.length) % sequenceLimit);
+    this.#sequences.set(name, (sequence + run.count) % sequenceLimit);
     return sequence;
   }
 
@@ -290,30 +277,39 @@ export class RecordBatchProducer implements TransactionalProducer {
   }
 }
 
-interface PartitionGroup {
-  /** `topic/partition`. */
-  name: string;
-  topic: string;
-  partition: number;
-  messages: Message[];
+interface EncodedRun {
+  run: RecordRun;
+  records: Buffer;
 }
 
-function byPartition(batches: readonly TopicBatch[]): PartitionGroup[] {
-  const groups: PartitionGroup[] = [];
-  for (const { topic, messages } of batches) {
-    const ofTopic: (PartitionGroup | undefined)[] = [];
-    for (const message of messages) {
-      const partition = message.partition!;
-      let group = ofTopic[partition];
-      if (!group) {
-        group = { name: `${topic}/${partition}`, topic, partition, messages: [] };
-        ofTopic[partition] = group;
-        groups.push(group);
-      }
-      group.messages.push(message);
+function nameOf({ topic, partition }: RecordRun): string {
+  return `${topic}/${partition}`;
+}
+
+/** By leader, in order: a request has at most one run of a partition, and a bounded number of bytes unless one is larger. */
+function requests(
+  runs: readonly RecordRun[],
+  leaders: readonly Connection[],
+): { connection: Connection; runs: RecordRun[] }[] {
+  const open = new Map<Connection, { runs: RecordRun[]; bytes: number; names: Set<string> }>();
+  const closed: { connection: Connection; runs: RecordRun[] }[] = [];
+  runs.forEach((run, i) => {
+    const connection = leaders[i]!;
+    let request = open.get(connection);
+    if (request && (request.names.has(nameOf(run)) || request.bytes + run.bytes > requestBytes)) {
+      closed.push({ connection, runs: request.runs });
+      request = undefined;
     }
-  }
-  return groups;
+    if (!request) {
+      request = { runs: [], bytes: 0, names: new Set() };
+      open.set(connection, request);
+    }
+    request.runs.push(run);
+    request.bytes += run.bytes;
+    request.names.add(nameOf(run));
+  });
+  for (const [connection, { runs }] of open) closed.push({ connection, runs });
+  return closed;
 }
 
 function connectionOptions(config: KafkaConfig): ConnectionOptions {

@@ -1,14 +1,15 @@
-/** One Change of a row as records of a batch: value, key, headers, partition. */
-import type { IHeaders } from 'kafkajs';
+/** One Change of a row as records of a batch: key, value and headers, written straight into the partition's run. */
 import type { Position } from '../connector/position.ts';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import type { Tuple } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
-import type { TransactionContext } from './envelope-frame.ts';
-import { partitionOf, TenantPartitions } from './partition.ts';
-import { header, recordFormat, type TopicNames } from './record-format.ts';
+import { ByteWriter } from './byte-writer.ts';
+import { constantBytes, type TransactionContext } from './envelope-frame.ts';
+import { partitionOf } from './partition.ts';
+import { header, recordFormat } from './record-format.ts';
+import type { HeaderValue, RecordRun } from './record-run.ts';
 import type { TableEncoder } from './table-encoder.ts';
 
 /** The tuples of one record. */
@@ -21,6 +22,9 @@ export interface RowImages {
   fill: Tuple | null;
 }
 
+/** A record key, written from the start of a buffer that the next row reuses. */
+export type RowKey = Pick<ByteWriter, 'bytes' | 'position'>;
+
 export interface KeyLink {
   name: string;
   key: Buffer;
@@ -28,28 +32,39 @@ export interface KeyLink {
 
 /** The Change that a record is of. */
 export interface RecordPlace {
-  position: Position;
-  transaction: TransactionContext;
+  readonly position: Position;
+  /** What all Positions of the Transaction begin with, as ASCII. */
+  readonly positionHead: Buffer;
+  readonly ordinal: number;
+  readonly transaction: TransactionContext;
 }
 
-const formatHeader = Buffer.from(recordFormat);
+/** The position header up to where the Transaction's own digits begin: name and length. */
+const positionField = constantBytes((out) => {
+  out.text(header.position);
+  out.long(42);
+});
+const formatField = constantBytes((out) => {
+  out.text(header.format);
+  out.text(recordFormat);
+});
+const ordinalDigits = 16;
+const hexDigits = Buffer.from('0123456789ABCDEF');
 
 export class RecordWriter {
   readonly #kafka: KafkaConfig;
-  readonly #topics: TopicNames;
   /** The snapshot of the topic's table that is open, or null. */
   readonly #incomplete: (topic: string) => { destination: string | null } | null;
-  readonly #tenants: TenantPartitions;
+  readonly #scratch = new ByteWriter(4096);
+  /** Of the record that is written: headers that few have. */
+  readonly #extra: [name: string, value: HeaderValue][] = [];
 
   constructor(options: {
     kafka: KafkaConfig;
-    topics: TopicNames;
     snapshots: { incomplete(topic: string): { destination: string | null } | null };
   }) {
     this.#kafka = options.kafka;
-    this.#topics = options.topics;
     this.#incomplete = (topic) => options.snapshots.incomplete(topic);
-    this.#tenants = new TenantPartitions(options.kafka.partitions);
   }
 
   /**
@@ -59,65 +74,90 @@ export class RecordWriter {
    */
   row(
     batch: Batch,
-    { position, transaction }: RecordPlace,
+    place: RecordPlace,
     encoder: TableEncoder,
     op: 'c' | 'u' | 'd' | 'r',
-    key: Buffer | null,
+    key: RowKey | null,
     row: RowImages,
     link: KeyLink | null,
     topic = encoder.topic,
   ): void {
     const { before, after, fallback, fill } = row;
-    const image = (after ?? before)!;
-    const { openedAtMs, writer } = batch;
-    const value = encoder.encodeEnvelope(op, before, after, fill, transaction, openedAtMs, writer);
-    const { headers, bytes } = headersOf(position, link);
-    let headerBytes = bytes;
-    const { unchanged, exact } = encoder.remarks;
-    if (unchanged.length > 0) {
-      const text = JSON.stringify(unchanged);
-      headers[header.unchanged] = text;
-      headerBytes += text.length + 20;
-      const incomplete = this.#incomplete(encoder.topic);
-      if (incomplete) {
-        headers[header.pending] = incomplete.destination ?? '1';
-        headerBytes += 20 + (incomplete.destination?.length ?? 0);
-      }
+    const partition = this.#partition(encoder, (after ?? before)!, fallback, key);
+    const run = batch.run(topic, partition);
+    run.begin(key?.bytes ?? null, key?.position ?? -1);
+    run.beginValue();
+    encoder.writeEnvelope(op, before, after, fill, place.transaction, batch.openedAtMs, run.out);
+    run.endValue();
+    this.#extra.length = 0;
+    if (link) this.#extra.push([link.name, link.key]);
+    this.#remark(encoder, op);
+    this.#headers(run, place);
+    const bytes = run.end();
+    if (bytes > this.#kafka.rowMaxBytes) this.#requireFit(tableName(encoder.shape), bytes);
+    batch.wrote(bytes);
+    if (op === 'd' && key) {
+      run.begin(key.bytes, key.position);
+      run.noValue();
+      this.#extra.length = 0;
+      this.#headers(run, place);
+      batch.wrote(run.end());
     }
-    if (op === 'd' && encoder.keyless && this.#incomplete(encoder.topic)) {
-      headers[header.pending] = '1';
-      headerBytes += 20;
-    }
-    if (exact) {
-      const text = JSON.stringify(exact);
-      headers[header.exact] = text;
-      headerBytes += text.length + 20;
-    }
-    this.#requireFit(tableName(encoder.shape), value.length + (key?.length ?? 0) + headerBytes);
-    const partition = this.#partition(encoder, image, fallback, key);
-    batch.add(topic, partition, key, value, headers, headerBytes);
-    if (op === 'd' && key) batch.add(topic, partition, key, null, headersOf(position, null).headers, bytes);
   }
 
-  /** One record in every partition. */
-  truncate(batch: Batch, { position, transaction }: RecordPlace, encoder: TableEncoder): void {
-    const { openedAtMs, writer } = batch;
-    const value = encoder.encodeEnvelope('t', null, null, null, transaction, openedAtMs, writer);
-    const { headers, bytes } = headersOf(position, null);
+  /** One record in every partition: each says of its own rows that they are gone. */
+  truncate(batch: Batch, place: RecordPlace, encoder: TableEncoder): void {
+    const { transaction } = place;
+    const value = encoder.encodeEnvelope('t', null, null, null, transaction, batch.openedAtMs, this.#scratch);
+    this.#extra.length = 0;
     for (let partition = 0; partition < this.#kafka.partitions; partition++) {
-      batch.add(encoder.topic, partition, null, value, headers, bytes);
+      const run = batch.run(encoder.topic, partition);
+      run.begin(null, -1);
+      run.out.lengthPrefixed(value, 0, value.length);
+      this.#headers(run, place);
+      batch.wrote(run.end());
     }
   }
 
   /**
    * A raw pgoutput message under its table's name: what a resume re-encodes.
+   * @param topic the parked topic
    * @param position of the Change; null: what only describes the table has none of its own
    * @throws TidemarkError TM308
    */
-  parked(batch: Batch, position: Position | null, name: string, raw: Buffer): void {
+  parked(batch: Batch, topic: string, position: Position | null, name: string, raw: Buffer): void {
     if (position !== null) this.#requireFit(name, raw.length);
-    const headers = position === null ? { [header.format]: formatHeader } : headersOf(position, null).headers;
-    batch.add(this.#topics.parked, 0, Buffer.from(name), raw, headers, 80);
+    const format = [header.format, recordFormat] as const;
+    const headers = position === null ? [format] : [[header.position, position] as const, format];
+    batch.add(topic, 0, Buffer.from(name), raw, headers);
+  }
+
+  /** What the row left to its headers. */
+  #remark(encoder: TableEncoder, op: 'c' | 'u' | 'd' | 'r'): void {
+    const { unchanged, exact } = encoder.remarks;
+    let pending: string | null = null;
+    if (unchanged.length > 0) {
+      this.#extra.push([header.unchanged, JSON.stringify(unchanged)]);
+      const incomplete = this.#incomplete(encoder.topic);
+      if (incomplete) pending = incomplete.destination ?? '1';
+    }
+    if (op === 'd' && encoder.keyless && this.#incomplete(encoder.topic)) pending = '1';
+    if (pending !== null) this.#extra.push([header.pending, pending]);
+    if (exact) this.#extra.push([header.exact, JSON.stringify(exact)]);
+  }
+
+  #headers(run: RecordRun, place: RecordPlace): void {
+    const { out } = run;
+    out.long(2 + this.#extra.length);
+    out.raw(positionField);
+    out.raw(place.positionHead);
+    writeOrdinal(place.ordinal, out);
+    out.raw(formatField);
+    for (const [name, value] of this.#extra) {
+      out.text(name);
+      if (typeof value === 'string') out.text(value);
+      else out.lengthPrefixed(value, 0, value.length);
+    }
   }
 
   #requireFit(name: string, bytes: number): void {
@@ -126,21 +166,22 @@ export class RecordWriter {
     throw new TidemarkError('TM308', `a row of ${name} has ${bytes} bytes, row.max.bytes is ${rowMaxBytes}`);
   }
 
-  #partition(encoder: TableEncoder, row: Tuple, fallback: Tuple | null, key: Buffer | null): number {
-    const tenant = encoder.tenant(row, fallback);
-    if (tenant !== null) return this.#tenants.of(tenant);
-    return key ? partitionOf(key, this.#kafka.partitions) : 0;
+  #partition(encoder: TableEncoder, row: Tuple, fallback: Tuple | null, key: RowKey | null): number {
+    const { partitions } = this.#kafka;
+    const ofTenant = encoder.tenantPartition(row, fallback, partitions);
+    if (ofTenant >= 0) return ofTenant;
+    return key ? partitionOf(key.bytes, partitions, key.position) : 0;
   }
 }
 
-function headersOf(position: Position, link: KeyLink | null): { headers: IHeaders; bytes: number } {
-  const headers: IHeaders = {
-    [header.position]: Buffer.from(position, 'latin1'),
-    [header.format]: formatHeader,
-  };
-  if (!link) return { headers, bytes: 80 };
-  headers[link.name] = link.key;
-  return { headers, bytes: 100 + link.key.length };
+/** As ordinalText, without a text. */
+function writeOrdinal(ordinal: number, out: ByteWriter): void {
+  out.ensure(ordinalDigits);
+  const { bytes } = out;
+  const end = out.position + ordinalDigits;
+  bytes.fill(0x30, out.position, end);
+  for (let at = end, n = ordinal; n > 0; n = Math.floor(n / 16)) bytes[--at] = hexDigits[n % 16]!;
+  out.position = end;
 }
 
 /** Both keys where the row's key or tenant differ, else null. */
@@ -148,12 +189,12 @@ export function keysOfMove(
   encoder: TableEncoder,
   before: Tuple,
   after: Tuple,
-  { writer }: Batch,
+  scratch: ByteWriter,
 ): { oldKey: Buffer | null; newKey: Buffer | null } | null {
   // Without a key the old row is all there is to find it by: a delete of that image and a create of the new one.
   if (encoder.keyless) return { oldKey: null, newKey: null };
-  const oldKey = encoder.encodeKey(before, null, writer);
-  const newKey = encoder.encodeKey(after, before, writer);
+  const oldKey = encoder.encodeKey(before, null, scratch);
+  const newKey = encoder.encodeKey(after, before, scratch);
   const tenantMoved = encoder.tenant(before, null) !== encoder.tenant(after, before);
   return tenantMoved || !oldKey.equals(newKey) ? { oldKey, newKey } : null;
 }

@@ -20,7 +20,7 @@ import {
   type SlotState,
   type SourceIdentity,
 } from '../replicate/source.ts';
-import { encodeProgress, type Progress } from './progress.ts';
+import { type Progress, progressRecord } from './progress.ts';
 import { splitTopic, type TopicNames } from './record-format.ts';
 import { compareEnds, decideResume, originProgress } from './resume-point.ts';
 import { hasKey, snapshotMode } from './snapshot/initial-snapshots.ts';
@@ -183,15 +183,10 @@ async function originEnds(
 
 /** In one Kafka transaction, with what was sent before. */
 async function writeProgress(
-  { producer, progressSchemaId, topics, config }: StartParts,
+  { producer, progressSchemaId, topics }: StartParts,
   records: readonly Progress[],
 ): Promise<void> {
-  const messages = records.map((record) => ({
-    partition: 0,
-    key: config.source.id,
-    value: encodeProgress(record, progressSchemaId),
-  }));
-  await producer.send([{ topic: topics.progress, messages }]);
+  await producer.send(records.map((record) => progressRecord(topics.progress, record, progressSchemaId)));
   await producer.commit();
 }
 

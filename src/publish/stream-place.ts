@@ -12,8 +12,6 @@ import type { TransactionContext } from './envelope-frame.ts';
 import type { Progress } from './progress.ts';
 
 export class StreamPlace {
-  /** Of the last Change, or the end of the last Transaction without any. */
-  position: Position;
   /** First WAL byte that is not in a whole Transaction yet. */
   ackLsn: bigint;
   /** Running maximum, microseconds since 1970 UTC. */
@@ -26,6 +24,10 @@ export class StreamPlace {
   readonly #resume: { lsn: bigint; ordinal: number };
   #transaction: TransactionContext | null = null;
   #prefix = '';
+  /** As ASCII, as record-writer.ts puts it into a header. */
+  positionHead: Buffer = Buffer.alloc(0);
+  /** Null: that of the Change that was read last, made only for who asks. */
+  #position: Position | null;
   /** Changes of this Transaction up to this ordinal are in Kafka already. */
   #skipThrough = 0;
   #lastCommitLsn: bigint;
@@ -35,11 +37,21 @@ export class StreamPlace {
   constructor(resume: Progress) {
     const { epoch, lsn, ordinal } = parsePosition(resume.position);
     this.epoch = epoch;
-    this.position = resume.position;
+    this.#position = resume.position;
     this.ackLsn = resume.ackLsn;
     this.commitTimeUs = resume.commitTimeUs;
     this.#resume = { lsn, ordinal };
     this.#lastCommitLsn = lsn;
+  }
+
+  /** Of the last Change, or the end of the last Transaction without any. */
+  get position(): Position {
+    this.#position ??= (this.#prefix + ordinalText(this.ordinal)) as Position;
+    return this.#position;
+  }
+
+  set position(position: Position) {
+    this.#position = position;
   }
 
   get inTransaction(): boolean {
@@ -55,7 +67,10 @@ export class StreamPlace {
   begin(start: TransactionStart): void {
     this.#serial++;
     this.#transaction = { ...start, previousCommitLsn: this.#lastCommitLsn, serial: this.#serial };
+    // Its Position was not asked for, and is of the Transaction before.
+    this.#position = this.position;
     this.#prefix = positionPrefix(this.epoch, start.commitLsn);
+    this.positionHead = Buffer.from(this.#prefix, 'latin1');
     this.ordinal = 0;
     const { lsn, ordinal } = this.#resume;
     this.#skipThrough =
@@ -88,10 +103,13 @@ export class StreamPlace {
 
   /** To the next Change. @returns false where Kafka has it already */
   next(): boolean {
-    const position = this.upcoming;
+    if (this.ordinal < this.#skipThrough) {
+      this.#position = this.position;
+      this.ordinal++;
+      return false;
+    }
     this.ordinal++;
-    if (this.ordinal <= this.#skipThrough) return false;
-    this.position = position;
+    this.#position = null;
     this.changes++;
     return true;
   }

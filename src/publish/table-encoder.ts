@@ -7,6 +7,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import { type ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import { type Tuple, valueKind } from '../replicate/pgoutput.ts';
 import { columnCodecs, formerFields } from './avro-schema.ts';
+import { ByteMemo } from './byte-memo.ts';
 import type { ByteWriter } from './byte-writer.ts';
 import {
   constantBytes,
@@ -17,6 +18,7 @@ import {
   type TransactionContext,
 } from './envelope-frame.ts';
 import { readWithheld } from './parked-messages.ts';
+import { partitionOf } from './partition.ts';
 import { protectedCodec, type RowTenant } from './protected-codec.ts';
 import { unavailableValue } from './record-format.ts';
 import type { Codec } from './types/codec.ts';
@@ -47,6 +49,7 @@ export class TableEncoder {
   /** What stands for an unchanged TOAST value, union branch included; null: the null branch. */
   readonly #placeholder: (Buffer | null)[];
   readonly #keyHead: Buffer;
+  readonly #tenantPartitions = new ByteMemo();
   readonly #frame: EnvelopeFrame;
 
   constructor(options: {
@@ -86,10 +89,16 @@ export class TableEncoder {
     return this.shape.keyColumns.length === 0;
   }
 
-  /** The record key; `fallback` supplies key columns that `tuple` does not carry. */
+  /** As writeKey; the bytes stay valid as long as the caller keeps them. */
   encodeKey(tuple: Tuple, fallback: Tuple | null, out: ByteWriter): Buffer {
-    this.#enterRow(tuple, fallback);
     out.mark();
+    this.writeKey(tuple, fallback, out);
+    return out.take();
+  }
+
+  /** The record key; `fallback` supplies key columns that `tuple` does not carry. */
+  writeKey(tuple: Tuple, fallback: Tuple | null, out: ByteWriter): void {
+    this.#enterRow(tuple, fallback);
     out.raw(this.#keyHead);
     for (const column of this.shape.keyColumns) {
       const at = this.#tupleIndex[column]!;
@@ -107,7 +116,6 @@ export class TableEncoder {
       }
       this.#keyValue(column, kind, from.bytes, from.starts[at]!, from.ends[at]!, out);
     }
-    return out.take();
   }
 
   /** Whether some column of the row was left untouched and `fill` has no value for it. */
@@ -148,11 +156,42 @@ export class TableEncoder {
   }
 
   /**
+   * Kafka's default partition of the tenant's text, of so many; -1 where the tuple has no value for it. Tenants repeat:
+   * what was found for the same bytes is kept.
+   */
+  tenantPartition(tuple: Tuple, fallback: Tuple | null, partitions: number): number {
+    const column = this.shape.tenantColumn;
+    if (column === null) return -1;
+    const at = this.#tupleIndex[column]!;
+    const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+    if (from.kinds[at] !== valueKind.binary) {
+      const text = this.tenant(tuple, fallback);
+      return text === null ? -1 : partitionOf(Buffer.from(text, 'utf8'), partitions);
+    }
+    const { bytes } = from;
+    const [start, end] = [from.starts[at]!, from.ends[at]!];
+    const known = this.#tenantPartitions.get(bytes, start, end);
+    if (known >= 0) return known;
+    const text = this.#codecs[column]!.text(bytes, start, end);
+    const partition = partitionOf(Buffer.from(text, 'utf8'), partitions);
+    this.#tenantPartitions.set(bytes, start, end, partition);
+    return partition;
+  }
+
+  /** As writeEnvelope; the bytes stay valid as long as the caller keeps them. */
+  encodeEnvelope(...args: Parameters<TableEncoder['writeEnvelope']>): Buffer {
+    const out = args[6];
+    out.mark();
+    this.writeEnvelope(...args);
+    return out.take();
+  }
+
+  /**
    * The envelope.
    * @param before old row or null; `beforeIsFull` when it has every column
    * @param fill old full row that supplies unchanged TOAST values of `after`, or null
    */
-  encodeEnvelope(
+  writeEnvelope(
     op: EnvelopeOp,
     before: Tuple | null,
     after: Tuple | null,
@@ -160,7 +199,7 @@ export class TableEncoder {
     transaction: TransactionContext,
     nowMs: number,
     out: ByteWriter,
-  ): Buffer {
+  ): void {
     this.remarks.unchanged.length = 0;
     this.remarks.exact = null;
     this.#frame.begin(out);
@@ -173,7 +212,6 @@ export class TableEncoder {
       this.#row(after, fill, out, true);
     } else out.byte(0);
     this.#frame.end(op, transaction, nowMs, out);
-    return out.take();
   }
 
   /** @param remark whether this row's inexact and unchanged values go to the headers */

@@ -2,13 +2,8 @@
  * One Kafka transaction at a time. Any failure makes a producer unusable: the caller fences again with a new one and
  * starts over from Progress, which is right for every unknown outcome.
  */
-import type { Message } from 'kafkajs';
 import { TidemarkError } from '../platform/errors.ts';
-
-export interface TopicBatch {
-  topic: string;
-  messages: Message[];
-}
+import type { RecordRun } from './record-run.ts';
 
 /** Where a partition ends after a send. */
 export interface PartitionEnd {
@@ -25,45 +20,12 @@ export interface TransactionalProducer {
    * Sends into the current transaction, beginning one where needed.
    * @returns the end offset (last record + 1) of every partition written
    */
-  send(batches: TopicBatch[]): Promise<PartitionEnd[]>;
+  send(runs: readonly RecordRun[]): Promise<PartitionEnd[]>;
   /** Ends the transaction; nothing to do where nothing was sent. */
   commit(): Promise<void>;
   /** What was sent since the last commit never was, to whoever reads committed; nothing to do where nothing was sent. */
   abort(): Promise<void>;
   close(): Promise<void>;
-}
-
-/** Cuts a batch into sends of a bounded number of messages and bytes; a single larger message goes alone. */
-export function* portions(
-  batches: readonly TopicBatch[],
-  maxMessages: number,
-  maxBytes: number,
-): Generator<TopicBatch[]> {
-  let part: TopicBatch[] = [];
-  let messagesLeft = maxMessages;
-  let bytesLeft = maxBytes;
-  for (const { topic, messages } of batches) {
-    let from = 0;
-    for (let at = 0; at < messages.length; at++) {
-      const size = sizeOf(messages[at]!);
-      if ((messagesLeft === 0 || size > bytesLeft) && (part.length > 0 || at > from)) {
-        if (at > from) part.push({ topic, messages: messages.slice(from, at) });
-        yield part;
-        part = [];
-        from = at;
-        messagesLeft = maxMessages;
-        bytesLeft = maxBytes;
-      }
-      messagesLeft--;
-      bytesLeft -= size;
-    }
-    part.push({ topic, messages: from === 0 ? messages : messages.slice(from) });
-  }
-  if (part.length > 0) yield part;
-}
-
-function sizeOf({ key, value }: Message): number {
-  return (key?.length ?? 0) + (value?.length ?? 0) + 100;
 }
 
 /** @param type Kafka's name of the error, where it has one */

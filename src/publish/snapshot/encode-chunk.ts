@@ -5,6 +5,7 @@ import { TidemarkError } from '../../platform/errors.ts';
 import type { Logger } from '../../platform/log.ts';
 import { Tuple } from '../../replicate/pgoutput.ts';
 import type { Batch } from '../batch.ts';
+import { ByteWriter } from '../byte-writer.ts';
 import type { Parking } from '../parking.ts';
 import type { RecordWriter } from '../record-writer.ts';
 import type { StreamPlace } from '../stream-place.ts';
@@ -13,6 +14,7 @@ import type { DueChunk } from './table-snapshots.ts';
 
 /** The row that is being encoded. */
 const row = new Tuple();
+const rowKey = new ByteWriter(1024);
 const images = { before: null, after: row, fallback: null, fill: null };
 
 /**
@@ -38,19 +40,21 @@ export function encodeChunk(
     return;
   }
   const { ordinal, position } = place;
-  const savepoint = batch.savepoint(chunk.into);
+  const savepoint = batch.savepoint();
   try {
     for (let i = 0; i < rows.count; i++) {
       rows.read(i, row);
-      const key = encoder.encodeKey(row, null, batch.writer);
+      rowKey.position = 0;
+      encoder.writeKey(row, null, rowKey);
+      const key = rowKey.bytes.subarray(0, rowKey.position);
       const isLast = i === rows.count - 1;
       if (!due.take(key, () => encoder.keyTexts(row, null), isLast)) continue;
       if (place.next()) batch.changes++;
-      records.row(batch, place, encoder, 'r', key, images, null, chunk.into);
+      records.row(batch, place, encoder, 'r', rowKey, images, null, chunk.into);
     }
   } catch (error) {
     if (!parksTable(error)) throw error;
-    batch.rollback(chunk.into, savepoint);
+    batch.rollback(savepoint);
     place.ordinal = ordinal;
     place.position = position;
     chunk.settle({ kind: 'stopped', error });

@@ -47,8 +47,7 @@ export async function publishKeyless(
   const { source, kafka, producer, prepare, signal } = options;
   const endOffsets = { ...origin.endOffsets };
   const send = async (batch: Batch, commit: boolean) => {
-    const batches = [...batch.topics].map(([topic, messages]) => ({ topic, messages }));
-    for (const { topic, partition, endOffset } of await producer.send(batches)) {
+    for (const { topic, partition, endOffset } of await producer.send(batch.runs)) {
       const ends = [...(endOffsets[topic] ?? [])];
       while (ends.length <= partition) ends.push(0n);
       ends[partition] = endOffset;

@@ -2,12 +2,9 @@
  * Whole tables, read in one transaction on an exported snapshot, as records under one Position: the rows of the first
  * table, of the next, and so on, as one Transaction of the source would have written them.
  */
-import type { IHeaders } from 'kafkajs';
 import type { Client } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
-import { formatPosition, type Position } from '../../connector/position.ts';
-import { tableName } from '../../connector/shape.ts';
-import { TidemarkError } from '../../platform/errors.ts';
+import { ordinalText, type Position, positionPrefix } from '../../connector/position.ts';
 import type { KafkaConfig, SourceConfig } from '../../platform/resolved-config.ts';
 import type { CatalogueTable } from '../../replicate/catalogue.ts';
 import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
@@ -15,8 +12,7 @@ import { CopyParser } from '../../replicate/snapshot/copy-binary.ts';
 import { describeTable, tableQuery } from '../../replicate/snapshot/table-scan.ts';
 import { Batch } from '../batch.ts';
 import type { TransactionContext } from '../envelope-frame.ts';
-import { TenantPartitions } from '../partition.ts';
-import { header, recordFormat } from '../record-format.ts';
+import { type RecordPlace, RecordWriter } from '../record-writer.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 
@@ -31,29 +27,42 @@ export interface TableCopyOptions {
   full(batch: Batch, rows: number): Promise<void>;
 }
 
+/** Nothing is open of the table that is read: this is all of it. */
+const noSnapshots = { incomplete: () => null };
+
 export class TableCopy {
-  /** Of the last record. */
-  position: Position;
   readonly #options: TableCopyOptions;
-  readonly #transaction: TransactionContext;
+  readonly #records: RecordWriter;
   readonly #row = new Tuple();
-  readonly #tenants: TenantPartitions;
+  readonly #images = { before: null, after: this.#row, fallback: null, fill: null };
+  readonly #place: RecordPlace & { ordinal: number };
   #batch = new Batch(Date.now());
-  #ordinal: number;
 
   constructor(options: TableCopyOptions) {
     this.#options = options;
     const { at, commitTimeUs, kafka } = options;
-    this.#tenants = new TenantPartitions(kafka.partitions);
-    this.position = formatPosition(at);
-    this.#ordinal = at.ordinal;
-    this.#transaction = {
+    this.#records = new RecordWriter({ kafka, snapshots: noSnapshots });
+    const transaction: TransactionContext = {
       commitLsn: at.lsn,
       commitTimeUs,
       xid: 0,
       previousCommitLsn: at.lsn,
       serial: 0,
     };
+    const prefix = positionPrefix(at.epoch, at.lsn);
+    this.#place = {
+      ordinal: at.ordinal,
+      transaction,
+      positionHead: Buffer.from(prefix, 'latin1'),
+      get position() {
+        return (prefix + ordinalText(this.ordinal)) as Position;
+      },
+    };
+  }
+
+  /** Of the last record. */
+  get position(): Position {
+    return this.#place.position;
   }
 
   /**
@@ -65,7 +74,10 @@ export class TableCopy {
     const { source, prepare, kafka, full } = this.#options;
     const { relation, text } = await describeTable(client, source, table, readsBinary);
     const encoder = await prepare(relation);
-    if (truncated) this.#truncate(encoder);
+    if (truncated) {
+      this.#place.ordinal++;
+      this.#records.truncate(this.#batch, this.#place, encoder);
+    }
     const query = tableQuery({ table, relation, text });
     const parser = new CopyParser(relation.columns.length, Number.POSITIVE_INFINITY, text);
     let count = 0;
@@ -74,7 +86,8 @@ export class TableCopy {
       count += rows.count;
       for (let i = 0; i < rows.count; i++) {
         rows.read(i, this.#row);
-        this.#add(encoder, tableName(table));
+        this.#place.ordinal++;
+        this.#records.row(this.#batch, this.#place, encoder, 'r', null, this.#images, null);
       }
     };
     for await (const piece of client.query(copyTo(`copy (${query}) to stdout (format binary)`))) {
@@ -92,46 +105,5 @@ export class TableCopy {
     const batch = this.#batch;
     this.#batch = new Batch(Date.now());
     return batch;
-  }
-
-  #truncate(encoder: TableEncoder): void {
-    const headers = this.#nextHeaders();
-    const { writer, openedAtMs } = this.#batch;
-    const value = encoder.encodeEnvelope('t', null, null, null, this.#transaction, openedAtMs, writer);
-    for (let partition = 0; partition < this.#options.kafka.partitions; partition++)
-      this.#batch.add(encoder.topic, partition, null, value, headers, 80);
-  }
-
-  #add(encoder: TableEncoder, name: string): void {
-    const { kafka } = this.#options;
-    const batch = this.#batch;
-    const headers = this.#nextHeaders();
-    const value = encoder.encodeEnvelope(
-      'r',
-      null,
-      this.#row,
-      null,
-      this.#transaction,
-      batch.openedAtMs,
-      batch.writer,
-    );
-    const { exact } = encoder.remarks;
-    if (exact) headers[header.exact] = JSON.stringify(exact);
-    const bytes = 80 + String(headers[header.exact] ?? '').length;
-    if (value.length + bytes > kafka.rowMaxBytes) {
-      throw new TidemarkError(
-        'TM308',
-        `a row of ${name} has ${value.length + bytes} bytes, row.max.bytes is ${kafka.rowMaxBytes}`,
-      );
-    }
-    const tenant = encoder.tenant(this.#row, null);
-    batch.add(encoder.topic, tenant === null ? 0 : this.#tenants.of(tenant), null, value, headers, bytes);
-  }
-
-  #nextHeaders(): IHeaders {
-    const { epoch, lsn } = this.#options.at;
-    this.#ordinal++;
-    this.position = formatPosition({ epoch, lsn, ordinal: this.#ordinal });
-    return { [header.position]: this.position, [header.format]: recordFormat };
   }
 }

@@ -1,0 +1,179 @@
+/**
+ * Records of one partition, one behind the other in Kafka's format, behind room for the batch's header: a record is
+ * written where it is sent from. Whoever writes a value writes it straight into `out`.
+ */
+import { ByteWriter } from './byte-writer.ts';
+import { headerBytes, varintWidth, writeVarint } from './record-batch.ts';
+
+/** A run's first buffer; it grows with what comes. */
+const firstBytes = 16 << 10;
+/** Lengths of values and records are written behind as many bytes as most of them need, and few have to move. */
+const lengthSlot = 2;
+
+export type HeaderValue = Buffer | string;
+
+export class RecordRun {
+  readonly topic: string;
+  readonly partition: number;
+  readonly out: ByteWriter;
+  count = 0;
+  /** What the batch remembers of the run: how long it was at a boundary, and before the Change that is written now. */
+  boundary = { serial: -1, position: 0, count: 0 };
+  change = { serial: -1, position: 0, count: 0 };
+  #recordAt = 0;
+  #valueAt = 0;
+
+  constructor(topic: string, partition: number, out = new ByteWriter(firstBytes)) {
+    this.topic = topic;
+    this.partition = partition;
+    this.out = out;
+    out.position = headerBytes;
+  }
+
+  /** Of the records, in bytes. */
+  get bytes(): number {
+    return this.out.position - headerBytes;
+  }
+
+  /** A record begins, with its key; its value comes next. @param keyLength -1: none */
+  begin(key: Buffer | null, keyLength: number): void {
+    const { out } = this;
+    this.#recordAt = out.position;
+    out.ensure(lengthSlot + 2 + 10);
+    out.position += lengthSlot;
+    out.bytes[out.position++] = 0; // attributes: none are defined
+    out.bytes[out.position++] = 0; // timestamp delta
+    out.long(this.count);
+    out.long(key ? keyLength : -1);
+    if (key) out.raw(key, 0, keyLength);
+  }
+
+  beginValue(): void {
+    const { out } = this;
+    out.ensure(lengthSlot);
+    out.position += lengthSlot;
+    this.#valueAt = out.position;
+  }
+
+  /** @returns the value's length in bytes */
+  endValue(): number {
+    const length = this.out.position - this.#valueAt;
+    this.#putLength(this.#valueAt, length);
+    return length;
+  }
+
+  noValue(): void {
+    this.out.byte(1); // length -1
+  }
+
+  /** @returns the record's length in bytes */
+  end(): number {
+    const from = this.#recordAt + lengthSlot;
+    this.#putLength(from, this.out.position - from);
+    this.count++;
+    return this.out.position - this.#recordAt;
+  }
+
+  /** A whole record. @returns its length in bytes */
+  add(
+    key: Buffer | null,
+    value: Buffer | null,
+    headers: readonly (readonly [name: string, value: HeaderValue])[],
+  ): number {
+    const { out } = this;
+    this.begin(key, key?.length ?? -1);
+    if (value) out.lengthPrefixed(value, 0, value.length);
+    else this.noValue();
+    out.long(headers.length);
+    for (const [name, of] of headers) {
+      out.text(name);
+      if (typeof of === 'string') out.text(of);
+      else out.lengthPrefixed(of, 0, of.length);
+    }
+    return this.end();
+  }
+
+  /** Forgets what came after. */
+  truncate({ position, count }: { position: number; count: number }): void {
+    this.out.position = position;
+    this.out.inexact = false;
+    this.count = count;
+  }
+
+  /** Takes the records from there on: a record says which it is of its batch, so each is written anew. */
+  cut(at: { position: number; count: number }): RecordRun {
+    const rest = new RecordRun(this.topic, this.partition);
+    const { bytes, position: end } = this.out;
+    for (let from = at.position; from < end; ) from = rest.#take(bytes, from);
+    this.truncate(at);
+    return rest;
+  }
+
+  #take(bytes: Buffer, from: number): number {
+    const [length, body] = readVarint(bytes, from);
+    const [, rest] = readVarint(bytes, body + 2);
+    const end = body + length;
+    const { out } = this;
+    out.long(2 + varintWidth(this.count) + end - rest);
+    out.raw(bytes, body, body + 2);
+    out.long(this.count);
+    out.raw(bytes, rest, end);
+    this.count++;
+    return end;
+  }
+
+  /** Moves what was written where the slot is not as wide as the length. */
+  #putLength(start: number, length: number): void {
+    const { out } = this;
+    const width = varintWidth(length);
+    if (width !== lengthSlot) {
+      if (width > lengthSlot) out.ensure(width - lengthSlot);
+      out.bytes.copyWithin(start + width - lengthSlot, start, start + length);
+      out.position += width - lengthSlot;
+    }
+    writeVarint(out.bytes, start - lengthSlot, length);
+  }
+}
+
+/** @returns the count or length at `at`, and where the next field begins */
+function readVarint(bytes: Buffer, at: number): [value: number, next: number] {
+  let n = 0;
+  for (let scale = 1; ; scale *= 128) {
+    const byte = bytes[at++]!;
+    n += (byte & 0x7f) * scale;
+    if (byte < 0x80) return [n % 2 === 0 ? n / 2 : -(n + 1) / 2, at];
+  }
+}
+
+export interface ReadRecord {
+  key: Buffer | null;
+  value: Buffer | null;
+  headers: Record<string, Buffer>;
+}
+
+/** Each record as views of the run's bytes. */
+export function* readRecords({ out, count }: RecordRun): Generator<ReadRecord> {
+  const { bytes } = out;
+  let at = headerBytes;
+  const number = () => {
+    const [value, next] = readVarint(bytes, at);
+    at = next;
+    return value;
+  };
+  const field = () => {
+    const length = number();
+    if (length < 0) return null;
+    at += length;
+    return bytes.subarray(at - length, at);
+  };
+  for (let i = 0; i < count; i++) {
+    number(); // length
+    at += 2;
+    number(); // offset delta
+    const key = field();
+    const value = field();
+    const headers: Record<string, Buffer> = {};
+    for (let left = number(); left > 0; left--) headers[field()!.toString('utf8')] = field()!;
+    yield { key, value, headers };
+  }
+}
