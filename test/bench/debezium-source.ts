@@ -1,6 +1,6 @@
 /** The peer: Debezium's Postgres source in a standalone worker of Kafka Connect, writing Avro over the same backlog. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Kafka, logLevel } from 'kafkajs';
+import { type Admin, Kafka, logLevel } from 'kafkajs';
 import { type ConnectPlugin, KafkaConnect } from '../fixtures/kafka-connect.ts';
 import { cpuMicros, peakMemoryMiB } from './process-cost.ts';
 
@@ -34,22 +34,13 @@ export interface PeerResult {
  * not what is compared. Settings are the fastest of those that were tried: a large queue and batches, a short poll,
  * no compression, no pauses for completeness of a producer's batch.
  */
-export async function readWithDebezium(options: DebeziumCase): Promise<PeerResult> {
-  const { directory, brokers, registryUrl, prefix, rows, table } = options;
-  const topic = `${prefix}.${table}`;
-  const kafka = new Kafka({ brokers, clientId: 'bench', logLevel: logLevel.NOTHING });
-  const admin = kafka.admin();
-  await admin.connect();
-  await admin.createTopics({ topics: [{ topic, numPartitions: 4, replicationFactor: 1 }] });
-  const connect = await KafkaConnect.start({
-    directory,
-    brokers,
-    registryUrl,
-    connectors: { peer: connectorOf(options) },
-    plugins: [plugin],
-  });
+export async function readWithDebezium(
+  options: DebeziumCase,
+  overrides: Record<string, string> = {},
+): Promise<PeerResult> {
+  const { rows } = options;
+  const { connect, admin, topic } = await startDebezium(options, overrides);
   try {
-    await connect.running();
     const published = async () => {
       const ends = await admin.fetchTopicOffsets(topic);
       return ends.reduce((sum, { high }) => sum + Number(high), 0);
@@ -81,7 +72,35 @@ export async function readWithDebezium(options: DebeziumCase): Promise<PeerResul
   }
 }
 
-function connectorOf({ sourceUrl, prefix, slot, publication, table }: DebeziumCase): Record<string, string> {
+/** Resolves once the connector runs. @param overrides of its settings */
+export async function startDebezium(
+  options: Omit<DebeziumCase, 'rows'>,
+  overrides: Record<string, string> = {},
+): Promise<{ connect: KafkaConnect; admin: Admin; topic: string }> {
+  const { directory, brokers, registryUrl, prefix, table } = options;
+  const topic = `${prefix}.${table}`;
+  const kafka = new Kafka({ brokers, clientId: 'bench', logLevel: logLevel.NOTHING });
+  const admin = kafka.admin();
+  await admin.connect();
+  await admin.createTopics({ topics: [{ topic, numPartitions: 4, replicationFactor: 1 }] });
+  const connect = await KafkaConnect.start({
+    directory,
+    brokers,
+    registryUrl,
+    connectors: { peer: { ...connectorOf(options), ...overrides } },
+    plugins: [plugin],
+  });
+  await connect.running();
+  return { connect, admin, topic };
+}
+
+function connectorOf({
+  sourceUrl,
+  prefix,
+  slot,
+  publication,
+  table,
+}: Omit<DebeziumCase, 'rows'>): Record<string, string> {
   const url = new URL(sourceUrl);
   return {
     'connector.class': 'io.debezium.connector.postgresql.PostgresConnector',

@@ -7,9 +7,25 @@ export async function cpuMicros(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) * 10000;
 }
 
-export async function peakMemoryMiB(pid: number): Promise<number> {
+/** Resident memory at its highest so far. */
+export function peakMemoryMiB(pid: number): Promise<number> {
+  return statusMiB(pid, 'VmHWM');
+}
+
+/** Resident memory now. */
+export function memoryMiB(pid: number): Promise<number> {
+  return statusMiB(pid, 'VmRSS');
+}
+
+async function statusMiB(pid: number, field: string): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024;
+  return Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1] ?? 0) / 1024;
+}
+
+/** @param share 0.5: the median */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!;
 }
 
 export function median(values: readonly number[]): number {

@@ -1,16 +1,31 @@
 /** `npm run bench [-- name …]`: committed measurements on this machine. Ratios within one run are what counts. */
 import { mkdir, writeFile } from 'node:fs/promises';
-import { walToKafka } from './wal-to-kafka.ts';
+import { backlogRace } from './backlog-race.ts';
+import { backlogs } from './backlogs.ts';
+import { growth } from './growth.ts';
+import { idle } from './idle.ts';
+import { latency } from './latency.ts';
+import { memory } from './memory.ts';
+import { snapshot } from './snapshot.ts';
 
 export interface BenchResult {
   name: string;
   /** Column to value, as printed. */
   rows: Record<string, string | number>[];
+  /** The column that a chart shows; the higher, the better. */
+  bar?: string;
   /** What was compared with what, in a sentence. */
   note: string;
 }
 
-const benches: Record<string, () => Promise<BenchResult>> = { 'wal-to-kafka': walToKafka };
+const benches: Record<string, () => Promise<BenchResult>> = {
+  ...Object.fromEntries(backlogs.map((backlog) => [backlog.name, () => backlogRace(backlog)])),
+  snapshot,
+  latency,
+  memory,
+  idle,
+  growth,
+};
 
 const names = process.argv.slice(2).length > 0 ? process.argv.slice(2) : Object.keys(benches);
 // The stack's children do not keep the process alive by themselves.
