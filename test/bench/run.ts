@@ -1,7 +1,13 @@
-/** `npm run bench [-- name …]`: committed measurements on this machine. Ratios within one run are what counts. */
+/**
+ * `npm run bench [-- name …]`: committed measurements on this machine. Ratios within one run are what counts. Results go
+ * to docs/benchmarks, as JSON and as a picture; BENCH_ROWS, BENCH_ROUNDS, BENCH_SECONDS, BENCH_MINUTES and BENCH_PEER=no
+ * make a run shorter, and then it is only printed.
+ */
 import { mkdir, writeFile } from 'node:fs/promises';
+import { cpus, release, totalmem } from 'node:os';
 import { backlogRace } from './backlog-race.ts';
 import { backlogs } from './backlogs.ts';
+import { type Circumstances, chart } from './chart.ts';
 import { growth } from './growth.ts';
 import { idle } from './idle.ts';
 import { latency } from './latency.ts';
@@ -12,7 +18,7 @@ export interface BenchResult {
   name: string;
   /** Column to value, as printed. */
   rows: Record<string, string | number>[];
-  /** The column that a chart shows; the higher, the better. */
+  /** The column that a chart shows. */
   bar?: string;
   /** What was compared with what, in a sentence. */
   note: string;
@@ -26,11 +32,13 @@ const benches: Record<string, () => Promise<BenchResult>> = {
   idle,
   growth,
 };
+const shortened = ['BENCH_ROWS', 'BENCH_ROUNDS', 'BENCH_SECONDS', 'BENCH_MINUTES', 'BENCH_PEER'].some(
+  (name) => process.env[name] !== undefined,
+);
 
 const names = process.argv.slice(2).length > 0 ? process.argv.slice(2) : Object.keys(benches);
 // The stack's children do not keep the process alive by themselves.
 setInterval(() => {}, 1000);
-const results = new URL('../../.tidemark/bench/', import.meta.url);
 for (const name of names) {
   const bench = benches[name];
   if (!bench) {
@@ -40,10 +48,22 @@ for (const name of names) {
   const result = await bench();
   console.table(result.rows);
   process.stdout.write(`${result.note}\n`);
-  await mkdir(results, { recursive: true });
-  await writeFile(
-    new URL(`${name}.json`, results),
-    `${JSON.stringify({ ...result, at: new Date().toISOString() }, null, 2)}\n`,
-  );
+  if (!shortened) await keep(result);
 }
 process.exit(0);
+
+async function keep(result: BenchResult): Promise<void> {
+  const folder = new URL('../../docs/benchmarks/', import.meta.url);
+  await mkdir(folder, { recursive: true });
+  const circumstances: Circumstances = {
+    date: new Date().toISOString().slice(0, 10),
+    versions: `Node ${process.versions.node}, Postgres 18, Kafka 4.3`,
+    machine: `${cpus().length} × ${cpus()[0]!.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, all on one machine`,
+  };
+  await writeFile(
+    new URL(`${result.name}.json`, folder),
+    `${JSON.stringify({ ...result, ...circumstances }, null, 2)}\n`,
+  );
+  const picture = chart(result, circumstances);
+  if (picture) await writeFile(new URL(`${result.name}.svg`, folder), picture);
+}
