@@ -103,6 +103,26 @@ export class ByteWriter {
     this.bytes[this.position++] = Number(n);
   }
 
+  /** Avro long of a thousand times the value, which may be past what a number holds. @param value not negative */
+  thousandfold(value: number): void {
+    this.ensure(10);
+    // Doubled, as zig-zag does, in two parts of which the lower has four groups of seven bits.
+    const low = (value % 0x10000000) * 2000;
+    let high = Math.floor(value / 0x10000000) * 2000 + Math.floor(low / 0x10000000);
+    let rest = low % 0x10000000;
+    if (high === 0) {
+      this.long(rest / 2);
+      return;
+    }
+    const { bytes } = this;
+    for (let group = 0; group < 4; group++) {
+      bytes[this.position++] = (rest & 0x7f) | 0x80;
+      rest >>>= 7;
+    }
+    for (; high > 127; high = Math.floor(high / 128)) bytes[this.position++] = (high % 128) | 0x80;
+    bytes[this.position++] = high;
+  }
+
   /** Avro string or bytes: length and the bytes as they are. */
   lengthPrefixed(source: Buffer, start: number, end: number): void {
     this.long(end - start);

@@ -29,7 +29,8 @@ export class EnvelopeFrame {
   readonly #sourceTable: Buffer;
   readonly #sourceName: Buffer;
   readonly #snapshotName: Buffer;
-  #source: Buffer = Buffer.alloc(0);
+  /** Of the last Transaction; the next one's takes its place. */
+  readonly #source = new ByteWriter(256);
   #sourceSerial = -1;
   #processedAt: Buffer = Buffer.alloc(0);
   #processedAtMs = -1;
@@ -64,7 +65,7 @@ export class EnvelopeFrame {
   end(op: EnvelopeOp, transaction: TransactionContext, nowMs: number, out: ByteWriter): void {
     // A Transaction has changes or a chunk's rows, never both: one source block serves it.
     if (this.#sourceSerial !== transaction.serial) this.#encodeSource(transaction, op === 'r');
-    out.raw(this.#source);
+    out.raw(this.#source.bytes, 0, this.#source.position);
     out.byte(0); // transaction: null
     out.byte(2); // op: one character
     out.byte(opBytes[op]);
@@ -87,23 +88,25 @@ export class EnvelopeFrame {
 
   #encodeSource(transaction: TransactionContext, snapshot: boolean): void {
     const { commitTimeUs, commitLsn, previousCommitLsn, xid } = transaction;
-    this.#source = constantBytes((out) => {
-      out.raw(this.#sourceHead);
-      out.bigLong(commitTimeUs / 1000n);
-      out.raw(snapshot ? this.#snapshotName : this.#sourceName);
-      out.byte(2);
-      out.ascii(`["${previousCommitLsn}","${commitLsn}"]`);
-      out.byte(2);
-      out.bigLong(commitTimeUs);
-      out.byte(2);
-      out.bigLong(commitTimeUs * 1000n);
-      out.raw(this.#sourceTable);
-      out.byte(2);
-      out.long(xid);
-      out.byte(2);
-      out.bigLong(commitLsn);
-      out.byte(0); // xmin
-    });
+    const micros = Number(commitTimeUs);
+    const out = this.#source;
+    out.position = 0;
+    out.raw(this.#sourceHead);
+    out.long(Math.floor(micros / 1000));
+    out.raw(snapshot ? this.#snapshotName : this.#sourceName);
+    out.byte(2);
+    out.ascii(`["${previousCommitLsn}","${commitLsn}"]`);
+    out.byte(2);
+    out.long(micros);
+    out.byte(2);
+    if (micros >= 0) out.thousandfold(micros);
+    else out.bigLong(commitTimeUs * 1000n);
+    out.raw(this.#sourceTable);
+    out.byte(2);
+    out.long(xid);
+    out.byte(2);
+    out.bigLong(commitLsn);
+    out.byte(0); // xmin
     this.#sourceSerial = transaction.serial;
   }
 }

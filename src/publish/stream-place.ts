@@ -64,17 +64,21 @@ export class StreamPlace {
     return this.#transaction;
   }
 
-  begin(start: TransactionStart): void {
-    this.#serial++;
-    this.#transaction = { ...start, previousCommitLsn: this.#lastCommitLsn, serial: this.#serial };
+  begin({ commitLsn, commitTimeUs, xid }: TransactionStart): void {
+    this.#transaction = {
+      commitLsn,
+      commitTimeUs,
+      xid,
+      previousCommitLsn: this.#lastCommitLsn,
+      serial: ++this.#serial,
+    };
     // Its Position was not asked for, and is of the Transaction before.
     this.#position = this.position;
-    this.#prefix = positionPrefix(this.epoch, start.commitLsn);
+    this.#prefix = positionPrefix(this.epoch, commitLsn);
     this.positionHead = Buffer.from(this.#prefix, 'latin1');
     this.ordinal = 0;
     const { lsn, ordinal } = this.#resume;
-    this.#skipThrough =
-      start.commitLsn < lsn ? Number.MAX_SAFE_INTEGER : start.commitLsn === lsn ? ordinal : 0;
+    this.#skipThrough = commitLsn < lsn ? Number.MAX_SAFE_INTEGER : commitLsn === lsn ? ordinal : 0;
   }
 
   commit(commitLsn: bigint, endLsn: bigint): void {
@@ -83,8 +87,8 @@ export class StreamPlace {
     this.#lastCommitLsn = commitLsn;
     if (commitTimeUs > this.commitTimeUs) this.commitTimeUs = commitTimeUs;
     if (endLsn > this.ackLsn) this.ackLsn = endLsn;
-    const position = formatPosition({ epoch: this.epoch, lsn: commitLsn, ordinal: this.ordinal });
-    if (position > this.position) this.position = position;
+    const position = (this.#prefix + ordinalText(this.ordinal)) as Position;
+    if (this.#position === null || position > this.#position) this.#position = position;
     this.transactions++;
   }
 

@@ -44,6 +44,21 @@ describe('longs', () => {
   );
 });
 
+it('thousandfold is the long of a thousand times as much', () =>
+  replayable((prng) => {
+    const limit = 2n ** 63n / 1000n;
+    const random = Array.from({ length: cases(5000, 50_000) }, () =>
+      BigInt(prng.integer(0, 2 ** prng.integer(0, 53))),
+    );
+    const powers = Array.from({ length: 53 }, (_, power) => 2n ** BigInt(power)).flatMap((n) => [
+      n - 1n,
+      n,
+      n + 1n,
+    ]);
+    for (const value of [...powers, ...random].filter((each) => each <= limit))
+      expect(written((out) => out.thousandfold(Number(value)))).toEqual(avroLong.toBuffer(value * 1000n));
+  }));
+
 describe('the arena', () => {
   it('keeps closed runs as they are and rolls open ones back to a savepoint, while it grows', () =>
     replayable((prng) => {

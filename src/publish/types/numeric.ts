@@ -32,6 +32,23 @@ function unscaled(bytes: Buffer, start: number): Unscaled | null {
   return { value: sign === negative ? -value : value, scale };
 }
 
+/** Most numbers of most tables: of few digits, so that no bigint has to be made of them. Else NaN. */
+function smallUnscaled(bytes: Buffer, start: number): number {
+  const digits = bytes.readInt16BE(start);
+  const sign = bytes.readUInt16BE(start + 4);
+  if (digits > 3 || (sign & special) === special) return Number.NaN;
+  let value = 0;
+  for (let i = 0; i < digits; i++) value = value * 10000 + bytes.readInt16BE(start + 8 + i * 2);
+  const shift = (bytes.readInt16BE(start + 2) - digits + 1) * 4 + bytes.readInt16BE(start + 6);
+  if (shift < -12 || shift > 12) return Number.NaN;
+  // Divides without a rest: no digit is stored beyond the scale.
+  value = shift >= 0 ? value * powersOfTen[shift]! : Math.floor(value / powersOfTen[-shift]!);
+  if (value > 0x7fffffff) return Number.NaN;
+  return sign === negative ? -value : value;
+}
+
+const powersOfTen = Array.from({ length: 13 }, (_, exponent) => 10 ** exponent);
+
 /** From numeric_out's text; null for NaN and the infinities. */
 function unscaledOfText(bytes: Buffer, start: number, end: number): Unscaled | null {
   const text = bytes.toString('latin1', start, end);
@@ -52,22 +69,25 @@ function decimalText(value: bigint, scale: number): string {
   return scale > 0 ? `${sign}${digits.slice(0, -scale)}.${digits.slice(-scale)}` : `${sign}${digits}`;
 }
 
-/** Big-endian two's complement in as few bytes as hold it, with its Avro length. */
+/** Big-endian two's complement in as few bytes as hold it, with its Avro length. @param small of 32 bits */
+function writeSmall(out: ByteWriter, small: number): void {
+  const width =
+    small >= -0x80 && small < 0x80
+      ? 1
+      : small >= -0x8000 && small < 0x8000
+        ? 2
+        : small >= -0x800000 && small < 0x800000
+          ? 3
+          : 4;
+  out.long(width);
+  out.ensure(4);
+  for (let shift = (width - 1) * 8; shift >= 0; shift -= 8)
+    out.bytes[out.position++] = (small >> shift) & 0xff;
+}
+
 function writeUnscaled(out: ByteWriter, value: bigint): void {
   if (value >= -0x80000000n && value <= 0x7fffffffn) {
-    const small = Number(value);
-    const width =
-      small >= -0x80 && small < 0x80
-        ? 1
-        : small >= -0x8000 && small < 0x8000
-          ? 2
-          : small >= -0x800000 && small < 0x800000
-            ? 3
-            : 4;
-    out.long(width);
-    out.ensure(4);
-    for (let shift = (width - 1) * 8; shift >= 0; shift -= 8)
-      out.bytes[out.position++] = (small >> shift) & 0xff;
+    writeSmall(out, Number(value));
     return;
   }
   let width = 5;
@@ -100,6 +120,12 @@ export function decimal(precision: number, scale: number): Codec {
       logicalType: 'decimal',
     },
     encode(bytes, start, _end, out) {
+      const small = smallUnscaled(bytes, start);
+      if (!Number.isNaN(small)) {
+        if (bytes.readInt16BE(start + 6) !== scale) return false;
+        writeSmall(out, small);
+        return true;
+      }
       const number = unscaled(bytes, start);
       // The decoder knows the column's scale alone: digits of another scale would be another number.
       if (!number || number.scale !== scale) return false;
@@ -136,6 +162,12 @@ export const variableScaleDecimal: Codec = {
     'connect.name': variableScaleDecimalName,
   },
   encode(bytes, start, _end, out) {
+    const small = smallUnscaled(bytes, start);
+    if (!Number.isNaN(small)) {
+      out.long(bytes.readInt16BE(start + 6));
+      writeSmall(out, small);
+      return true;
+    }
     const number = unscaled(bytes, start);
     if (!number) return false;
     out.long(number.scale);
