@@ -2,7 +2,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { startMetrics } from '../observe/metrics.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { startReader } from '../publish/reader.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 
 const roles = ['replicate', 'deliver'] as const;
@@ -33,15 +32,15 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
   const { log, signal } = context;
   if (chosen.has('deliver')) setFlagsFromString(deliveryHeap);
   const metrics = await startMetrics(config);
+  // Loaded when needed: a process that only replicates does without DuckDB, one that only delivers without a producer.
   const reader = chosen.has('replicate')
-    ? startReader({
+    ? (await import('../publish/reader.ts')).startReader({
         config,
         log: log.child({ role: 'replicate' }),
         onProgress: metrics.onProgress,
         onSlot: metrics.onSlot,
       })
     : null;
-  // Loaded when needed: a process that only replicates does without DuckDB.
   const delivery = chosen.has('deliver')
     ? await (await import('../deliver/delivery.ts')).startDelivery({
         config,

@@ -170,12 +170,6 @@ export async function readUntilFailure(
       last,
     );
     const { epoch } = parsePosition(resume.position);
-    log.info('reading the slot', {
-      slot: source.slot,
-      from: formatLsn(resume.ackLsn),
-      position: resume.position,
-      values: form.textValues ? 'text' : 'binary',
-    });
 
     const knownTopics = new Set(Object.keys(resume.endOffsets));
     const sourceControl = {
@@ -259,6 +253,12 @@ export async function readUntilFailure(
       onKeepalive: (lsn, timeUs) => receiver.keepalive(lsn, timeUs),
     });
     await stream.open();
+    log.info('reading the slot', {
+      slot: source.slot,
+      from: formatLsn(resume.ackLsn),
+      position: resume.position,
+      values: form.textValues ? 'text' : 'binary',
+    });
     await ledger.rememberPublished(publishedTables(plans));
     await partitions.remember();
     await ledger.report(null);

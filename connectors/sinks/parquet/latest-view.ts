@@ -223,17 +223,15 @@ function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): stri
   const sources = fillable.map(
     (column) => `,\n    max(l."_at") FILTER (WHERE ${isKnown('l', column)}) AS ${column.slot}`,
   );
-  const lookups = fillable.map(
-    ({ shown, slot }) => `
-  LEFT JOIN (
-    SELECT l."_at", l.${quoteName(shown)} AS v FROM live l WHERE l."_at" IN (SELECT ${slot} FROM sources)
-  ) v_${slot} ON v_${slot}."_at" = s.${slot}`,
+  const values = fillable.map(
+    ({ shown, slot }) =>
+      `,\n    any_value(l.${quoteName(shown)}) FILTER (WHERE l."_at" = s.${slot}) AS v_${slot}`,
   );
   const selected = columns.map((column) => {
     const name = quoteName(column.shown);
     const slot = slots.get(column.field);
     if (slot === undefined) return `p.${name}`;
-    return `CASE WHEN ${isKnown('p', column)} THEN p.${name} ELSE v_${slot}.v END AS ${name}`;
+    return `CASE WHEN ${isKnown('p', column)} THEN p.${name} ELSE f.v_${slot} END AS ${name}`;
   });
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
 WITH RECURSIVE ${cleared},
@@ -262,15 +260,21 @@ trail(row_key, key, upto, since, old_key) AS (
 ),
 -- The newest change that knows a column's value has it. A trail may run past the insert that began the row, into an
 -- earlier row of the same key, but that insert had every value and is newer. Which change it is comes first, and only
--- then its value: values kept in an aggregate would have to fit into memory, those of a join need not.
+-- then its value: what an aggregate has seen of values it keeps in memory, and each is to be seen once.
 sources AS MATERIALIZED (
   SELECT t.row_key${sources.join('')}
   FROM live l JOIN trail t ON l."_key" = t.key AND l."_at" <= t.upto AND l."_at" >= t.since
   WHERE l."_op" IN ('c', 'u', 'r')
   GROUP BY t.row_key
+),
+wanted AS MATERIALIZED (SELECT DISTINCT row_key, unnest(CAST([${fillable.map(({ slot }) => slot).join(', ')}] AS VARCHAR[])) AS "_at" FROM sources),
+filled AS MATERIALIZED (
+  SELECT s.row_key${values.join('')}
+  FROM live l JOIN wanted w ON w."_at" = l."_at" JOIN sources s ON s.row_key = w.row_key
+  GROUP BY s.row_key
 )
 SELECT ${[...selected, ...systemColumns[output].map((name) => `p.${quoteName(name)}`)].join(',\n  ')}
-FROM present p LEFT JOIN sources s ON s.row_key = p."_key"${lookups.join('')};`;
+FROM present p LEFT JOIN filled f ON f.row_key = p."_key";`;
 }
 
 /** Postgres leaves values out that are stored out of line: none of a type that always fits into its row. */
