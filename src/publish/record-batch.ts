@@ -2,7 +2,7 @@
 import { promisify } from 'node:util';
 import { gzip, zstdCompress } from 'node:zlib';
 import { crc32c } from '@platformatic/kafka';
-import type { RecordRun } from './record-run.ts';
+import { headerBytes, type RecordRun } from './record-run.ts';
 
 export interface BatchIdentity {
   producerId: bigint;
@@ -15,8 +15,6 @@ export interface BatchIdentity {
 
 export type Compression = 'none' | 'gzip' | 'zstd';
 
-/** What comes before the records. */
-export const headerBytes = 61;
 /** From the attributes to the end: what the checksum covers. */
 const checkedFrom = 21;
 const transactional = 0x10;
@@ -54,21 +52,4 @@ function writeHeader(batch: Buffer, count: number, identity: BatchIdentity, attr
   batch.writeInt32BE(identity.baseSequence, 53);
   batch.writeInt32BE(count, 57);
   batch.writeUInt32BE(crc32c(batch.subarray(checkedFrom)) >>> 0, 17);
-}
-
-/** Bytes of a zig-zag varint. */
-export function varintWidth(value: number): number {
-  const n = value * 2;
-  return n < 0x80 ? 1 : n < 0x4000 ? 2 : n < 0x200000 ? 3 : n < 0x10000000 ? 4 : 5;
-}
-
-/** Zig-zag varint of a count or length. @returns where it ends */
-export function writeVarint(bytes: Buffer, at: number, value: number): number {
-  let n = value * 2;
-  while (n > 127) {
-    bytes[at++] = (n % 128) | 0x80;
-    n = Math.floor(n / 128);
-  }
-  bytes[at++] = n;
-  return at;
 }

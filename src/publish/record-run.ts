@@ -3,7 +3,9 @@
  * written where it is sent from. Whoever writes a value writes it straight into `out`.
  */
 import { ByteWriter } from './byte-writer.ts';
-import { headerBytes, varintWidth, writeVarint } from './record-batch.ts';
+
+/** Room for what a record batch has before its records. */
+export const headerBytes = 61;
 
 /** A run's first buffer; it grows with what comes. */
 const firstBytes = 16 << 10;
@@ -176,4 +178,21 @@ export function* readRecords({ out, count }: RecordRun): Generator<ReadRecord> {
     for (let left = number(); left > 0; left--) headers[field()!.toString('utf8')] = field()!;
     yield { key, value, headers };
   }
+}
+
+/** Bytes of a zig-zag varint. */
+function varintWidth(value: number): number {
+  const n = value * 2;
+  return n < 0x80 ? 1 : n < 0x4000 ? 2 : n < 0x200000 ? 3 : n < 0x10000000 ? 4 : 5;
+}
+
+/** Zig-zag varint of a count or length. @returns where it ends */
+function writeVarint(bytes: Buffer, at: number, value: number): number {
+  let n = value * 2;
+  while (n > 127) {
+    bytes[at++] = (n % 128) | 0x80;
+    n = Math.floor(n / 128);
+  }
+  bytes[at++] = n;
+  return at;
 }
