@@ -134,8 +134,9 @@ export const errorCatalogue = {
   },
   TM221: {
     retry: 'operator',
-    meaning: 'A table without a key is replaced whole by its snapshot: --where would lose the rest.',
-    remedy: '`tidemark snapshot start <table>` without --where; or give the table a primary key.',
+    meaning:
+      'A table without a key is replaced whole by its snapshot, in every destination: --where would lose the rest, and --for cannot be.',
+    remedy: '`tidemark snapshot start <table>` without --where and --for; or give the table a primary key.',
   },
   TM222: {
     retry: 'operator',

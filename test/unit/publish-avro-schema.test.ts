@@ -5,6 +5,8 @@ import {
   columnCodecs,
   fieldNames,
   keySchema,
+  registeredFields,
+  sameForm,
   sameSchema,
   shapeOfSchema,
   valueSchema,
@@ -190,6 +192,19 @@ describe('headers', () => {
         );
       }
     }));
+});
+
+describe('a registered schema', () => {
+  it.each([...types, 'hstore', 'point', 'timestamp(3) without time zone'])(
+    'gives the form of a column of type %s back, key or not',
+    (type) => {
+      const shape = table(column('k', type, true), column('v', type), column('w', type));
+      const fields = registeredFields(valueSchema(shape, 'topic'));
+      columnCodecs(shape).forEach(({ schema }, i) => {
+        expect(sameForm(fields.get(fieldNames(shape.columns)[i]!), schema)).toBe(true);
+      });
+    },
+  );
 });
 
 describe('what a consumer refuses', () => {
