@@ -22,6 +22,9 @@ import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
 import type { PartitionEnd, TransactionalProducer } from './transactional-producer.ts';
 
+/** What may be encoded while a batch is being committed, in batches: commits take 10 ms, and now and then 200. */
+const batchesAhead = 4;
+
 /** What the publisher needs of the open slot. */
 export interface SourceControl {
   pause(): void;
@@ -154,10 +157,9 @@ export class Publisher {
       return;
     }
     this.#betweenTransactions();
-    if (this.#full) {
-      if (this.#flushing) this.#options.source.pause();
-      this.#scheduleFlush();
-    }
+    if (!this.#full) return;
+    if (this.#flushing && this.#overfull) this.#options.source.pause();
+    this.#scheduleFlush();
   }
 
   /** Everything the source had to say up to `lsn` was received before this. */
@@ -324,6 +326,11 @@ export class Publisher {
     return this.#encoder.batch.bytes >= this.#options.kafka.batchMaxBytes;
   }
 
+  /** Reading goes on while Kafka is busy with the batch before, up to here. */
+  get #overfull(): boolean {
+    return this.#encoder.batch.bytes >= this.#options.kafka.batchMaxBytes * batchesAhead;
+  }
+
   /** Messages wait, and reading pauses, until the table has its topic and schemas. */
   #prepare(relation: Relation, messages: Buffer[]): void {
     this.#waiting = messages;
@@ -423,7 +430,7 @@ export class Publisher {
       }
     }
     this.#betweenTransactions();
-    if (!this.#full) this.#options.source.resume();
+    if (!this.#overfull) this.#options.source.resume();
     this.#scheduleFlush();
   }
 
@@ -518,7 +525,7 @@ export class Publisher {
     }
     if (!this.#closed) {
       this.#flushNext();
-      if (!this.#waiting && !this.#full) source.resume();
+      if (!this.#waiting && !this.#overfull) source.resume();
     }
   }
 }
