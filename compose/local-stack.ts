@@ -40,6 +40,8 @@ export interface StackOptions {
   log?: (line: string) => void;
   /** Called when a server ends although nobody asked it to. The others go on. */
   onDeath?: (death: PartDeath) => void;
+  /** Servers as fast and as large as in production, for measurements; small and quick to start when not given. */
+  fullSpeed?: boolean;
   /** Set by the command alone: `npm run stack:down` may end the owner. */
   ownedByCommand?: boolean;
 }
@@ -153,7 +155,13 @@ async function start(options: StackOptions): Promise<Stack> {
   const servers = new Map<PartName, ServerProcess>();
   try {
     await endLeftovers(layout, log);
-    const context: PartContext = { layout, settings: await loadSettings(layout), prerequisites, log };
+    const context: PartContext = {
+      layout,
+      settings: await loadSettings(layout),
+      prerequisites,
+      log,
+      fullSpeed: options.fullSpeed ?? false,
+    };
     for (const name of parts) {
       servers.set(
         name,

@@ -60,6 +60,8 @@ export interface PartContext {
   layout: StackLayout;
   settings: StackSettings;
   prerequisites: Prerequisites;
+  /** Speed and memory as in production, for measurements. */
+  fullSpeed: boolean;
   /** One progress line for the person who waits. */
   log: (line: string) => void;
 }

@@ -30,7 +30,7 @@ export class BenchStack {
   /** Runs `work` over servers of its own. @param name of the benchmark */
   static async with<T>(name: string, work: (stack: BenchStack) => Promise<T>): Promise<T> {
     const directory = `${root}.tidemark/bench/${name}`;
-    const stack = await startStack({ directory, log: say });
+    const stack = await startStack({ directory, log: say, fullSpeed: true });
     try {
       return await work(new BenchStack(stack, directory));
     } finally {
