@@ -19,12 +19,6 @@ export interface Boundary {
 /** A run this long is closed: longer record batches are not faster, and wait longer for each other. */
 const runBytes = 256 << 10;
 
-interface Counts {
-  records: number;
-  changes: number;
-  bytes: number;
-}
-
 export class Batch {
   /** In the order in which they were begun: of a partition's runs the first has its first records. */
   runs: RecordRun[] = [];
@@ -39,11 +33,14 @@ export class Batch {
   boundaryRecords = 0;
   /** Wall clock when the batch was opened, milliseconds. */
   readonly openedAtMs: number;
+  /** What was there at the savepoint. */
+  readonly saved = { records: 0, changes: 0, bytes: 0 };
   #boundaryBytes = 0;
   readonly #open = new Map<string, (RecordRun | undefined)[]>();
   #boundarySerial = 0;
   #changeSerial = 0;
-  #changed: RecordRun[] = [];
+  readonly #changed: RecordRun[] = [];
+  #changedRuns = 0;
 
   constructor(nowMs: number) {
     this.openedAtMs = nowMs;
@@ -72,7 +69,7 @@ export class Batch {
       change.serial = this.#changeSerial;
       change.position = out.position;
       change.count = count;
-      this.#changed.push(run);
+      this.#changed[this.#changedRuns++] = run;
     }
     return run;
   }
@@ -120,6 +117,12 @@ export class Batch {
     return [this, rest];
   }
 
+  /** Once its records are in Kafka. */
+  release(): void {
+    for (const run of this.runs) run.release();
+    this.runs = [];
+  }
+
   #take(run: RecordRun): void {
     run.boundary.serial = -1;
     run.change.serial = -1;
@@ -130,15 +133,19 @@ export class Batch {
   }
 
   /** Until the next one, what is written can be taken back. */
-  savepoint(): Counts {
+  savepoint(): void {
     this.#changeSerial++;
-    this.#changed.length = 0;
-    const { records, bytes, changes } = this;
-    return { records, bytes, changes };
+    this.#changedRuns = 0;
+    const { saved } = this;
+    saved.records = this.records;
+    saved.bytes = this.bytes;
+    saved.changes = this.changes;
   }
 
-  rollback({ records, bytes, changes }: Counts): void {
-    for (const run of this.#changed) run.truncate(run.change);
+  /** To the savepoint. */
+  rollback(): void {
+    for (let i = 0; i < this.#changedRuns; i++) this.#changed[i]!.truncate(this.#changed[i]!.change);
+    const { records, bytes, changes } = this.saved;
     this.records = records;
     this.bytes = bytes;
     this.changes = changes;

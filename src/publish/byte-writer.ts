@@ -11,9 +11,10 @@ export class ByteWriter {
   /** Start of the run being written: what must move along when the arena grows. */
   #open = 0;
 
-  constructor(chunkBytes = 1 << 20) {
+  /** @param bytes used as the first chunk, where given */
+  constructor(chunkBytes = 1 << 20, bytes: Buffer = Buffer.allocUnsafeSlow(chunkBytes)) {
     this.#chunkBytes = chunkBytes;
-    this.bytes = Buffer.allocUnsafeSlow(chunkBytes);
+    this.bytes = bytes;
   }
 
   /** Begins a run. */

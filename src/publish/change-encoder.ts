@@ -266,12 +266,12 @@ export class ChangeEncoder implements PgoutputHandler {
     if (table.kind === 'described')
       throw new TidemarkError('TM901', 'a table was not prepared before its change');
     const { ordinal } = this.place;
-    const savepoint = this.batch.savepoint();
+    this.batch.savepoint();
     try {
       write(table.encoder);
     } catch (error) {
       if (!parksTable(error)) throw error;
-      this.batch.rollback(savepoint);
+      this.batch.rollback();
       this.place.ordinal = ordinal;
       const name = tableName(table.encoder.shape);
       this.#startParking(name, error);

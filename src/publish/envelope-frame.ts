@@ -32,6 +32,10 @@ export class EnvelopeFrame {
   /** Of the last Transaction; the next one's takes its place. */
   readonly #source = new ByteWriter(256);
   #sourceSerial = -1;
+  readonly #tail = new ByteWriter(256);
+  #tailSerial = -1;
+  #tailOp: EnvelopeOp | null = null;
+  #tailMs = -1;
   #processedAt: Buffer = Buffer.alloc(0);
   #processedAtMs = -1;
 
@@ -63,14 +67,26 @@ export class EnvelopeFrame {
 
   /** After the rows. */
   end(op: EnvelopeOp, transaction: TransactionContext, nowMs: number, out: ByteWriter): void {
+    if (this.#tailSerial !== transaction.serial || this.#tailOp !== op || this.#tailMs !== nowMs)
+      this.#encodeTail(op, transaction, nowMs);
+    out.raw(this.#tail.bytes, 0, this.#tail.position);
+  }
+
+  /** What the records of one Transaction, operation and batch share. */
+  #encodeTail(op: EnvelopeOp, transaction: TransactionContext, nowMs: number): void {
     // A Transaction has changes or a chunk's rows, never both: one source block serves it.
     if (this.#sourceSerial !== transaction.serial) this.#encodeSource(transaction, op === 'r');
-    out.raw(this.#source.bytes, 0, this.#source.position);
-    out.byte(0); // transaction: null
-    out.byte(2); // op: one character
-    out.byte(opBytes[op]);
     if (nowMs !== this.#processedAtMs) this.#encodeProcessedAt(nowMs);
-    out.raw(this.#processedAt);
+    const tail = this.#tail;
+    tail.position = 0;
+    tail.raw(this.#source.bytes, 0, this.#source.position);
+    tail.byte(0); // transaction: null
+    tail.byte(2); // op: one character
+    tail.byte(opBytes[op]);
+    tail.raw(this.#processedAt);
+    this.#tailSerial = transaction.serial;
+    this.#tailOp = op;
+    this.#tailMs = nowMs;
   }
 
   /** The outer ts_ms, ts_us and ts_ns: one instant per batch. */

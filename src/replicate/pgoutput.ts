@@ -58,7 +58,7 @@ export class Tuple {
       if (kind !== valueKind.binary && kind !== valueKind.text && kind !== valueKind.withheld)
         throw unknown('value', kind);
       if (at + 4 > bytes.length) throw truncated();
-      const length = bytes.readInt32BE(at);
+      const length = (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
       at += 4;
       kinds[i] = kind;
       starts[i] = at;

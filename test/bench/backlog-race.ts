@@ -44,7 +44,8 @@ export async function backlogRace(backlog: Backlog): Promise<BenchResult> {
   const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
   const rows = Number(process.env.BENCH_ROWS ?? backlog.rows);
   const racing = contenders.filter(
-    (one) => one !== 'peer' || (backlog.peerTable && process.env.BENCH_PEER !== 'no'),
+    (one) =>
+      !(process.env.BENCH_WITHOUT ?? '').split(',').includes(one) && (one !== 'peer' || backlog.peerTable),
   );
   const measured: Record<Contender, Measured[]> = { ours: [], tcp: [], socket: [], peer: [] };
   let changes = 0;

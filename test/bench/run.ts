@@ -1,6 +1,6 @@
 /**
  * `npm run bench [-- name …]`: committed measurements on this machine. Ratios within one run are what counts. Results go
- * to docs/benchmarks, as JSON and as a picture; BENCH_ROWS, BENCH_ROUNDS, BENCH_SECONDS, BENCH_MINUTES and BENCH_PEER=no
+ * to docs/benchmarks, as JSON and as a picture; BENCH_ROWS, BENCH_ROUNDS, BENCH_SECONDS, BENCH_MINUTES and BENCH_WITHOUT=peer
  * make a run shorter, and then it is only printed.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -32,7 +32,7 @@ const benches: Record<string, () => Promise<BenchResult>> = {
   idle,
   growth,
 };
-const shortened = ['BENCH_ROWS', 'BENCH_ROUNDS', 'BENCH_SECONDS', 'BENCH_MINUTES', 'BENCH_PEER'].some(
+const shortened = ['BENCH_ROWS', 'BENCH_ROUNDS', 'BENCH_SECONDS', 'BENCH_MINUTES', 'BENCH_WITHOUT'].some(
   (name) => process.env[name] !== undefined,
 );
 

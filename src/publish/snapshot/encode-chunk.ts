@@ -40,7 +40,7 @@ export function encodeChunk(
     return;
   }
   const { ordinal, position } = place;
-  const savepoint = batch.savepoint();
+  batch.savepoint();
   try {
     for (let i = 0; i < rows.count; i++) {
       rows.read(i, row);
@@ -54,13 +54,13 @@ export function encodeChunk(
     }
   } catch (error) {
     if (!parksTable(error)) throw error;
-    batch.rollback(savepoint);
+    batch.rollback();
     place.ordinal = ordinal;
     place.position = position;
     chunk.settle({ kind: 'stopped', error });
     return;
   }
-  if (batch.records > savepoint.records) batch.hasChunk = true;
+  if (batch.records > batch.saved.records) batch.hasChunk = true;
   const { commitLsn } = place.transaction;
   due.published(formatPosition({ epoch: place.epoch, lsn: commitLsn, ordinal: place.ordinal }), () =>
     log.warn(`the snapshot of ${name} starts over: too many rows changed while they were read`),

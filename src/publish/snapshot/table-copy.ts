@@ -12,7 +12,7 @@ import { CopyParser } from '../../replicate/snapshot/copy-binary.ts';
 import { describeTable, tableQuery } from '../../replicate/snapshot/table-scan.ts';
 import { Batch } from '../batch.ts';
 import type { TransactionContext } from '../envelope-frame.ts';
-import { type RecordPlace, RecordWriter } from '../record-writer.ts';
+import { PlaceHeaders, type RecordPlace, RecordWriter } from '../record-writer.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 
@@ -53,11 +53,12 @@ export class TableCopy {
     this.#place = {
       ordinal: at.ordinal,
       transaction,
-      positionHead: Buffer.from(prefix, 'latin1'),
+      headers: new PlaceHeaders(),
       get position() {
         return (prefix + ordinalText(this.ordinal)) as Position;
       },
     };
+    this.#place.headers.begin(prefix);
   }
 
   /** Of the last record. */
