@@ -218,11 +218,22 @@ export class TableEncoder {
   /** @param remark whether this row's inexact and unchanged values go to the headers */
   #row(tuple: Tuple, fill: Tuple | null, out: ByteWriter, remark: boolean): void {
     const { bytes, kinds, starts, ends } = tuple;
+    const codecs = this.#codecs;
+    const tupleIndex = this.#tupleIndex;
+    const nullable = this.#nullable;
     this.#enterRow(tuple, fill);
-    for (let column = 0; column < this.#codecs.length; column++) {
-      const at = this.#tupleIndex[column]!;
+    for (let column = 0; column < codecs.length; column++) {
+      const at = tupleIndex[column]!;
       const kind = kinds[at]!;
-      if (kind === valueKind.binary || kind === valueKind.text) {
+      if (kind === valueKind.binary && nullable[column]) {
+        // As #value: most values of most rows, without the call.
+        const before = out.written;
+        out.byte(2);
+        if (codecs[column]!.encode(bytes, starts[at]!, ends[at]!, out) && !out.inexact) continue;
+        out.inexact = false;
+        out.truncate(before);
+        this.#value(column, kind, bytes, starts[at]!, ends[at]!, out, remark);
+      } else if (kind === valueKind.binary || kind === valueKind.text) {
         this.#value(column, kind, bytes, starts[at]!, ends[at]!, out, remark);
       } else if (kind === valueKind.null) {
         if (!this.#nullable[column]) {
