@@ -200,7 +200,8 @@ test('rows updated, deleted, re-keyed and re-inserted while their chunk is read 
 test('a snapshot is paused, resumed, cancelled and asked for again by command', () =>
   faults.run('snapshot-command', { config: smallChunks }, async (pipeline) => {
     await fill(pipeline, 2000);
-    const reader = pipeline.replicate('before-chunk-read=sleep:150');
+    // Slow enough that no command comes when the last chunk is being read.
+    const reader = pipeline.replicate('before-chunk-read=sleep:500');
     const delivery = pipeline.deliver();
     await pipeline.streaming(reader);
     await pipeline.followSource();
