@@ -265,7 +265,8 @@ const ownKafkaFields = {
     default: '2MiB',
     min: 1024,
     max: 2 ** 30,
-    description: 'Encoded bytes at which a Kafka transaction is closed; up to four times as many while the one before is still being committed.',
+    description:
+      'Encoded bytes at which a Kafka transaction is closed; up to four times as many while the one before is still being committed.',
   },
   'transaction.timeout': {
     type: 'duration',
