@@ -192,6 +192,9 @@ export class SnapshotRunner {
       this.#connections.drop(place);
       if (error.retry === 'transient') {
         job.waitsFor = `${error.code}: ${error.message}`;
+        // The table may have gone, or have another name: the next attempt looks.
+        job.scan = null;
+        job.encoder = null;
         job.delay();
         return;
       }
