@@ -240,7 +240,7 @@ test('a table that takes longer than a Kafka transaction may is cut, and what a 
     { config: { ...config, 'kafka.transaction.timeout': '2s' } },
     async (pipeline) => {
       const { reader: first, delivery } = await pipeline.begin();
-      await createTable(pipeline.source, 'app.marks', 'full', 6000);
+      await createTable(pipeline.source, 'app.marks', 'full', 9000);
       await reaches(pipeline, 'app.marks', 'done');
       await first.stop();
       const writers = new Writers(pipeline, 'app.marks', ['insert', 'update', 'delete']);

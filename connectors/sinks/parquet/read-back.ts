@@ -5,7 +5,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import type { Position } from '../../../src/connector/position.ts';
 import type { TableShape } from '../../../src/connector/shape.ts';
 import type { Row } from '../../../src/connector/sink.ts';
-import { assignFields, quoteText, storedColumns } from './columns.ts';
+import { assignFields, quoteName, quoteText, storedColumns } from './columns.ts';
 import { duckdbFailure } from './duckdb-failure.ts';
 import { latestViewStatements } from './latest-view.ts';
 import { manifestFolder, parseManifestKey, tableFolder } from './layout.ts';
@@ -123,23 +123,36 @@ async function mergeFiles(
 }
 
 /**
- * How often the files are gone through, each time for another part of the keys. The values that rows left unchanged are
- * looked up in hash tables; DuckDB spills those, but keeps more of them in memory than the limit, in the end, allows.
+ * How often the files are gone through, each time for another part of the keys: the values that rows left unchanged are
+ * looked up in an aggregate, which has to fit into memory. What the files say of their sizes is not asked: not every
+ * writer says it, and of what packs well it is a fraction.
  */
 async function partsFor(
   connection: DuckDBConnection,
   paths: readonly string[],
   memoryBytes: number,
 ): Promise<number> {
-  const files = `[${paths.map(quoteText).join(', ')}]`;
-  const answer = await connection.runAndReadAll(
-    `SELECT CAST(count(*) FILTER (WHERE len("_unchanged") > 0) AS DOUBLE), CAST(count(*) AS DOUBLE), (
-       SELECT CAST(sum(total_uncompressed_size) AS DOUBLE) FROM parquet_metadata(${files}))
-     FROM read_parquet(${files}, hive_partitioning => false)`,
+  const files = `read_parquet([${paths.map(quoteText).join(', ')}], union_by_name => true, hive_partitioning => false)`;
+  const first = async (sql: string) =>
+    (await connection.runAndReadAll(sql)).getRows()[0] as (number | null)[];
+  const [gaps] = await first(
+    `SELECT CAST(count(*) FILTER (WHERE len("_unchanged") > 0) AS DOUBLE) FROM ${files}`,
   );
-  const [gaps, rows, bytes] = answer.getRows()[0] as [number, number, number];
-  const looked = (Math.min(gaps, rows - gaps) * bytes) / Math.max(1, rows - gaps);
-  return Math.max(1, Math.ceil((4 * looked) / memoryBytes));
+  if (!gaps) return 1;
+  const described = (await connection.runAndReadAll(`DESCRIBE FROM ${files}`)).getRows() as [
+    string,
+    string,
+  ][];
+  const lengths: Record<string, string> = { VARCHAR: 'strlen', BLOB: 'octet_length' };
+  const sizes = described.flatMap(([name, type]) =>
+    lengths[type] ? [`coalesce(sum(${lengths[type]}(${quoteName(name)})), 0)`] : [],
+  );
+  const [sources, bytes] = await first(
+    `SELECT CAST(count(*) AS DOUBLE), CAST(${sizes.join(' + ')} AS DOUBLE) FROM ${files}
+      WHERE "_op" IN ('c', 'u', 'r') AND coalesce(len("_unchanged"), 0) = 0`,
+  );
+  const looked = (Math.min(gaps, sources ?? 0) * (bytes ?? 0)) / Math.max(1, sources ?? 0);
+  return Math.max(1, Math.ceil((6 * looked) / memoryBytes));
 }
 
 async function prepare(
