@@ -28,7 +28,7 @@ export class RegistryClient {
   readonly #library: SchemaRegistry;
   readonly #agent: HttpAgent;
   readonly #schemas = new Map<number, Promise<string>>();
-  #stopped = false;
+  readonly #closed = new AbortController();
 
   constructor(config: RegistryConfig, log: Logger) {
     this.#config = config;
@@ -215,8 +215,9 @@ export class RegistryClient {
     return subjects.length;
   }
 
+  /** Whatever waits for the registry ends with TM304. */
   close(): void {
-    this.#stopped = true;
+    this.#closed.abort();
     this.#agent.destroy();
   }
 
@@ -226,7 +227,7 @@ export class RegistryClient {
         return await run();
       } catch (error) {
         if (error instanceof TidemarkError && error.code === 'TM305') throw error;
-        if (this.#stopped)
+        if (this.#closed.signal.aborted)
           throw new TidemarkError('TM304', 'the registry client was closed', { cause: error });
         const delayMs = Math.min(250 * 2 ** attempt, 5000);
         this.#log.warn(`cannot ${what}: the Schema Registry does not answer; waiting`, {
@@ -234,7 +235,7 @@ export class RegistryClient {
           code: 'TM304',
           delayMs,
         });
-        await sleep(delayMs);
+        await sleep(delayMs, undefined, { signal: this.#closed.signal }).catch(() => {});
       }
     }
   }

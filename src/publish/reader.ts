@@ -48,6 +48,8 @@ async function superviseReader(options: ReaderOptions, stopped: AbortSignal): Pr
   const signal = AbortSignal.any([stopped, budget.spent]);
   const pool = openControl(config.control, log, 2);
   const registry = new RegistryClient(config.registry, log);
+  // A snapshot's table may be waiting for a registry that is away: whoever stops does not wait for it.
+  signal.addEventListener('abort', () => registry.close(), { once: true });
   const ledger = new SourceLedger(pool, config.source.id);
   const stream = { textValues: config.source.values === 'text', unread: 0 };
   let migrated = false;
