@@ -67,8 +67,7 @@ test('nothing is lost or repeated when reader and workers die at every named poi
       ...destinations.map((name) =>
         dieAt(
           pipeline,
-          // Windows are large, and few, while snapshots of the events are delivered.
-          deathsAt([...sinkPoints[name], ...workerPoints], 5),
+          deathsAt([...sinkPoints[name], ...workerPoints], name === 'lake' ? 5 : 12),
           (failpoints) => pipeline.deliver(failpoints, name),
         ),
       ),
