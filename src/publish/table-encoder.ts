@@ -102,7 +102,7 @@ export class TableEncoder {
     out.raw(this.#keyHead);
     for (const column of this.shape.keyColumns) {
       const at = this.#tupleIndex[column]!;
-      const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+      const from = carrierOf(tuple, fallback, at);
       const kind = from.kinds[at];
       if (kind === valueKind.withheld) {
         out.text(this.#withheldText(column, from.bytes, from.starts[at]!, from.ends[at]!));
@@ -136,7 +136,7 @@ export class TableEncoder {
   keyTexts(tuple: Tuple, fallback: Tuple | null): string[] {
     return this.shape.keyColumns.map((column) => {
       const at = this.#tupleIndex[column]!;
-      const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+      const from = carrierOf(tuple, fallback, at);
       if (from.kinds[at] === valueKind.text)
         return from.bytes.toString('utf8', from.starts[at]!, from.ends[at]!);
       return this.#codecs[column]!.text(from.bytes, from.starts[at]!, from.ends[at]!);
@@ -148,7 +148,7 @@ export class TableEncoder {
     const column = this.shape.tenantColumn;
     if (column === null) return null;
     const at = this.#tupleIndex[column]!;
-    const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+    const from = carrierOf(tuple, fallback, at);
     if (from.kinds[at] === valueKind.text)
       return from.bytes.toString('utf8', from.starts[at]!, from.ends[at]!);
     if (from.kinds[at] !== valueKind.binary) return null;
@@ -163,7 +163,7 @@ export class TableEncoder {
     const column = this.shape.tenantColumn;
     if (column === null) return -1;
     const at = this.#tupleIndex[column]!;
-    const from = tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
+    const from = carrierOf(tuple, fallback, at);
     if (from.kinds[at] !== valueKind.binary) {
       const text = this.tenant(tuple, fallback);
       return text === null ? -1 : partitionOf(Buffer.from(text, 'utf8'), partitions);
@@ -227,12 +227,12 @@ export class TableEncoder {
       const kind = kinds[at]!;
       if (kind === valueKind.binary && nullable[column]) {
         // As #value: most values of most rows, without the call.
-        const before = out.written;
+        const savepoint = out.written;
         out.byte(2);
-        if (codecs[column]!.encode(bytes, starts[at]!, ends[at]!, out) && !out.inexact) continue;
-        out.inexact = false;
-        out.truncate(before);
-        this.#value(column, kind, bytes, starts[at]!, ends[at]!, out, remark);
+        const encoded = codecs[column]!.encode(bytes, starts[at]!, ends[at]!, out);
+        if (encoded && !out.inexact) continue;
+        if (!encoded) this.#nullAt(savepoint, out);
+        this.#inexact(column, kind, bytes, starts[at]!, ends[at]!, out, remark);
       } else if (kind === valueKind.binary || kind === valueKind.text) {
         this.#value(column, kind, bytes, starts[at]!, ends[at]!, out, remark);
       } else if (kind === valueKind.null) {
@@ -325,19 +325,35 @@ export class TableEncoder {
     const binary = kind === valueKind.binary;
     const savepoint = out.written;
     out.byte(2);
-    if (binary ? codec.encode(bytes, start, end, out) : codec.encodeText(bytes, start, end, out)) {
-      if (!out.inexact) return;
-    } else {
-      out.truncate(savepoint);
-      out.byte(0);
-    }
+    const encoded = binary ? codec.encode(bytes, start, end, out) : codec.encodeText(bytes, start, end, out);
+    if (encoded && !out.inexact) return;
+    if (!encoded) this.#nullAt(savepoint, out);
+    this.#inexact(column, kind, bytes, start, end, out, remark);
+  }
+
+  #nullAt(savepoint: number, out: ByteWriter): void {
+    out.truncate(savepoint);
+    out.byte(0);
+  }
+
+  /** What Avro does not hold of the value is left to the headers. */
+  #inexact(
+    column: number,
+    kind: number,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    out: ByteWriter,
+    remark: boolean,
+  ): void {
     out.inexact = false;
     if (!remark) return;
     // Without a prototype, a column may be called __proto__.
     this.remarks.exact ??= Object.create(null) as Record<string, string>;
-    this.remarks.exact[this.#name(column)] = binary
-      ? codec.text(bytes, start, end)
-      : bytes.toString('utf8', start, end);
+    this.remarks.exact[this.#name(column)] =
+      kind === valueKind.binary
+        ? this.#codecs[column]!.text(bytes, start, end)
+        : bytes.toString('utf8', start, end);
   }
 
   /** Keys must be exact: a header says nothing of a key. */
@@ -362,6 +378,11 @@ export class TableEncoder {
   #name(column: number): string {
     return this.shape.columns[column]!.name;
   }
+}
+
+/** The tuple that has the value: an update carries none of what it left in TOAST. */
+function carrierOf(tuple: Tuple, fallback: Tuple | null, at: number): Tuple {
+  return tuple.kinds[at] === valueKind.unchanged && fallback ? fallback : tuple;
 }
 
 /** Debezium puts its placeholder into text and bytes, and into arrays of text; other types are null here. */
