@@ -3,9 +3,9 @@
  * and over a Unix socket, and Debezium into Kafka where it takes part.
  */
 import type pg from 'pg';
-import { type BenchDatabase, BenchStack, publicationOf, say, settle } from './bench-stack.ts';
+import { type BenchDatabase, BenchStack, leave, publicationOf, say, settle } from './bench-stack.ts';
 import { readWithDebezium } from './debezium-source.ts';
-import { median } from './process-cost.ts';
+import { type Measured, raceBar, raceTable, takesPart } from './race-table.ts';
 import { introduceReader, ReaderProcess } from './reader-process.ts';
 import { readWithRecvlogical, requireRecvlogical } from './recvlogical.ts';
 import type { BenchResult } from './run.ts';
@@ -33,20 +33,11 @@ const titles: Record<Contender, string> = {
   peer: 'Debezium 3.6.3 on Kafka Connect: WAL to Kafka, Avro, acks=all',
 };
 
-interface Measured {
-  rowsPerSecond: number;
-  cpuMicrosPerRow: number;
-  peakMiB: number;
-}
-
 export async function backlogRace(backlog: Backlog): Promise<BenchResult> {
   requireRecvlogical();
   const rounds = Number(process.env.BENCH_ROUNDS ?? 5);
   const rows = Number(process.env.BENCH_ROWS ?? backlog.rows);
-  const racing = contenders.filter(
-    (one) =>
-      !(process.env.BENCH_WITHOUT ?? '').split(',').includes(one) && (one !== 'peer' || backlog.peerTable),
-  );
+  const racing = contenders.filter((one) => takesPart(one) && (one !== 'peer' || backlog.peerTable));
   const measured: Record<Contender, Measured[]> = { ours: [], tcp: [], socket: [], peer: [] };
   let changes = 0;
   await BenchStack.with(backlog.name, async (stack) => {
@@ -72,25 +63,13 @@ export async function backlogRace(backlog: Backlog): Promise<BenchResult> {
             `${one.cpuMicrosPerRow.toFixed(1)} µs`,
         );
       }
-      await client.query(
-        'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active',
-        [name],
-      );
-      await client.end();
+      await leave(database);
     }
   });
-  const ratioTo = (other: Contender) =>
-    median(measured.ours.map((one, i) => one.rowsPerSecond / measured[other][i]!.rowsPerSecond)).toFixed(2);
   return {
     name: backlog.name,
-    rows: racing.map((contender) => ({
-      what: titles[contender],
-      'rows/s (median)': Math.round(median(measured[contender].map((one) => one.rowsPerSecond))),
-      'CPU µs/row': Number(median(measured[contender].map((one) => one.cpuMicrosPerRow)).toFixed(2)),
-      'peak MiB': Math.round(median(measured[contender].map((one) => one.peakMiB))),
-      'ours to this': ratioTo(contender),
-    })),
-    bar: 'rows/s (median)',
+    rows: raceTable(racing, titles, measured),
+    bar: raceBar,
     note: `${backlog.what}: ${changes} changes, ${rounds} rounds; ratios are medians of pairs`,
   };
 }

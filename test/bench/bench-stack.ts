@@ -110,3 +110,12 @@ export async function settle(client: pg.Client): Promise<string> {
   const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn() as lsn');
   return rows[0]!.lsn;
 }
+
+/** Nothing of it keeps WAL any more. Its readers must be gone. */
+export async function leave({ client, name }: BenchDatabase): Promise<void> {
+  await client.query(
+    'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active',
+    [name],
+  );
+  await client.end();
+}

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Admin, Kafka, logLevel } from 'kafkajs';
 import { type ConnectPlugin, KafkaConnect } from '../fixtures/kafka-connect.ts';
 import { cpuMicros, peakMemoryMiB } from './process-cost.ts';
+import type { Measured } from './race-table.ts';
 
 const plugin: ConnectPlugin = {
   name: 'debezium-postgres',
@@ -23,12 +24,6 @@ export interface DebeziumCase {
   rows: number;
 }
 
-export interface PeerResult {
-  rowsPerSecond: number;
-  cpuMicrosPerRow: number;
-  peakMiB: number;
-}
-
 /**
  * Reads a slot that holds the backlog. Of 20 to 90 per cent of it: the start of a JVM and the wait for the last poll are
  * not what is compared. Settings are the fastest of those that were tried: a large queue and batches, a short poll,
@@ -37,7 +32,7 @@ export interface PeerResult {
 export async function readWithDebezium(
   options: DebeziumCase,
   overrides: Record<string, string> = {},
-): Promise<PeerResult> {
+): Promise<Measured> {
   const { rows } = options;
   const { connect, admin, topic } = await startDebezium(options, overrides);
   try {

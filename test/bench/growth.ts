@@ -3,7 +3,7 @@
  * where one slot ends: the same two tables read through one slot, and through two side by side.
  */
 import type pg from 'pg';
-import { type BenchDatabase, BenchStack, say, settle, sourceIdOf } from './bench-stack.ts';
+import { type BenchDatabase, BenchStack, leave, say, settle, sourceIdOf } from './bench-stack.ts';
 import { median } from './process-cost.ts';
 import { introduceReader, type ReaderCost, ReaderProcess } from './reader-process.ts';
 import type { BenchResult } from './run.ts';
@@ -65,11 +65,7 @@ async function measure(stack: BenchStack, size: Size): Promise<ReaderCost> {
   const readers = await Promise.all(configs.map((config) => ReaderProcess.start(config)));
   const costs = await Promise.all(readers.map((reader) => reader.confirmed(client, end)));
   for (const reader of readers) await reader.stop();
-  await client.query(
-    'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active',
-    [database.name],
-  );
-  await client.end();
+  await leave(database);
   return {
     seconds: Math.max(...costs.map(({ seconds }) => seconds)),
     cpuMicros: sum(costs.map(({ cpuMicros }) => cpuMicros)),

@@ -6,9 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type KafkaMessage } from 'kafkajs';
 import pg from 'pg';
 import { ByteReader } from '../../src/publish/byte-writer.ts';
-import { type BenchDatabase, BenchStack, publicationOf, say, sourceIdOf } from './bench-stack.ts';
+import { type BenchDatabase, BenchStack, leave, publicationOf, say, sourceIdOf } from './bench-stack.ts';
 import { startDebezium } from './debezium-source.ts';
 import { median, percentile } from './process-cost.ts';
+import { takesPart } from './race-table.ts';
 import { introduceReader, ReaderProcess } from './reader-process.ts';
 import type { BenchResult } from './run.ts';
 
@@ -38,7 +39,7 @@ export async function latency(): Promise<BenchResult> {
     for (let round = 1; round <= rounds; round++) {
       const order: Contender[] = round % 2 === 0 ? ['ours', 'peer'] : ['peer', 'ours'];
       for (const contender of order) {
-        if (contender === 'peer' && process.env.BENCH_PEER === 'no') continue;
+        if (!takesPart(contender)) continue;
         const one = await measure(stack, contender);
         measured[contender].push(one);
         say(
@@ -95,11 +96,7 @@ async function measure(stack: BenchStack, contender: Contender): Promise<Latenci
     return { p50: percentile(latencies, 0.5), p99: percentile(latencies, 0.99), rows: latencies.length };
   } finally {
     await stop();
-    await client.query(
-      'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active',
-      [name],
-    );
-    await client.end();
+    await leave(database);
   }
 }
 

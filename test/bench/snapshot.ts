@@ -7,7 +7,7 @@ import { migrateSample } from '../../src/sample/migrate.ts';
 import { seedSample } from '../../src/sample/seed.ts';
 import { type BenchDatabase, BenchStack, publicationOf, say } from './bench-stack.ts';
 import { readWithDebezium } from './debezium-source.ts';
-import { median } from './process-cost.ts';
+import { type Measured, raceBar, raceTable, takesPart } from './race-table.ts';
 import { introduceReader, ReaderProcess } from './reader-process.ts';
 import type { BenchResult } from './run.ts';
 
@@ -21,17 +21,9 @@ const titles = {
 } as const;
 type Contender = keyof typeof titles;
 
-interface Measured {
-  rowsPerSecond: number;
-  cpuMicrosPerRow: number;
-  peakMiB: number;
-}
-
 export async function snapshot(): Promise<BenchResult> {
   const measured: Record<Contender, Measured[]> = { ours: [], copy: [], peer: [] };
-  const racing = (Object.keys(titles) as Contender[]).filter(
-    (one) => one !== 'peer' || process.env.BENCH_PEER !== 'no',
-  );
+  const racing = (Object.keys(titles) as Contender[]).filter(takesPart);
   await BenchStack.with('snapshot', async (stack) => {
     const database = await stack.database();
     await migrateSample(database.client);
@@ -51,18 +43,10 @@ export async function snapshot(): Promise<BenchResult> {
     }
     await database.client.end();
   });
-  const ratioTo = (other: Contender) =>
-    median(measured.ours.map((one, i) => one.rowsPerSecond / measured[other][i]!.rowsPerSecond)).toFixed(2);
   return {
     name: 'snapshot',
-    rows: racing.map((contender) => ({
-      what: titles[contender],
-      'rows/s (median)': Math.round(median(measured[contender].map((one) => one.rowsPerSecond))),
-      'CPU µs/row': Number(median(measured[contender].map((one) => one.cpuMicrosPerRow)).toFixed(2)),
-      'peak MiB': Math.round(median(measured[contender].map((one) => one.peakMiB))),
-      'ours to this': ratioTo(contender),
-    })),
-    bar: 'rows/s (median)',
+    rows: raceTable(racing, titles, measured),
+    bar: raceBar,
     note: `a table of ${rows} findings, ${rounds} rounds; ratios are medians of pairs`,
   };
 }
