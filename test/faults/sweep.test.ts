@@ -31,6 +31,24 @@ async function snapshotsDone(pipeline: Pipeline): Promise<void> {
   });
 }
 
+/** What the tables held has reached every destination. */
+async function firstEqual(pipeline: Pipeline, reader: TidemarkProcess): Promise<void> {
+  await pipeline.streaming(reader);
+  await pipeline.followSource();
+  await snapshotsDone(pipeline);
+  for (const destination of pipeline.destinations) await pipeline.verify(destination);
+}
+
+/** Bodies lie in TOAST. */
+async function createNotes(source: Pipeline['source'], rows: number): Promise<void> {
+  await source.query('create table app.notes (id int primary key, title text, body text)');
+  await source.query(`alter table app.notes alter body set storage external`);
+  await source.query(
+    `insert into app.notes select n, 'note ' || n, repeat(md5(n::text), 100) from generate_series(1, $1::int) n`,
+    [rows],
+  );
+}
+
 /** Deletes that no stream tells of: the publication leaves them out for as long as they take. */
 async function deleteUnseen(pipeline: Pipeline, statement: string): Promise<number> {
   const { source } = pipeline;
@@ -88,10 +106,7 @@ test('a snapshot removes rows that only destinations have, and says in its recei
       await source.query(`insert into app.keys select n, 'k' || n from generate_series(1, 20) n`);
       const reader = pipeline.replicate();
       const delivery = pipeline.deliver();
-      await pipeline.streaming(reader);
-      await pipeline.followSource();
-      await snapshotsDone(pipeline);
-      for (const destination of pipeline.destinations) await pipeline.verify(destination);
+      await firstEqual(pipeline, reader);
       expect(lakeRows(pipeline, 'app.notes')).toEqual({ c: 0, u: 0, d: 0, t: 0, r: 500, s: 1 });
       expect(await deleteUnseen(pipeline, 'delete from app.notes where id % 10 = 3')).toBe(50);
       expect(await deleteUnseen(pipeline, 'delete from app.empty')).toBe(5);
@@ -115,17 +130,10 @@ test('a snapshot removes rows that only destinations have, and says in its recei
 test('kill -9 around the end of a snapshot removes what is to be removed, once', () =>
   faults.run('sweep-kills', { config: { 'source.tables': '[app.notes]' } }, async (pipeline) => {
     const { source, replica } = pipeline;
-    await source.query('create table app.notes (id int primary key, title text, body text)');
-    await source.query(`alter table app.notes alter body set storage external`);
-    await source.query(
-      `insert into app.notes select n, 'note ' || n, repeat(md5(n::text), 100) from generate_series(1, 100) n`,
-    );
+    await createNotes(source, 100);
     let reader = pipeline.replicate();
     let delivery = pipeline.deliver();
-    await pipeline.streaming(reader);
-    await pipeline.followSource();
-    await snapshotsDone(pipeline);
-    for (const destination of pipeline.destinations) await pipeline.verify(destination);
+    await firstEqual(pipeline, reader);
     const dies = async (process: TidemarkProcess, at: string) =>
       expect(await process.exitsWithin(60_000), `it dies at ${at}`).toBe('SIGKILL');
     let stray = 0;
@@ -172,10 +180,7 @@ test('paused, killed, truncated and reshaped meanwhile, a snapshot under load st
     await bulkFindings(source, { rows: 1500, seed: pipeline.id });
     let reader = pipeline.replicate();
     const delivery = pipeline.deliver();
-    await pipeline.streaming(reader);
-    await pipeline.followSource();
-    await snapshotsDone(pipeline);
-    for (const destination of pipeline.destinations) await pipeline.verify(destination);
+    await firstEqual(pipeline, reader);
     const strays = await deleteUnseen(
       pipeline,
       `delete from app.findings f where rule_id = 'bulk.generated' and hashtext(id::text) % 5 = 0`,
@@ -216,17 +221,10 @@ test('a snapshot for one destination mends it, and no other gets a row', () =>
     { config: { 'source.tables': '[app.notes]', 'source.snapshot.chunk.rows': '50' } },
     async (pipeline) => {
       const { source, replica } = pipeline;
-      await source.query('create table app.notes (id int primary key, title text, body text)');
-      await source.query(`alter table app.notes alter body set storage external`);
-      await source.query(
-        `insert into app.notes select n, 'note ' || n, repeat(md5(n::text), 100) from generate_series(1, 400) n`,
-      );
+      await createNotes(source, 400);
       let reader = pipeline.replicate();
       let delivery = pipeline.deliver();
-      await pipeline.streaming(reader);
-      await pipeline.followSource();
-      await snapshotsDone(pipeline);
-      for (const destination of pipeline.destinations) await pipeline.verify(destination);
+      await firstEqual(pipeline, reader);
       const unknown = await pipeline.command(['snapshot', 'start', 'app.notes', '--for', 'nowhere']);
       expect(unknown.stderr).toMatch(/TM224: there is no destination nowhere[\s\S]*lake, replica/);
       // Rows that only the destinations have, and rows that only the source has.
