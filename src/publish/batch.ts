@@ -48,11 +48,7 @@ export class Batch {
 
   /** Where the partition's next record goes. Tell `wrote` of it. */
   run(topic: string, partition: number): RecordRun {
-    let open = this.#open.get(topic);
-    if (!open) {
-      open = [];
-      this.#open.set(topic, open);
-    }
+    const open = this.#openOf(topic);
     let run = open[partition];
     if (!run || run.bytes >= runBytes) {
       run = new RecordRun(topic, partition);
@@ -72,6 +68,15 @@ export class Batch {
       this.#changed[this.#changedRuns++] = run;
     }
     return run;
+  }
+
+  #openOf(topic: string): (RecordRun | undefined)[] {
+    let open = this.#open.get(topic);
+    if (!open) {
+      open = [];
+      this.#open.set(topic, open);
+    }
+    return open;
   }
 
   wrote(bytes: number): void {
@@ -126,9 +131,7 @@ export class Batch {
   #take(run: RecordRun): void {
     run.boundary.serial = -1;
     run.change.serial = -1;
-    const open = this.#open.get(run.topic) ?? [];
-    open[run.partition] = run;
-    this.#open.set(run.topic, open);
+    this.#openOf(run.topic)[run.partition] = run;
     this.runs.push(run);
   }
 

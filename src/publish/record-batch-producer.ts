@@ -104,8 +104,7 @@ export class RecordBatchProducer implements TransactionalProducer {
         produced.catch(() => {});
         sending.push(produced);
       }
-      for (const produced of sending)
-        for (const end of await produced) ends.set(`${end.topic}/${end.partition}`, end);
+      for (const produced of sending) for (const end of await produced) ends.set(nameOf(end), end);
       return [...ends.values()];
     });
   }
@@ -282,7 +281,7 @@ interface EncodedRun {
   records: Buffer;
 }
 
-function nameOf({ topic, partition }: RecordRun): string {
+function nameOf({ topic, partition }: Pick<RecordRun, 'topic' | 'partition'>): string {
   return `${topic}/${partition}`;
 }
 

@@ -2,7 +2,7 @@
  * Records of one partition, one behind the other in Kafka's format, behind room for the batch's header: a record is
  * written where it is sent from. Whoever writes a value writes it straight into `out`.
  */
-import { ByteWriter } from './byte-writer.ts';
+import { ByteReader, ByteWriter } from './byte-writer.ts';
 
 /** Room for what a record batch has before its records. */
 export const headerBytes = 61;
@@ -98,12 +98,16 @@ export class RecordRun {
     if (value) out.lengthPrefixed(value, 0, value.length);
     else this.noValue();
     out.long(headers.length);
-    for (const [name, of] of headers) {
-      out.text(name);
-      if (typeof of === 'string') out.text(of);
-      else out.lengthPrefixed(of, 0, of.length);
-    }
+    for (const [name, of] of headers) this.header(name, of);
     return this.end();
+  }
+
+  /** One of the headers, whose number comes before the first. */
+  header(name: string, value: HeaderValue): void {
+    const { out } = this;
+    out.text(name);
+    if (typeof value === 'string') out.text(value);
+    else out.lengthPrefixed(value, 0, value.length);
   }
 
   /** Forgets what came after. */
@@ -117,22 +121,26 @@ export class RecordRun {
   cut(at: { position: number; count: number }): RecordRun {
     const rest = new RecordRun(this.topic, this.partition);
     const { bytes, position: end } = this.out;
-    for (let from = at.position; from < end; ) from = rest.#take(bytes, from);
+    const reader = new ByteReader(bytes, at.position);
+    while (reader.position < end) rest.#take(reader);
     this.truncate(at);
     return rest;
   }
 
-  #take(bytes: Buffer, from: number): number {
-    const [length, body] = readVarint(bytes, from);
-    const [, rest] = readVarint(bytes, body + 2);
+  #take(reader: ByteReader): void {
+    const length = reader.long();
+    const body = reader.position;
     const end = body + length;
+    reader.position += 2;
+    reader.long(); // offset delta
+    const { bytes, position: rest } = reader;
     const { out } = this;
     out.long(2 + varintWidth(this.count) + end - rest);
     out.raw(bytes, body, body + 2);
     out.long(this.count);
     out.raw(bytes, rest, end);
     this.count++;
-    return end;
+    reader.position = end;
   }
 
   /** Moves what was written where the slot is not as wide as the length. */
@@ -148,16 +156,6 @@ export class RecordRun {
   }
 }
 
-/** @returns the count or length at `at`, and where the next field begins */
-function readVarint(bytes: Buffer, at: number): [value: number, next: number] {
-  let n = 0;
-  for (let scale = 1; ; scale *= 128) {
-    const byte = bytes[at++]!;
-    n += (byte & 0x7f) * scale;
-    if (byte < 0x80) return [n % 2 === 0 ? n / 2 : -(n + 1) / 2, at];
-  }
-}
-
 export interface ReadRecord {
   key: Buffer | null;
   value: Buffer | null;
@@ -166,27 +164,21 @@ export interface ReadRecord {
 
 /** Each record as views of the run's bytes. */
 export function* readRecords({ out, count }: RecordRun): Generator<ReadRecord> {
-  const { bytes } = out;
-  let at = headerBytes;
-  const number = () => {
-    const [value, next] = readVarint(bytes, at);
-    at = next;
-    return value;
-  };
+  const reader = new ByteReader(out.bytes, headerBytes);
   const field = () => {
-    const length = number();
+    const length = reader.long();
     if (length < 0) return null;
-    at += length;
-    return bytes.subarray(at - length, at);
+    reader.position += length;
+    return reader.bytes.subarray(reader.position - length, reader.position);
   };
   for (let i = 0; i < count; i++) {
-    number(); // length
-    at += 2;
-    number(); // offset delta
+    reader.long(); // length
+    reader.position += 2;
+    reader.long(); // offset delta
     const key = field();
     const value = field();
     const headers: Record<string, Buffer> = {};
-    for (let left = number(); left > 0; left--) headers[field()!.toString('utf8')] = field()!;
+    for (let left = reader.long(); left > 0; left--) headers[reader.text()] = reader.lengthPrefixed();
     yield { key, value, headers };
   }
 }

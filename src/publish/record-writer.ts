@@ -1,5 +1,5 @@
 /** One Change of a row as records of a batch: key, value and headers, written straight into the partition's run. */
-import type { Position } from '../connector/position.ts';
+import { type Position, positionLength } from '../connector/position.ts';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
@@ -32,7 +32,6 @@ export interface KeyLink {
 
 /** The Change that a record is of. */
 export interface RecordPlace {
-  readonly position: Position;
   /** The Transaction's. */
   readonly headers: PlaceHeaders;
   readonly ordinal: number;
@@ -40,7 +39,6 @@ export interface RecordPlace {
 }
 
 const hexDigits = Buffer.from('0123456789ABCDEF');
-const positionDigits = 42;
 
 /** The headers that every record has, as bytes to copy: only the ordinal is another one in each. */
 export class PlaceHeaders {
@@ -51,19 +49,19 @@ export class PlaceHeaders {
   constructor() {
     const before = constantBytes((out) => {
       out.text(header.position);
-      out.long(positionDigits);
+      out.long(positionLength);
     });
-    this.#end = before.length + positionDigits;
+    this.#end = before.length + positionLength;
     const after = constantBytes((out) => {
       out.text(header.format);
       out.text(recordFormat);
     });
-    this.#bytes = Buffer.concat([before, Buffer.alloc(positionDigits, '0'), after]);
+    this.#bytes = Buffer.concat([before, Buffer.alloc(positionLength, '0'), after]);
   }
 
   /** @param prefix what all Positions of the Transaction begin with */
   begin(prefix: string): void {
-    this.#bytes.write(prefix, this.#end - positionDigits, 'latin1');
+    this.#bytes.write(prefix, this.#end - positionLength, 'latin1');
   }
 
   write(ordinal: number, out: ByteWriter): void {
@@ -174,11 +172,7 @@ export class RecordWriter {
     const { out } = run;
     out.long(2 + this.#extra.length);
     place.headers.write(place.ordinal, out);
-    for (const [name, value] of this.#extra) {
-      out.text(name);
-      if (typeof value === 'string') out.text(value);
-      else out.lengthPrefixed(value, 0, value.length);
-    }
+    for (const [name, value] of this.#extra) run.header(name, value);
   }
 
   #requireFit(name: string, bytes: number): void {

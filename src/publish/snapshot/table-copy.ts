@@ -35,6 +35,7 @@ export class TableCopy {
   readonly #records: RecordWriter;
   readonly #row = new Tuple();
   readonly #images = { before: null, after: this.#row, fallback: null, fill: null };
+  readonly #prefix: string;
   readonly #place: RecordPlace & { ordinal: number };
   #batch = new Batch(Date.now());
 
@@ -49,21 +50,18 @@ export class TableCopy {
       previousCommitLsn: at.lsn,
       serial: 0,
     };
-    const prefix = positionPrefix(at.epoch, at.lsn);
+    this.#prefix = positionPrefix(at.epoch, at.lsn);
     this.#place = {
       ordinal: at.ordinal,
       transaction,
       headers: new PlaceHeaders(),
-      get position() {
-        return (prefix + ordinalText(this.ordinal)) as Position;
-      },
     };
-    this.#place.headers.begin(prefix);
+    this.#place.headers.begin(this.#prefix);
   }
 
   /** Of the last record. */
   get position(): Position {
-    return this.#place.position;
+    return (this.#prefix + ordinalText(this.#place.ordinal)) as Position;
   }
 
   /**
