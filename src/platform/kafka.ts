@@ -2,6 +2,7 @@
 import { promisify } from 'node:util';
 import { zstdCompress, zstdDecompress } from 'node:zlib';
 import kafkajs, {
+  type Consumer,
   type Kafka,
   type KafkaConfig as KafkaJsConfig,
   type LogEntry,
@@ -94,4 +95,15 @@ export function kafkaError(error: unknown, what: string): TidemarkError {
     cause: error,
     ...(refusal ? { remedy: `Kafka says ${String(type ?? inner.name)}: ${refusal}.` } : {}),
   });
+}
+
+/** After a reading that was done once: its group is nobody's any more. Fails for nothing. */
+export async function endReading(kafka: Kafka, consumer: Consumer, groupId: string): Promise<void> {
+  await consumer.disconnect().catch(() => {});
+  const admin = kafka.admin();
+  await admin
+    .connect()
+    .then(() => admin.deleteGroups([groupId]))
+    .catch(() => {});
+  await admin.disconnect().catch(() => {});
 }

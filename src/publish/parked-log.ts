@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IHeaders, Kafka, KafkaMessage } from 'kafkajs';
 import { TidemarkError } from '../platform/errors.ts';
+import { endReading } from '../platform/kafka.ts';
 import { header } from './record-format.ts';
 
 /** R: a Relation message. */
@@ -67,13 +68,7 @@ export async function* readParked(options: ParkedLogOptions): AsyncGenerator<Buf
     yield* channel.values();
   } finally {
     channel.end();
-    await consumer.disconnect().catch(() => {});
-    const admin = kafka.admin();
-    await admin
-      .connect()
-      .then(() => admin.deleteGroups([groupId]))
-      .catch(() => {});
-    await admin.disconnect().catch(() => {});
+    await endReading(kafka, consumer, groupId);
   }
 }
 

@@ -9,7 +9,7 @@ import type { SourceConfig } from '../platform/resolved-config.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { type LeafPartition, leafPartitions } from '../replicate/partitions.ts';
 import { scanReference } from '../replicate/snapshot/table-scan.ts';
-import { valueSettings } from '../replicate/value-session.ts';
+import { valueStatements } from '../replicate/value-session.ts';
 import type { AttachedPartitions } from './attached-partitions.ts';
 import { hasKey, snapshotMode } from './snapshot/initial-snapshots.ts';
 import type { SourceLedger } from './source-ledger.ts';
@@ -116,8 +116,7 @@ export class PartitionWatch {
 
   /** Bounds are printed as the snapshot's session reads them. */
   async #leaves(client: ClientBase, tables: readonly CatalogueTable[]): Promise<LeafPartition[]> {
-    for (const [name, value] of Object.entries(valueSettings))
-      await client.query(`select set_config($1, $2, false)`, [name, value]);
+    await client.query(valueStatements.join('; '));
     return leafPartitions(client, tables);
   }
 }

@@ -6,6 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Kafka } from 'kafkajs';
 import { TidemarkError } from '../platform/errors.ts';
+import { endReading } from '../platform/kafka.ts';
 import { decodeProgress, type Progress } from './progress.ts';
 
 const stepBack = 200n;
@@ -86,13 +87,7 @@ async function scan(
         .catch(finish);
     });
   } finally {
-    await consumer.disconnect().catch(() => {});
-    const admin = kafka.admin();
-    await admin
-      .connect()
-      .then(() => admin.deleteGroups([groupId]))
-      .catch(() => {});
-    await admin.disconnect().catch(() => {});
+    await endReading(kafka, consumer, groupId);
   }
   return last;
 }

@@ -20,7 +20,7 @@ import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { StreamGate } from './stream-gate.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
-import type { PartitionEnd, TransactionalProducer } from './transactional-producer.ts';
+import { noteEnds, type TransactionalProducer } from './transactional-producer.ts';
 
 /** What may be encoded while a batch is being committed, in batches: commits take 10 ms, and now and then 200. */
 const batchesAhead = 4;
@@ -303,7 +303,7 @@ export class Publisher {
       this.#options.onProgress?.(progress, this.stats);
     };
     const send = async (batch: Batch) => {
-      this.#noteEnds(await kafka(producer.send(batch.runs)));
+      noteEnds(this.#endOffsets, await kafka(producer.send(batch.runs)));
       this.#records += batch.records;
       this.#bytes += batch.bytes;
     };
@@ -383,7 +383,7 @@ export class Publisher {
     mark.add(Buffer.from(table), Buffer.from(endMark), headers);
     const ends = await producer.send([mark]);
     await producer.commit();
-    this.#noteEnds(ends);
+    noteEnds(this.#endOffsets, ends);
     for await (const raw of readParked(table, parked.position, endMark)) {
       for (let relation = this.#encoder.replay(raw); relation; relation = this.#encoder.replay(raw))
         await this.#prepareRelation(relation);
@@ -483,19 +483,12 @@ export class Publisher {
     };
   }
 
-  #noteEnds(written: readonly PartitionEnd[]): void {
-    for (const { topic, partition, endOffset } of written) {
-      const ends = [...(this.#endOffsets[topic] ?? [])];
-      while (ends.length <= partition) ends.push(0n);
-      ends[partition] = endOffset;
-      this.#endOffsets[topic] = ends;
-    }
-  }
-
   async #commitProgress(progress: Progress): Promise<void> {
     const { producer, topics, progressSchemaId } = this.#options;
-    await producer.send([progressRecord(topics.progress, progress, progressSchemaId)]);
+    const record = progressRecord(topics.progress, progress, progressSchemaId);
+    await producer.send([record]);
     await producer.commit();
+    record.release();
   }
 
   /** publishBatch: the records and their Progress in one Kafka transaction, then the slot may move. */
@@ -503,7 +496,7 @@ export class Publisher {
     const { producer, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
-        if (!process.env.NULLP) this.#noteEnds(await producer.send(batch.runs));
+        if (!process.env.NULLP) noteEnds(this.#endOffsets, await producer.send(batch.runs));
         await failpoint('after-produce');
         if (batch.hasChunk) await failpoint('before-chunk-commit');
       }

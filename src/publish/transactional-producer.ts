@@ -13,6 +13,16 @@ export interface PartitionEnd {
   endOffset: bigint;
 }
 
+/** Notes where partitions end now; the lists of ends are replaced, never changed. */
+export function noteEnds(endOffsets: Record<string, bigint[]>, written: readonly PartitionEnd[]): void {
+  for (const { topic, partition, endOffset } of written) {
+    const ends = [...(endOffsets[topic] ?? [])];
+    while (ends.length <= partition) ends.push(0n);
+    ends[partition] = endOffset;
+    endOffsets[topic] = ends;
+  }
+}
+
 export interface TransactionalProducer {
   /** Takes the transactional id: the previous holder's open transaction is aborted and its writes fail from now on. */
   fence(): Promise<void>;

@@ -11,6 +11,11 @@ export const valueSettings = {
   search_path: '',
 } as const;
 
+/** For a session that is open already. */
+export const valueStatements = Object.entries(valueSettings).map(
+  ([name, value]) => `set ${name} = '${value}'`,
+);
+
 /** As the startup packet takes them (PGOPTIONS): they hold from the first value on. */
 export const valueOptions = Object.entries(valueSettings)
   .map(([name, value]) => `-c ${name}=${value}`)

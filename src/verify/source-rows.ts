@@ -10,21 +10,16 @@ import type { Cell, Row } from '../connector/sink.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { sourceError } from '../replicate/source.ts';
+import { valueStatements } from '../replicate/value-session.ts';
 
 /** Settings under which a value's text is the one that sinks read back (connector/sink.ts, Cell). */
 export const sourceSession = [
-  "set datestyle = 'ISO, YMD'",
-  "set intervalstyle = 'postgres'",
-  "set timezone = 'UTC'",
-  'set extra_float_digits = 3',
-  "set bytea_output = 'hex'",
-  "set lc_monetary = 'C'",
+  ...valueStatements,
   // A policy would hide rows that replication carries; an error is better.
   'set row_security = off',
   'set statement_timeout = 0',
   // The transaction is idle while the destination catches up.
   'set idle_in_transaction_session_timeout = 0',
-  "set search_path = ''",
 ].join('; ');
 
 /** `only`: an inheritance child is a table of its own in the stream; partitions are not. */

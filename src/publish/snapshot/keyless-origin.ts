@@ -14,7 +14,7 @@ import type { Batch } from '../batch.ts';
 import { newSnapshot, type Progress, type SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { parksTable } from '../table-preparation.ts';
-import type { TransactionalProducer } from '../transactional-producer.ts';
+import { noteEnds, type TransactionalProducer } from '../transactional-producer.ts';
 import type { SnapshotRequests } from './snapshot-requests.ts';
 import { TableCopy } from './table-copy.ts';
 
@@ -47,12 +47,7 @@ export async function publishKeyless(
   const { source, kafka, producer, prepare, signal } = options;
   const endOffsets = { ...origin.endOffsets };
   const send = async (batch: Batch, commit: boolean) => {
-    for (const { topic, partition, endOffset } of await producer.send(batch.runs)) {
-      const ends = [...(endOffsets[topic] ?? [])];
-      while (ends.length <= partition) ends.push(0n);
-      ends[partition] = endOffset;
-      endOffsets[topic] = ends;
-    }
+    noteEnds(endOffsets, await producer.send(batch.runs));
     if (commit) await producer.commit();
   };
   const copy = new TableCopy({

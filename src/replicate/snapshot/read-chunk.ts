@@ -1,6 +1,7 @@
 /** One chunk's read: a short transaction on a plain connection, no lock that anybody waits for but a TRUNCATE or ALTER. */
 import type { ClientBase } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
+import { valueStatements } from '../value-session.ts';
 import { CopyParser, type CopyRows } from './copy-binary.ts';
 import { isUnchanged, scanReference, type TableScan } from './table-scan.ts';
 import { type PgSnapshot, parsePgSnapshot } from './visibility.ts';
@@ -15,15 +16,9 @@ export interface ChunkRead {
 
 /** Settings under which rows are complete, keys' texts are what codecs print, and the index gives the order. */
 export const scanSession = [
-  "set datestyle = 'ISO, YMD'",
-  "set intervalstyle = 'postgres'",
-  "set timezone = 'UTC'",
-  'set extra_float_digits = 3',
-  "set bytea_output = 'hex'",
-  "set lc_monetary = 'C'",
+  ...valueStatements,
   // A policy would hide rows that replication carries; an error is better.
   'set row_security = off',
-  "set search_path = ''",
   // The marks' commits wait for no standby: they carry no data.
   'set synchronous_commit = local',
   // Sorting the whole table for every chunk would make the scan quadratic.
