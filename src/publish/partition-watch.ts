@@ -1,6 +1,7 @@
 /**
  * Partitions that were attached: the rows that they bring along are in no stream, so they are asked for as a snapshot of
- * the root, of those partitions alone. What is known is remembered, so that one attached while no reader ran is noticed.
+ * the root, of those partitions alone; one that was created in its place has none. What is known is remembered, so that
+ * one attached while no reader ran is noticed.
  */
 import type { ClientBase } from 'pg';
 import { tableName } from '../connector/shape.ts';
@@ -81,10 +82,8 @@ export class PartitionWatch {
     const { source, log, attached, readRows } = this.#options;
     const filled: LeafPartition[] = [];
     for (const partition of partitions) {
-      // Through the root: nobody needs a grant on partitions.
-      const query = `select from ${scanReference({ table })} where ${conditionOf([partition])} limit 1`;
-      const rows = joined ? [] : (await client.query(query)).rows;
-      if (rows.length > 0) filled.push(partition);
+      const needless = joined || partition.native;
+      if (!needless && (await this.#hasRows(client, table, partition))) filled.push(partition);
       else {
         this.#known.add(partition.oid);
         attached.settled([partition.oid]);
@@ -106,6 +105,14 @@ export class PartitionWatch {
         partitions: names,
       });
     } else for (const { oid } of filled) this.#known.delete(oid);
+  }
+
+  /** Through the root: nobody needs a grant on partitions. */
+  async #hasRows(client: ClientBase, table: CatalogueTable, partition: LeafPartition): Promise<boolean> {
+    const { rows } = await client.query(
+      `select from ${scanReference({ table })} where ${conditionOf([partition])} limit 1`,
+    );
+    return rows.length > 0;
   }
 
   #follow(tables: readonly CatalogueTable[]): void {

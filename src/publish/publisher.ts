@@ -496,7 +496,7 @@ export class Publisher {
     const { producer, source } = this.#options;
     try {
       if (batch && batch.records > 0) {
-        if (!process.env.NULLP) noteEnds(this.#endOffsets, await producer.send(batch.runs));
+        noteEnds(this.#endOffsets, await producer.send(batch.runs));
         await failpoint('after-produce');
         if (batch.hasChunk) await failpoint('before-chunk-commit');
       }

@@ -80,7 +80,6 @@ export class BenchStack {
       'source.tenant.column': 'organization_id',
       // What follows the last commit (a checkpoint) is confirmed by a heartbeat: it must not count as reading.
       'source.heartbeat.interval': '100ms',
-      ...(process.env.BZ ? { 'kafka.compression': process.env.BZ } : {}),
       // The backlog is in the WAL: the same rows are not to be read from the table as well.
       'source.snapshot.mode': 'never',
       'kafka.brokers': this.brokers,

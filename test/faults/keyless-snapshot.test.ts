@@ -244,11 +244,11 @@ test('a table that takes longer than a Kafka transaction may is cut, and what a 
       await reaches(pipeline, 'app.marks', 'done');
       await first.stop();
       const writers = new Writers(pipeline, 'app.marks', ['insert', 'update', 'delete']);
-      const doomed = pipeline.replicate('table-batch=sleep:150,before-table-commit=kill');
+      const doomed = pipeline.replicate('table-batch=sleep:400,before-table-commit=kill');
       await pipeline.streaming(doomed);
       await snapshot(pipeline, 'start', 'app.marks');
       expect(await doomed.exitsWithin(60_000)).toBe('SIGKILL');
-      const reader = pipeline.replicate('table-slot=sleep:3000@1,table-batch=sleep:150');
+      const reader = pipeline.replicate('table-slot=sleep:3000@1,table-batch=sleep:400');
       await pipeline.streaming(reader);
       // What is left of the dead attempt is at a boundary now, and delivered.
       await pipeline.delivering(['replica']);
