@@ -143,6 +143,9 @@ test('rows that no cast brings along stay as text, a new key parks, and resume t
       `insert into app.keyed values (2, 'b')`,
     ]);
     await reader.logged('that the table is parked', ({ code: parked }) => parked === 'TM231');
+    await reader.logged('that its rows were read', ({ message }) =>
+      message.startsWith('the snapshot of app.odd is complete'),
+    );
     for (const destination of pipeline.destinations)
       await pipeline.verify(destination, { parked: ['app.keyed'] });
     const again = await pipeline.command(['resume', 'app.keyed', '--as', 'text', '--timeout', '60s']);
