@@ -37,7 +37,7 @@ test(`one Transaction of ${rows} rows goes through whole, in bounded memory`, as
     await pipeline.published(300_000);
     const publishedAfter = performance.now() - committedAt;
     await pipeline.workload.once({ seed: 'big', transactions: 50 });
-    const { progress, peakMiB } = await pipeline.conclude(reader, delivery);
+    const { progress, peakMiB } = await pipeline.conclude(reader, delivery, { patienceSeconds: 400 });
     console.log(
       `${rows} rows: published after ${(publishedAfter / 1000).toFixed(1)} s; peak MiB ${JSON.stringify(peakMiB)}`,
     );
