@@ -24,6 +24,8 @@ const productionOptions = [
   '-Djava.awt.headless=true',
 ];
 
+const directMemory = '-XX:MaxDirectMemorySize=1g';
+
 /** Kafka 4.3.1 in KRaft mode, plain text on the loopback address. */
 export function kafkaPart({ layout, settings, prerequisites, log, fullSpeed }: PartContext): Part {
   const folder = join(layout.data, 'kafka');
@@ -69,11 +71,12 @@ export function kafkaPart({ layout, settings, prerequisites, log, fullSpeed }: P
       const remedy = `Remove ${folder} and start again.`;
       await runProgram(prerequisites.java, java('128m', '-cp', classPath, ...format), { remedy });
     }
-    // 384 MiB: 200 MiB are in use when idle, and a 64 MiB row is in memory twice while it is appended.
+    // 384 MiB: 200 MiB are in use when idle, and a 64 MiB row is in memory twice while it is appended. Beside it each
+    // network thread keeps a buffer for every size of large request that it ever read.
     const main = ['-cp', classPath, 'kafka.Kafka', propertiesFile];
     const args = fullSpeed
       ? [...productionOptions, logging, ...main]
-      : java('384m', archive.option(), ...main);
+      : java('384m', directMemory, archive.option(), ...main);
     return { file: prerequisites.java, args, cwd: folder };
   };
 

@@ -97,6 +97,13 @@ export function kafkaError(error: unknown, what: string): TidemarkError {
   });
 }
 
+/** @returns whether kafkajs threw it; its word for a broker that went away while it was asked has no class of its own */
+export function isKafkaError(error: unknown): boolean {
+  return (
+    error instanceof Error && (error.name.startsWith('KafkaJS') || error.message === 'Broker not connected')
+  );
+}
+
 /** After a reading that was done once: its group is nobody's any more. Fails for nothing. */
 export async function endReading(kafka: Kafka, consumer: Consumer, groupId: string): Promise<void> {
   await consumer.disconnect().catch(() => {});

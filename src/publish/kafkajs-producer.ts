@@ -10,10 +10,10 @@ import kafkajs, {
   type TopicMessages,
   type Transaction,
 } from 'kafkajs';
-import { describeCause, TidemarkError } from '../platform/errors.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import { type RecordRun, readRecords } from './record-run.ts';
-import { type PartitionEnd, producerError, type TransactionalProducer } from './transactional-producer.ts';
+import { kafkajsError, type PartitionEnd, type TransactionalProducer } from './transactional-producer.ts';
 
 /**
  * kafkajs copies a partition's list of messages for every message it adds to it (groupMessagesPerPartition), so that a
@@ -147,16 +147,4 @@ function* portions(runs: readonly RecordRun[]): Generator<TopicMessages[]> {
     }
   }
   if (count > 0) yield [...part].map(([topic, messages]) => ({ topic, messages }));
-}
-
-function kafkajsError(what: string, error: unknown): TidemarkError {
-  if (error instanceof TidemarkError) return error;
-  const root = rootCause(error);
-  return producerError(what, (root as { type?: string }).type ?? null, describeCause(root), error);
-}
-
-function rootCause(error: unknown): unknown {
-  let at = error;
-  while (at instanceof Error && at.cause instanceof Error) at = at.cause;
-  return at;
 }

@@ -92,7 +92,7 @@ export async function readUntilFailure(
   const producer: TransactionalProducer =
     kafkaConfig.producer === 'kafkajs'
       ? new KafkajsProducer(kafka, kafkaConfig, transactionalId)
-      : new RecordBatchProducer(kafkaConfig, transactionalId);
+      : new RecordBatchProducer(kafka, kafkaConfig, transactionalId);
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
   let publications: PublicationWatch | null = null;

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { migrateControl, openControl } from '../platform/control.ts';
 import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
+import { isKafkaError, kafkaError } from '../platform/kafka.ts';
 import { errorFields } from '../platform/log.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
@@ -65,7 +66,7 @@ async function superviseReader(options: ReaderOptions, stopped: AbortSignal): Pr
         const requests = new SnapshotRequests(pool, config.source.id);
         await readUntilFailure(options, { registry, ledger, requests, signal, stream });
       } catch (caught) {
-        const error = asTidemarkError(caught);
+        const error = isKafkaError(caught) ? kafkaError(caught, 'talk to Kafka') : asTidemarkError(caught);
         if (signal.aborted) continue;
         await ledger.report(error).catch(() => {});
         if (error.code === 'TM210') chooseValues(stream, config.source.values, error);

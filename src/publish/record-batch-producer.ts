@@ -1,39 +1,32 @@
 /**
- * The default producer: record batches encoded here, sent over @platformatic/kafka's connections. Protocol versions
- * from Kafka 2.8 on: Produce 9, AddPartitionsToTxn 3, EndTxn 3, InitProducerId 4, FindCoordinator 4, Metadata 12.
+ * The default producer: record batches encoded here, sent over kafkajs' connections.
  *
- * Leaders are looked up once per life: when one moves, the send fails, and the reader starts over with a new producer.
+ * Any failure, of a leader that moved as well, ends it: the reader starts over with a new producer. What only takes a
+ * moment (a coordinator that still writes the markers of the transaction before) is asked for again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Kafka } from 'kafkajs';
 import {
-  addPartitionsToTxnV3,
-  Connection,
-  type ConnectionOptions,
-  endTxnV3,
-  findCoordinatorV4,
-  findErrorBy,
-  initProducerIdV4,
-  metadataV12,
-  produceV9,
-  type SASLMechanismValue,
-  Writer,
-} from '@platformatic/kafka';
-import { describeCause, TidemarkError } from '../platform/errors.ts';
+  type Broker,
+  type BrokerConnection,
+  KafkaCluster,
+  type PartitionRecords,
+  produce,
+} from '../platform/kafka-cluster.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import { encodeRecordBatch } from './record-batch.ts';
 import type { RecordRun } from './record-run.ts';
-import { type PartitionEnd, producerError, type TransactionalProducer } from './transactional-producer.ts';
+import { kafkajsError, type PartitionEnd, type TransactionalProducer } from './transactional-producer.ts';
 
 /** Errors of the coordinator that pass in milliseconds. */
 const passing = [
   'CONCURRENT_TRANSACTIONS',
-  'COORDINATOR_LOAD_IN_PROGRESS',
-  'COORDINATOR_NOT_AVAILABLE',
-  'NOT_COORDINATOR',
+  'GROUP_LOAD_IN_PROGRESS',
+  'GROUP_COORDINATOR_NOT_AVAILABLE',
+  'NOT_COORDINATOR_FOR_GROUP',
 ];
 const passingDelayMs = 4;
 const passingLimitMs = 20000;
-const requestTimeoutMs = 30000;
 /** Of one request: brokers limit it. */
 const requestBytes = 8 << 20;
 /** A partition's sequence numbers wrap here. */
@@ -41,40 +34,31 @@ const sequenceLimit = 0x80000000;
 
 export class RecordBatchProducer implements TransactionalProducer {
   readonly #config: KafkaConfig;
+  readonly #cluster: KafkaCluster;
   readonly #transactionalId: string;
-  readonly #connections = new Map<string, Promise<Connection>>();
-  readonly #leaders = new Map<string, Promise<Connection>[]>();
   readonly #sequences = new Map<string, number>();
   /** `topic/partition` that the open transaction knows. */
   readonly #inTransaction = new Set<string>();
-  #coordinator: Connection | null = null;
-  #producerId = -1n;
-  #epoch = -1;
+  #coordinator: Broker | null = null;
+  #producerId = '-1';
+  #producerEpoch = -1;
 
-  constructor(config: KafkaConfig, transactionalId: string) {
+  constructor(kafka: Kafka, config: KafkaConfig, transactionalId: string) {
     this.#config = config;
+    this.#cluster = new KafkaCluster(kafka);
     this.#transactionalId = transactionalId;
   }
 
   async fence(): Promise<void> {
     await this.#guard('take over the transactional id', async () => {
-      const found = await this.#passing(async () =>
-        findCoordinatorV4.api.async(await this.#anyBroker(), 1, [this.#transactionalId]),
-      );
-      const { host, port } = found.coordinators[0]!;
-      const coordinator = await this.#connect(host, port);
-      const { producerId, producerEpoch } = await this.#passing(() =>
-        initProducerIdV4.api.async(
-          coordinator,
-          this.#transactionalId,
-          this.#config.transactionTimeoutMs,
-          -1n,
-          -1,
-        ),
-      );
-      this.#coordinator = coordinator;
+      const transactionalId = this.#transactionalId;
+      const transactionTimeout = this.#config.transactionTimeoutMs;
+      const { producerId, producerEpoch } = await this.#passing(async () => {
+        this.#coordinator = await this.#cluster.transactionCoordinator(transactionalId);
+        return this.#coordinator.initProducerId({ transactionalId, transactionTimeout });
+      });
       this.#producerId = producerId;
-      this.#epoch = producerEpoch;
+      this.#producerEpoch = producerEpoch;
     });
   }
 
@@ -83,27 +67,31 @@ export class RecordBatchProducer implements TransactionalProducer {
       const written = runs.filter(({ count }) => count > 0);
       const partitions = new Map<string, RecordRun>();
       for (const run of written) partitions.set(nameOf(run), run);
-      const [leaders] = await Promise.all([this.#leadersOf(written), this.#addPartitions(partitions)]);
-      const ends = new Map<string, PartitionEnd>();
+      const [leaders] = await Promise.all([
+        this.#cluster.leaders(written),
+        this.#addPartitions([...partitions.values()]),
+      ]);
       const timestampMs = Date.now();
       const sending: Promise<PartitionEnd[]>[] = [];
       // A connection's requests are answered in order: none has to wait for the one before.
-      for (const { connection, runs } of requests(written, leaders)) {
-        const encoded: EncodedRun[] = [];
+      for (const { leader, runs } of requests(written, leaders)) {
+        const batches: PartitionRecords[] = [];
         for (const run of runs) {
           const identity = {
-            producerId: this.#producerId,
-            producerEpoch: this.#epoch,
+            producerId: BigInt(this.#producerId),
+            producerEpoch: this.#producerEpoch,
             baseSequence: this.#takeSequence(run),
             timestampMs,
           };
-          encoded.push({ run, records: await encodeRecordBatch(run, identity, this.#config.compression) });
+          const records = await encodeRecordBatch(run, identity, this.#config.compression);
+          batches.push({ topic: run.topic, partition: run.partition, records });
         }
-        const produced = this.#produce(connection, encoded);
+        const produced = this.#produce(leader, runs, batches);
         // Awaited below; one that fails meanwhile must not end the process.
         produced.catch(() => {});
         sending.push(produced);
       }
+      const ends = new Map<string, PartitionEnd>();
       for (const produced of sending) for (const end of await produced) ends.set(nameOf(end), end);
       return [...ends.values()];
     });
@@ -117,106 +105,52 @@ export class RecordBatchProducer implements TransactionalProducer {
     return this.#end('abort', false);
   }
 
-  async #end(what: string, committed: boolean): Promise<void> {
+  async #end(what: string, transactionResult: boolean): Promise<void> {
     if (this.#inTransaction.size === 0) return;
     await this.#guard(what, async () => {
-      await this.#passing(() =>
-        endTxnV3.api.async(
-          this.#coordinator!,
-          this.#transactionalId,
-          this.#producerId,
-          this.#epoch,
-          committed,
-        ),
-      );
+      await this.#passing(() => this.#coordinator!.endTxn({ ...this.#identity, transactionResult }));
       this.#inTransaction.clear();
     });
   }
 
-  async close(): Promise<void> {
-    for (const connecting of this.#connections.values()) {
-      await connecting.then((connection) => connection.close()).catch(() => {});
-    }
-    this.#connections.clear();
+  close(): Promise<void> {
+    return this.#cluster.close();
   }
 
-  async #produce(connection: Connection, encoded: readonly EncodedRun[]): Promise<PartitionEnd[]> {
-    const topics = new Map<string, EncodedRun[]>();
-    for (const entry of encoded) {
-      const list = topics.get(entry.run.topic);
-      if (list) list.push(entry);
-      else topics.set(entry.run.topic, [entry]);
-    }
-    const request = () =>
-      Writer.create()
-        .appendString(this.#transactionalId)
-        .appendInt16(-1) // acks: all in-sync replicas
-        .appendInt32(requestTimeoutMs)
-        .appendArray([...topics], (topicWriter, [topic, entries]) => {
-          topicWriter.appendString(topic).appendArray(entries, (writer, { run, records }) => {
-            writer
-              .appendInt32(run.partition)
-              .appendUnsignedVarInt(records.length + 1)
-              .append(records);
-          });
-        })
-        .appendTaggedFields();
-    const response = await new Promise<ReturnType<typeof produceV9.parseResponse>>((resolve, reject) => {
-      connection.send(0, 9, request, produceV9.parseResponse, true, true, (error, answer) => {
-        if (error) reject(error);
-        else resolve(answer!);
-      });
-    });
-    return response.responses.flatMap(({ name, partitionResponses }) =>
-      partitionResponses.map(({ index, baseOffset }) => {
-        const { run } = topics.get(name)!.find(({ run }) => run.partition === index)!;
-        return { topic: name, partition: index, endOffset: baseOffset + BigInt(run.count) };
-      }),
-    );
-  }
-
-  async #addPartitions(partitions: ReadonlyMap<string, RecordRun>): Promise<void> {
-    const topics = new Map<string, number[]>();
-    for (const [name, { topic, partition }] of partitions) {
-      if (this.#inTransaction.has(name)) continue;
-      const list = topics.get(topic);
-      if (list) list.push(partition);
-      else topics.set(topic, [partition]);
-    }
-    if (topics.size === 0) return;
-    const transaction = {
+  get #identity() {
+    return {
       transactionalId: this.#transactionalId,
       producerId: this.#producerId,
-      producerEpoch: this.#epoch,
-      verifyOnly: false,
-      topics: [...topics].map(([name, partitions]) => ({ name, partitions })),
+      producerEpoch: this.#producerEpoch,
     };
-    // Right after a commit the coordinator still writes markers and asks for patience.
-    await this.#passing(() => addPartitionsToTxnV3.api.async(this.#coordinator!, [transaction]));
-    for (const name of partitions.keys()) this.#inTransaction.add(name);
   }
 
-  async #leadersOf(runs: readonly RecordRun[]): Promise<Connection[]> {
-    const unknown = [...new Set(runs.map(({ topic }) => topic))].filter((topic) => !this.#leaders.has(topic));
-    if (unknown.length > 0) {
-      const metadata = await metadataV12.api.async(await this.#anyBroker(), unknown, false, false);
-      for (const { name, partitions } of metadata.topics) {
-        const leaders: Promise<Connection>[] = [];
-        for (const { partitionIndex, leaderId } of partitions) {
-          const broker = metadata.brokers.find(({ nodeId }) => nodeId === leaderId);
-          if (!broker) throw new TidemarkError('TM301', `${name} partition ${partitionIndex} has no leader`);
-          leaders[partitionIndex] = this.#connect(broker.host, broker.port);
-        }
-        this.#leaders.set(name!, leaders);
-      }
-    }
-    return Promise.all(
-      runs.map(({ topic, partition }) => {
-        const leader = this.#leaders.get(topic)?.[partition];
-        if (!leader) throw new TidemarkError('TM301', `${topic} has no partition ${partition}`);
-        return leader;
-      }),
-    );
+  async #produce(
+    leader: BrokerConnection,
+    runs: readonly RecordRun[],
+    batches: readonly PartitionRecords[],
+  ): Promise<PartitionEnd[]> {
+    const answers = await produce(leader, this.#transactionalId, batches);
+    return answers.map(({ topic, partition, baseOffset }) => {
+      const run = runs.find((one) => one.topic === topic && one.partition === partition)!;
+      return { topic, partition, endOffset: baseOffset + BigInt(run.count) };
+    });
+  }
+
+  async #addPartitions(runs: readonly RecordRun[]): Promise<void> {
+    const fresh = runs.filter((run) => !this.#inTransaction.has(nameOf(run)));
+    const topics = Map.groupBy(fresh, ({ topic }) => topic);
+    if (topics.size === 0) return;
+    const transaction = {
+      ...this.#identity,
+      topics: [...topics].map(([topic, runs]) => ({
+        topic,
+        partitions: runs.map(({ partition }) => partition),
+      })),
+    };
+    // Right after a commit the coordinator still writes markers and asks for patience.
+    await this.#passing(() => this.#coordinator!.addPartitionsToTxn(transaction));
+    for (const run of fresh) this.#inTransaction.add(nameOf(run));
   }
 
   #takeSequence(run: RecordRun): number {
@@ -226,41 +160,14 @@ export class RecordBatchProducer implements TransactionalProducer {
     return sequence;
   }
 
-  async #anyBroker(): Promise<Connection> {
-    let failure: unknown = null;
-    for (const broker of this.#config.brokers) {
-      const at = broker.lastIndexOf(':');
-      try {
-        return await this.#connect(broker.slice(0, at), Number(broker.slice(at + 1)));
-      } catch (error) {
-        failure = error;
-      }
-    }
-    throw failure;
-  }
-
-  #connect(host: string, port: number): Promise<Connection> {
-    const name = `${host}:${port}`;
-    let connecting = this.#connections.get(name);
-    if (!connecting) {
-      const connection = new Connection(this.#config.clientId, connectionOptions(this.#config));
-      // Requests in flight fail by themselves; an event without a listener would end the process.
-      connection.on('error', () => {});
-      connecting = Promise.resolve(connection.connect(host, port) as Promise<void>).then(() => connection);
-      connecting.catch(() => this.#connections.delete(name));
-      this.#connections.set(name, connecting);
-    }
-    return connecting;
-  }
-
   async #passing<T>(run: () => Promise<T>): Promise<T> {
     const giveUpAt = Date.now() + passingLimitMs;
     for (;;) {
       try {
         return await run();
       } catch (error) {
-        const type = errorType(error);
-        if (type === null || !passing.includes(type) || Date.now() > giveUpAt) throw error;
+        const { type = '' } = error as { type?: string };
+        if (!passing.includes(type) || Date.now() > giveUpAt) throw error;
         await sleep(passingDelayMs);
       }
     }
@@ -270,15 +177,9 @@ export class RecordBatchProducer implements TransactionalProducer {
     try {
       return await run();
     } catch (error) {
-      if (error instanceof TidemarkError) throw error;
-      throw producerError(what, errorType(error), describeCause(error), error);
+      throw kafkajsError(what, error);
     }
   }
-}
-
-interface EncodedRun {
-  run: RecordRun;
-  records: Buffer;
 }
 
 function nameOf({ topic, partition }: Pick<RecordRun, 'topic' | 'partition'>): string {
@@ -288,51 +189,25 @@ function nameOf({ topic, partition }: Pick<RecordRun, 'topic' | 'partition'>): s
 /** By leader, in order: a request has at most one run of a partition, and a bounded number of bytes unless one is larger. */
 function requests(
   runs: readonly RecordRun[],
-  leaders: readonly Connection[],
-): { connection: Connection; runs: RecordRun[] }[] {
-  const open = new Map<Connection, { runs: RecordRun[]; bytes: number; names: Set<string> }>();
-  const closed: { connection: Connection; runs: RecordRun[] }[] = [];
+  leaders: readonly BrokerConnection[],
+): { leader: BrokerConnection; runs: RecordRun[] }[] {
+  const open = new Map<BrokerConnection, { runs: RecordRun[]; bytes: number; names: Set<string> }>();
+  const closed: { leader: BrokerConnection; runs: RecordRun[] }[] = [];
   runs.forEach((run, i) => {
-    const connection = leaders[i]!;
-    let request = open.get(connection);
+    const leader = leaders[i]!;
+    let request = open.get(leader);
     if (request && (request.names.has(nameOf(run)) || request.bytes + run.bytes > requestBytes)) {
-      closed.push({ connection, runs: request.runs });
+      closed.push({ leader, runs: request.runs });
       request = undefined;
     }
     if (!request) {
       request = { runs: [], bytes: 0, names: new Set() };
-      open.set(connection, request);
+      open.set(leader, request);
     }
     request.runs.push(run);
     request.bytes += run.bytes;
     request.names.add(nameOf(run));
   });
-  for (const [connection, { runs }] of open) closed.push({ connection, runs });
+  for (const [leader, { runs }] of open) closed.push({ leader, runs });
   return closed;
-}
-
-function connectionOptions(config: KafkaConfig): ConnectionOptions {
-  const { sasl, tls } = config;
-  return {
-    connectTimeout: 5000,
-    requestTimeout: requestTimeoutMs + 5000,
-    maxInflights: 5,
-    ...(tls === false ? {} : { tls, tlsServerName: true }),
-    ...(sasl === null
-      ? {}
-      : {
-          sasl: {
-            mechanism: sasl.mechanism.toUpperCase() as SASLMechanismValue,
-            username: sasl.username,
-            password: sasl.password,
-          },
-        }),
-  };
-}
-
-/** Kafka's name of the first protocol error within. */
-function errorType(error: unknown): string | null {
-  if (!(error instanceof Error)) return null;
-  const protocol = findErrorBy(error, 'code', 'PLT_KFK_PROTOCOL') as { apiId?: string } | null;
-  return protocol?.apiId ?? null;
 }

@@ -2,7 +2,7 @@
  * One Kafka transaction at a time. Any failure makes a producer unusable: the caller fences again with a new one and
  * starts over from Progress, which is right for every unknown outcome.
  */
-import { TidemarkError } from '../platform/errors.ts';
+import { describeCause, TidemarkError } from '../platform/errors.ts';
 import type { RecordRun } from './record-run.ts';
 
 /** Where a partition ends after a send. */
@@ -38,8 +38,20 @@ export interface TransactionalProducer {
   close(): Promise<void>;
 }
 
+export function kafkajsError(what: string, error: unknown): TidemarkError {
+  if (error instanceof TidemarkError) return error;
+  const root = rootCause(error);
+  return producerError(what, (root as { type?: string }).type ?? null, describeCause(root), error);
+}
+
+function rootCause(error: unknown): unknown {
+  let at = error;
+  while (at instanceof Error && at.cause instanceof Error) at = at.cause;
+  return at;
+}
+
 /** @param type Kafka's name of the error, where it has one */
-export function producerError(
+function producerError(
   what: string,
   type: string | null,
   description: string,

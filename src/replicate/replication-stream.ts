@@ -8,11 +8,13 @@
  * transaction that is lost otherwise.
  */
 
+import type { Duplex } from 'node:stream';
 import { type Client, type ClientConfig, escapeIdentifier } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { formatLsn } from '../connector/position.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import { valueOptions } from './value-session.ts';
+import { WalConnection } from './wal-connection.ts';
 
 export interface ReplicationStreamOptions {
   connection: ClientConfig;
@@ -67,6 +69,7 @@ const silentIntervals = 6;
 export class ReplicationStream {
   readonly #options: ReplicationStreamOptions;
   readonly #service: LogicalReplicationService;
+  readonly #connection: WalConnection;
   #confirmed: bigint;
   #timer: NodeJS.Timeout | null = null;
   #paused = false;
@@ -87,15 +90,17 @@ export class ReplicationStream {
       };
     });
     this.ended.catch(() => {});
-    this.#service = new LogicalReplicationService(
-      { ...options.connection, options: valueOptions },
-      {
-        acknowledge: { auto: false, timeoutSeconds: 0 },
-        flowControl: { enabled: false },
-      },
-    );
-    // Emitted as soon as the server streams, before the first message of it is looked at.
-    this.#service.on('start', () => this.#takeOver());
+    // The library would write an LSN as text, and emit events, for every message: what the server streams comes here
+    // instead of to it.
+    this.#connection = new WalConnection(options.connection, (bytes, start, end) => {
+      if (bytes[start] === walDataByte) this.#walData(bytes, start, end);
+      else if (bytes[start] === keepaliveByte) this.#keepalive(bytes, start);
+    });
+    const config = { ...options.connection, options: valueOptions, connection: this.#connection };
+    this.#service = new LogicalReplicationService(config, {
+      acknowledge: { auto: false, timeoutSeconds: 0 },
+      flowControl: { enabled: false },
+    });
     this.#service.on('error', (error: unknown) => this.#fail(this.#error(error)));
   }
 
@@ -140,14 +145,14 @@ export class ReplicationStream {
   pause(): void {
     if (this.#paused) return;
     this.#paused = true;
-    this.#socket()?.pause();
+    this.#socket.pause();
   }
 
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
     this.#lastHeard = Date.now();
-    this.#socket()?.resume();
+    this.#socket.resume();
   }
 
   get paused(): boolean {
@@ -158,8 +163,8 @@ export class ReplicationStream {
     this.#closed = true;
     if (this.#timer) clearInterval(this.#timer);
     // A paused socket never delivers the end of the connection.
-    this.#socket()?.resume();
-    const timeout = setTimeout(() => this.#socket()?.destroy(), 2000);
+    this.#socket.resume();
+    const timeout = setTimeout(() => this.#socket.destroy(), 2000);
     await this.#service.destroy().catch(() => {});
     clearTimeout(timeout);
   }
@@ -174,28 +179,15 @@ export class ReplicationStream {
     void this.#service.acknowledge(formatLsn(this.#confirmed - 1n), askReply).catch(() => {});
   }
 
-  /**
-   * The library writes an LSN as text, and emits an event, for every message; both would be a fifth of what a row costs
-   * the reader. What it reads comes here instead.
-   */
-  #takeOver(): void {
-    const connection = this.#connection()!;
-    connection.removeAllListeners('copyData');
-    connection.on('copyData', ({ chunk }) => {
-      if (chunk[0] === walDataByte) this.#walData(chunk);
-      else if (chunk[0] === keepaliveByte) this.#keepalive(chunk);
-    });
-  }
-
   /** Layout: 'w', start and end of the WAL, server clock, the message. */
-  #walData(chunk: Buffer): void {
+  #walData(bytes: Buffer, start: number, end: number): void {
     const now = Date.now();
     this.#lastHeard = now;
     // The timer comes late where much is read at once, and a server may have little patience.
     if (now - this.#lastSent >= this.#options.statusIntervalMs) this.#sendStatus(false);
     if (this.#closed || this.#failed) return;
     try {
-      this.#options.onMessage(chunk.subarray(25));
+      this.#options.onMessage(bytes.subarray(start + 25, end));
     } catch (error) {
       this.#stumble(error);
     }
@@ -205,12 +197,12 @@ export class ReplicationStream {
    * Read here because the library's `heartbeat` event reckons from 1999-12-25 instead of 2000-01-01: its times are a
    * week early. Layout: 'k', WAL end, server clock (microseconds since 2000), reply asked.
    */
-  #keepalive(chunk: Buffer): void {
+  #keepalive(bytes: Buffer, start: number): void {
     this.#lastHeard = Date.now();
-    const lsn = chunk.readBigUInt64BE(1);
-    const serverTimeUs = chunk.readBigInt64BE(9) + epochMicros;
+    const lsn = bytes.readBigUInt64BE(start + 1);
+    const serverTimeUs = bytes.readBigInt64BE(start + 9) + epochMicros;
     this.#guard(() => this.#options.onKeepalive(lsn, serverTimeUs));
-    if (chunk[17] === 1) this.#sendStatus(false);
+    if (bytes[start + 17] === 1) this.#sendStatus(false);
   }
 
   /** After a failure the rest of what the socket already holds is dropped: it comes again from the slot. */
@@ -229,21 +221,9 @@ export class ReplicationStream {
     this.pause();
   }
 
-  #socket(): Connection['stream'] | undefined {
-    return this.#connection()?.stream;
+  get #socket(): Duplex {
+    return this.#connection.stream;
   }
-
-  /** The library has no public way to pause or to see a keepalive as it came: its connection is reached by name. */
-  #connection(): Connection | null {
-    return (this.#service as unknown as { _connection: Connection | null })._connection;
-  }
-}
-
-/** pg's connection, as far as it is used here. */
-interface Connection {
-  stream: NodeJS.Socket & { destroy(): void };
-  removeAllListeners(event: 'copyData'): void;
-  on(event: 'copyData', listener: (message: { chunk: Buffer }) => void): void;
 }
 
 /** 55006: slot in use. 42704: no such slot. 55000: invalidated ("can no longer get changes"). */

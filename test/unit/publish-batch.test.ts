@@ -3,7 +3,7 @@
  * random. What comes out is read by kafkajs' decoder, and its checksum is computed anew.
  */
 import { createRequire } from 'node:module';
-import { crc32c } from '@platformatic/kafka';
+import { crc32c } from '@node-rs/crc32';
 import { describe, expect, it } from 'vitest';
 import type { Position } from '../../src/connector/position.ts';
 import '../../src/platform/kafka.ts';

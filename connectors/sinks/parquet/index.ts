@@ -1,16 +1,15 @@
-/** The Parquet sink: append-only change files on S3 or a directory. See README.md. */
-
+/**
+ * The Parquet sink: append-only change files on S3 or a directory. See README.md. What it is made of is loaded when it is
+ * opened: a process that delivers elsewhere has neither DuckDB nor the AWS SDK in memory.
+ */
 import { TidemarkError } from '../../../src/connector/failure.ts';
-import type { CheckFinding, OptionValues, SinkContext, SinkKind } from '../../../src/connector/sink.ts';
-import { checkStore } from './check.ts';
-import { FileStore } from './file-store.ts';
+import type { SinkKind } from '../../../src/connector/sink.ts';
 import type { ObjectStore } from './object-store.ts';
 import { type ParquetOptions, parquetOptionFields, parquetOptionsFrom } from './options.ts';
-import { ParquetSink } from './parquet-sink.ts';
-import { S3Store } from './s3-store.ts';
 
 async function openStore({ target }: ParquetOptions): Promise<ObjectStore> {
-  return target.kind === 's3' ? S3Store.open(target) : FileStore.open(target.directory);
+  if (target.kind !== 's3') return (await import('./file-store.ts')).FileStore.open(target.directory);
+  return (await import('./s3-store.ts')).S3Store.open(target);
 }
 
 export const parquetSink: SinkKind = {
@@ -18,7 +17,8 @@ export const parquetSink: SinkKind = {
   unit: 'table',
   options: parquetOptionFields,
 
-  async check(_context: SinkContext, values: OptionValues): Promise<CheckFinding[]> {
+  async check(_context, values) {
+    const { checkStore } = await import('./check.ts');
     let store: ObjectStore;
     try {
       store = await openStore(parquetOptionsFrom(values));
@@ -33,7 +33,8 @@ export const parquetSink: SinkKind = {
     }
   },
 
-  async open(context: SinkContext, values: OptionValues): Promise<ParquetSink> {
+  async open(context, values) {
+    const { ParquetSink } = await import('./parquet-sink.ts');
     const options = parquetOptionsFrom(values);
     return new ParquetSink(await openStore(options), context, options);
   },

@@ -276,43 +276,47 @@ function civil(days: number): CivilDate {
   };
 }
 
-/** Consecutive rows mostly share their date; the last one is kept as text. */
-let cachedDay = Number.NaN;
-let cachedText = '';
+/** Consecutive rows mostly share their date; the last one is kept as text, with the time to be written into it. */
+let zonedDay = Number.NaN;
+/** An Avro string of 27 characters: `2026-11-24T02:20:00.123456Z`. */
+const zoned = Buffer.alloc(28);
+/** Of the numbers from 0 to 99, one behind the other. */
+const digitPairs = Buffer.from(Array.from({ length: 100 }, (_, n) => two(n)).join(''));
 
 function writeZoned(out: ByteWriter, days: number, microsOfDay: number): void {
-  if (days !== cachedDay) {
+  if (days !== zonedDay) {
     const { year, month, day } = civil(days);
-    cachedText = `${year.toString().padStart(4, '0')}-${two(month)}-${two(day)}T`;
-    cachedDay = days;
+    zoned[0] = 2 * 27;
+    zoned.write(`${year.toString().padStart(4, '0')}-${two(month)}-${two(day)}T00:00:00.000000Z`, 1);
+    zonedDay = days;
   }
-  // 2026-11-24T02:20:00.123456Z: 27 characters, Avro length byte 54.
-  out.ensure(28);
-  out.bytes[out.position++] = 54;
-  out.asciiRaw(cachedText);
-  const { bytes } = out;
-  let at = out.position;
   const seconds = Math.floor(microsOfDay / 1000000);
-  let micros = microsOfDay - seconds * 1000000;
-  const hour = (seconds / 3600) | 0;
-  const minute = ((seconds - hour * 3600) / 60) | 0;
-  const second = seconds - hour * 3600 - minute * 60;
-  bytes[at] = 48 + ((hour / 10) | 0);
-  bytes[at + 1] = 48 + (hour % 10);
-  bytes[at + 2] = 58;
-  bytes[at + 3] = 48 + ((minute / 10) | 0);
-  bytes[at + 4] = 48 + (minute % 10);
-  bytes[at + 5] = 58;
-  bytes[at + 6] = 48 + ((second / 10) | 0);
-  bytes[at + 7] = 48 + (second % 10);
-  bytes[at + 8] = 46;
-  for (let digit = 14; digit > 8; digit--) {
-    bytes[at + digit] = 48 + (micros % 10);
-    micros = (micros / 10) | 0;
-  }
-  bytes[at + 15] = 90;
-  at += 16;
-  out.position = at;
+  const micros = microsOfDay - seconds * 1000000;
+  const minutes = (seconds / 60) | 0;
+  const hours = (minutes / 60) | 0;
+  const high = (micros / 10000) | 0;
+  const low = micros - high * 10000;
+  const middle = (low / 100) | 0;
+  out.ensure(zoned.length);
+  const { bytes, position } = out;
+  for (let i = 0; i < 12; i++) bytes[position + i] = zoned[i]!;
+  bytes[position + 14] = 58;
+  bytes[position + 17] = 58;
+  bytes[position + 20] = 46;
+  bytes[position + 27] = 90;
+  pair(bytes, position + 12, hours);
+  pair(bytes, position + 15, minutes - hours * 60);
+  pair(bytes, position + 18, seconds - minutes * 60);
+  pair(bytes, position + 21, high);
+  pair(bytes, position + 23, middle);
+  pair(bytes, position + 25, low - middle * 100);
+  out.position = position + 28;
+}
+
+/** Two digits. */
+function pair(bytes: Buffer, at: number, n: number): void {
+  bytes[at] = digitPairs[n * 2]!;
+  bytes[at + 1] = digitPairs[n * 2 + 1]!;
 }
 
 function two(n: number): string {

@@ -1,0 +1,240 @@
+/**
+ * kafkajs' connections, for requests that it has no function for. Its producer encodes records one by one; bytes that
+ * are record batches already need no more than a leader, an authenticated connection, and an answer. kafkajs has these
+ * (metadata, retries, TLS, SASL and its renewal) but no public way to them: they are reached by name, in this one file.
+ */
+import { createRequire } from 'node:module';
+import type { Socket } from 'node:net';
+import type { Kafka } from 'kafkajs';
+import { TidemarkError } from './errors.ts';
+
+const require = createRequire(import.meta.url);
+const { TRANSACTION } = require('kafkajs/src/protocol/coordinatorTypes') as { TRANSACTION: number };
+const produceResponse = require('kafkajs/src/protocol/requests/produce/v7/response') as {
+  decode(payload: Buffer): Promise<{ clientSideThrottleTime?: number | null }>;
+  /** @throws KafkaJSProtocolError the first partition's that failed */
+  parse(decoded: unknown): Promise<ProduceAnswer>;
+};
+
+interface ProduceAnswer {
+  topics: { topicName: string; partitions: { partition: number; baseOffset: string }[] }[];
+}
+
+interface ProducerIdentity {
+  transactionalId: string;
+  producerId: string;
+  producerEpoch: number;
+}
+
+/** A broker, and what a transaction asks of it. They throw kafkajs' errors. */
+export interface Broker {
+  initProducerId(request: {
+    transactionalId: string;
+    transactionTimeout: number;
+  }): Promise<Omit<ProducerIdentity, 'transactionalId'>>;
+  addPartitionsToTxn(
+    request: ProducerIdentity & { topics: { topic: string; partitions: number[] }[] },
+  ): Promise<unknown>;
+  endTxn(request: ProducerIdentity & { transactionResult: boolean }): Promise<unknown>;
+  connectionPool: { pool: BrokerConnection[]; getConnection(): Promise<BrokerConnection> };
+}
+
+/** To a broker; only for `produce`. */
+export interface BrokerConnection {
+  clientId: string;
+  socket: Socket | null;
+  isAuthenticated(): boolean;
+  authenticate(): Promise<void>;
+  nextCorrelationId(): number;
+  failIfNotConnected(): void;
+  requestQueue: {
+    push(request: {
+      entry: {
+        apiKey: number;
+        apiName: string;
+        apiVersion: number;
+        correlationId: number;
+        resolve(answer: { payload: Buffer }): void;
+        reject(error: unknown): void;
+      };
+      expectResponse: boolean;
+      sendRequest(): void;
+    }): void;
+    maybeThrottle(ms: number | null | undefined): void;
+    rejectAll(error: Error): void;
+    destroy(): void;
+  };
+}
+
+interface Cluster {
+  connect(): Promise<void>;
+  disconnect(): Promise<void>;
+  addMultipleTargetTopics(topics: string[]): Promise<void>;
+  findLeaderForPartitions(topic: string, partitions: number[]): Record<string, number[]>;
+  findBroker(which: { nodeId: string }): Promise<Broker>;
+  findGroupCoordinator(which: { groupId: string; coordinatorType: number }): Promise<Broker>;
+  brokerPool: { seedBroker?: Broker; brokers: Record<string, Broker> };
+}
+
+/** Requests of a connection that are not answered yet: more would put an idempotent producer's order at risk. */
+const requestsInFlight = 5;
+
+const produceApi = { apiKey: 0, apiName: 'Produce', apiVersion: 7 };
+const produceTimeoutMs = 30_000;
+
+/** Records of one partition, as a record batch. */
+export interface PartitionRecords {
+  topic: string;
+  partition: number;
+  records: Buffer;
+}
+
+export class KafkaCluster {
+  readonly #cluster: Cluster;
+
+  /** Not connected yet. */
+  constructor(kafka: Kafka) {
+    const name = 'private:Kafka:createCluster';
+    const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description === name);
+    if (!symbol) throw new TidemarkError('TM901', 'this kafkajs has another inside than 2.2.4');
+    const create = (kafka as unknown as Record<symbol, (options: object) => Cluster>)[symbol]!;
+    this.#cluster = create({
+      metadataMaxAge: 300_000,
+      allowAutoTopicCreation: false,
+      maxInFlightRequests: requestsInFlight,
+    });
+  }
+
+  async transactionCoordinator(transactionalId: string): Promise<Broker> {
+    await this.#cluster.connect();
+    await this.#cluster.addMultipleTargetTopics([]);
+    return this.#cluster.findGroupCoordinator({ groupId: transactionalId, coordinatorType: TRANSACTION });
+  }
+
+  /**
+   * The connections to the partitions' leaders. Call while nothing is in flight.
+   * @throws kafkajs' error where a topic does not exist or a leader cannot be reached
+   */
+  async leaders(partitions: readonly { topic: string; partition: number }[]): Promise<BrokerConnection[]> {
+    await this.#cluster.addMultipleTargetTopics([...new Set(partitions.map(({ topic }) => topic))]);
+    const found = new Map<string, Promise<BrokerConnection>>();
+    return Promise.all(
+      partitions.map(({ topic, partition }) => {
+        const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
+        if (nodeId === undefined || Number(nodeId) < 0)
+          throw new TidemarkError('TM301', `${topic} partition ${partition} has no leader`);
+        let leader = found.get(nodeId);
+        if (!leader) {
+          leader = this.#leader(nodeId);
+          found.set(nodeId, leader);
+        }
+        return leader;
+      }),
+    );
+  }
+
+  async #leader(nodeId: string): Promise<BrokerConnection> {
+    const { connectionPool } = await this.#cluster.findBroker({ nodeId });
+    const connection = await connectionPool.getConnection();
+    // An answer to a request in flight would be taken for one to this.
+    if (!connection.isAuthenticated()) await connection.authenticate();
+    return connection;
+  }
+
+  /** Without waiting for those in flight, whose answers are not wanted any more. */
+  async close(): Promise<void> {
+    const { seedBroker, brokers } = this.#cluster.brokerPool;
+    const all = new Set([...(seedBroker ? [seedBroker] : []), ...Object.values(brokers)]);
+    const connections = [...all].flatMap(({ connectionPool }) => connectionPool.pool);
+    const closed = new TidemarkError('TM301', 'the producer was closed');
+    for (const { requestQueue } of connections) requestQueue.rejectAll(closed);
+    await this.#cluster.disconnect().catch(() => {});
+    for (const { socket } of connections) socket?.destroy();
+  }
+}
+
+/**
+ * Sends record batches as they are: their bytes must not change until the answer is there. Requests to one leader are
+ * sent in the order of the calls.
+ * @returns the offset that each partition's first record got
+ * @throws kafkajs' error
+ */
+export async function produce(
+  connection: BrokerConnection,
+  transactionalId: string,
+  batches: readonly PartitionRecords[],
+): Promise<{ topic: string; partition: number; baseOffset: bigint }[]> {
+  const { requestQueue } = connection;
+  const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
+    connection.failIfNotConnected();
+    const correlationId = connection.nextCorrelationId();
+    const parts = produceRequest(connection.clientId, correlationId, transactionalId, batches);
+    const sendRequest = () => {
+      const socket = connection.socket!;
+      socket.cork();
+      for (const part of parts) socket.write(part);
+      socket.uncork();
+    };
+    const entry = { ...produceApi, correlationId, resolve, reject };
+    requestQueue.push({ entry, expectResponse: true, sendRequest });
+  });
+  const decoded = await produceResponse.decode(payload);
+  requestQueue.maybeThrottle(decoded.clientSideThrottleTime);
+  const { topics } = await produceResponse.parse(decoded);
+  return topics.flatMap(({ topicName, partitions }) =>
+    partitions.map(({ partition, baseOffset }) => ({
+      topic: topicName,
+      partition,
+      baseOffset: BigInt(baseOffset),
+    })),
+  );
+}
+
+/** Produce, version 7 (Kafka protocol guide): the batches' own bytes, and what stands between them. */
+function produceRequest(
+  clientId: string,
+  correlationId: number,
+  transactionalId: string,
+  batches: readonly PartitionRecords[],
+): Buffer[] {
+  const topics = new Map<string, PartitionRecords[]>();
+  for (const batch of batches) {
+    const list = topics.get(batch.topic);
+    if (list) list.push(batch);
+    else topics.set(batch.topic, [batch]);
+  }
+  const parts: Buffer[] = [
+    Buffer.concat([
+      int16(produceApi.apiKey),
+      int16(produceApi.apiVersion),
+      int32(correlationId),
+      text(clientId),
+      text(transactionalId),
+      int16(-1), // acks: all in-sync replicas
+      int32(produceTimeoutMs),
+      int32(topics.size),
+    ]),
+  ];
+  for (const [topic, entries] of topics) {
+    parts.push(Buffer.concat([text(topic), int32(entries.length)]));
+    for (const { partition, records } of entries) parts.push(int32(partition, records.length), records);
+  }
+  return [int32(parts.reduce((sum, { length }) => sum + length, 0)), ...parts];
+}
+
+function int16(value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeInt16BE(value);
+  return bytes;
+}
+
+function int32(...values: number[]): Buffer {
+  const bytes = Buffer.alloc(values.length * 4);
+  for (const [i, value] of values.entries()) bytes.writeInt32BE(value, i * 4);
+  return bytes;
+}
+
+function text(value: string): Buffer {
+  const bytes = Buffer.from(value);
+  return Buffer.concat([int16(bytes.length), bytes]);
+}
