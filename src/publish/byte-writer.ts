@@ -1,3 +1,6 @@
+/** From here on a buffer grows by less than it holds. */
+const largeBytes = 1 << 20;
+
 /**
  * Where encoded records are written: one growing arena per batch. A record is a run of bytes between two marks and
  * never moves once it is closed, so that it can be handed to the producer without another copy.
@@ -43,7 +46,10 @@ export class ByteWriter {
   ensure(n: number): void {
     if (this.position + n <= this.bytes.length) return;
     const openBytes = this.position - this.#open;
-    const next = Buffer.allocUnsafeSlow(Math.max(this.#chunkBytes, (openBytes + n) * 2));
+    const needed = openBytes + n;
+    // Twice as much, so that a run that grows is copied now and then; of a large one no more than a quarter is idle.
+    const roomy = needed < largeBytes ? needed * 2 : Math.ceil(needed * 1.25);
+    const next = Buffer.allocUnsafeSlow(Math.max(this.#chunkBytes, roomy));
     this.bytes.copy(next, 0, this.#open, this.position);
     this.bytes = next;
     this.#open = 0;

@@ -11,10 +11,11 @@ export const headerBytes = 61;
 const firstBytes = 16 << 10;
 /** Buffers that have grown are used again: to grow costs a copy, and fresh memory is touched for the first time. */
 const spares: Buffer[] = [];
-const mostSpares = 32;
-const largestSpare = 1 << 20;
-/** Lengths of values and records are written behind as many bytes as most of them need, and few have to move. */
-const lengthSlot = 2;
+let spareBytes = 0;
+const mostSpareBytes = 16 << 20;
+const largestSpare = 4 << 20;
+/** Records have headers and an envelope beside the row: about this much. */
+const usualFrame = 400;
 
 export type HeaderValue = Buffer | string;
 
@@ -28,19 +29,25 @@ export class RecordRun {
   change = { serial: -1, position: 0, count: 0 };
   #recordAt = 0;
   #valueAt = 0;
+  /** Lengths are written into as many bytes as they are expected to need; else what comes after them has to move. */
+  #slot = 2;
 
   constructor(topic: string, partition: number) {
     this.topic = topic;
     this.partition = partition;
-    this.out = new ByteWriter(firstBytes, spares.pop());
+    const spare = spares.pop();
+    if (spare) spareBytes -= spare.length;
+    this.out = new ByteWriter(firstBytes, spare);
     this.out.position = headerBytes;
   }
 
   /** Its bytes may be another run's from now on: nobody has a view of them any more. */
   release(): void {
     const { bytes } = this.out;
-    if (bytes.length > firstBytes && bytes.length <= largestSpare && spares.length < mostSpares)
-      spares.push(bytes);
+    if (bytes.length <= firstBytes || bytes.length > largestSpare) return;
+    if (spareBytes + bytes.length > mostSpareBytes) return;
+    spares.push(bytes);
+    spareBytes += bytes.length;
   }
 
   /** Of the records, in bytes. */
@@ -48,12 +55,17 @@ export class RecordRun {
     return this.out.position - headerBytes;
   }
 
-  /** A record begins, with its key; its value comes next. @param keyLength -1: none */
-  begin(key: Buffer | null, keyLength: number): void {
+  /**
+   * A record begins, with its key; its value comes next.
+   * @param keyLength -1: none
+   * @param rowBytes of the value, about
+   */
+  begin(key: Buffer | null, keyLength: number, rowBytes = 0): void {
     const { out } = this;
     this.#recordAt = out.position;
-    out.ensure(lengthSlot + 2 + 10);
-    out.position += lengthSlot;
+    this.#slot = varintWidth(rowBytes + usualFrame);
+    out.ensure(this.#slot + 2 + 10);
+    out.position += this.#slot;
     out.bytes[out.position++] = 0; // attributes: none are defined
     out.bytes[out.position++] = 0; // timestamp delta
     out.long(this.count);
@@ -63,8 +75,8 @@ export class RecordRun {
 
   beginValue(): void {
     const { out } = this;
-    out.ensure(lengthSlot);
-    out.position += lengthSlot;
+    out.ensure(this.#slot);
+    out.position += this.#slot;
     this.#valueAt = out.position;
   }
 
@@ -81,7 +93,7 @@ export class RecordRun {
 
   /** @returns the record's length in bytes */
   end(): number {
-    const from = this.#recordAt + lengthSlot;
+    const from = this.#recordAt + this.#slot;
     this.#putLength(from, this.out.position - from);
     this.count++;
     return this.out.position - this.#recordAt;
@@ -146,13 +158,14 @@ export class RecordRun {
   /** Moves what was written where the slot is not as wide as the length. */
   #putLength(start: number, length: number): void {
     const { out } = this;
+    const slot = this.#slot;
     const width = varintWidth(length);
-    if (width !== lengthSlot) {
-      if (width > lengthSlot) out.ensure(width - lengthSlot);
-      out.bytes.copyWithin(start + width - lengthSlot, start, start + length);
-      out.position += width - lengthSlot;
+    if (width !== slot) {
+      if (width > slot) out.ensure(width - slot);
+      out.bytes.copyWithin(start + width - slot, start, start + length);
+      out.position += width - slot;
     }
-    writeVarint(out.bytes, start - lengthSlot, length);
+    writeVarint(out.bytes, start - slot, length);
   }
 }
 

@@ -107,7 +107,7 @@ export class RecordWriter {
     const { before, after, fallback, fill } = row;
     const partition = this.#partition(encoder, (after ?? before)!, fallback, key);
     const run = batch.run(topic, partition);
-    run.begin(key?.bytes ?? null, key?.position ?? -1);
+    run.begin(key?.bytes ?? null, key?.position ?? -1, (before?.size ?? 0) + (after?.size ?? 0));
     run.beginValue();
     encoder.writeEnvelope(op, before, after, fill, place.transaction, batch.openedAtMs, run.out);
     run.endValue();

@@ -34,6 +34,11 @@ export class Tuple {
   starts = new Int32Array(64);
   ends = new Int32Array(64);
 
+  /** Of its values, in bytes, with what stands between them. */
+  get size(): number {
+    return this.count === 0 ? 0 : this.ends[this.count - 1]! - this.starts[0]!;
+  }
+
   /** @returns the offset after the tuple */
   read(bytes: Buffer, at: number): number {
     if (at + 2 > bytes.length) throw truncated();

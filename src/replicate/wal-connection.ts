@@ -14,8 +14,8 @@ const readBytes = 128 << 10;
 const copyDataCode = 0x64;
 /** Type and length. */
 const headBytes = 5;
-/** What one large message needed is not kept. */
-const largestKept = 1 << 20;
+/** What one very large message needed is not kept. */
+const largestKept = 4 << 20;
 
 /** Cuts what a server sends into its messages ("Message Formats" of the Postgres manual). */
 export class MessageFramer {
@@ -71,7 +71,7 @@ export class MessageFramer {
 
   #reserve(size: number): void {
     if (size <= this.#part.length) return;
-    const larger = Buffer.allocUnsafeSlow(size);
+    const larger = Buffer.allocUnsafeSlow(Math.ceil(size * 1.25));
     this.#part.copy(larger, 0, 0, this.#partBytes);
     this.#part = larger;
   }

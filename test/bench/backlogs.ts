@@ -24,7 +24,7 @@ const wideTypes = [
 ];
 const wideValues = [
   'n::int',
-  'n * 1000003',
+  'n::bigint * 1000003',
   `'value ' || n`,
   `timestamptz '2026-01-05 08:00+00' + n * interval '1 second'`,
   '(n % 100000) / 100.0',
@@ -89,7 +89,7 @@ export const backlogs: readonly Backlog[] = [
   {
     name: 'wide-rows',
     what: 'rows of 200 columns of eight types',
-    rows: 40_000,
+    rows: 200_000,
     prepare: async (client) => {
       await client.query('create schema app');
       const columns = wideColumns.map((type, i) => `c${i} ${wideTypes[type]}`);
@@ -106,7 +106,7 @@ export const backlogs: readonly Backlog[] = [
   {
     name: 'big-values',
     what: 'rows with a jsonb of 1 MB',
-    rows: 400,
+    rows: 1500,
     prepare: async (client) => {
       await client.query('create schema app');
       await client.query('create table app.documents (id bigint primary key, document jsonb)');
@@ -115,7 +115,7 @@ export const backlogs: readonly Backlog[] = [
       for (let n = 1; n <= rows; n++)
         await client.query(
           `insert into app.documents
-           select $1, jsonb_object_agg(i::text, md5($1::text || i)) from generate_series(1, 22000) as i`,
+           select $1::bigint, jsonb_object_agg(i::text, md5($1::bigint::text || i)) from generate_series(1, 22000) as i`,
           [n],
         );
       return rows;
