@@ -1,4 +1,5 @@
 /** What it costs to have it: reader and delivery of 50 tables in which nothing happens. */
+import { writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BenchStack, say } from './bench-stack.ts';
 import { introduceReader, ReaderProcess } from './reader-process.ts';
@@ -18,10 +19,17 @@ export async function idle(): Promise<BenchResult> {
       await client.query(`create table app.idle_${i} (id bigint primary key, title text, at timestamptz)`);
     const replica = await stack.database();
     // As it comes: without the quick heartbeat of the other benchmarks.
-    const config = await stack.config(database, {
-      'source.heartbeat.interval': '2s',
-      destinations: { replica: { kind: 'postgres', cadence: 'continuous', options: { url: replica.url } } },
-    });
+    const config = await stack.config(database, { 'source.heartbeat.interval': '2s' });
+    const destination = {
+      'connector.class': 'postgres',
+      tables: 'app.*',
+      cadence: 'continuous',
+      'connection.url': replica.url,
+    };
+    await writeFile(
+      `${database.folder}/instances/replica.json`,
+      JSON.stringify({ name: 'replica', config: destination }),
+    );
     await introduceReader(config, client);
     // Each table has been delivered once: nothing is left to set up.
     const reader = await ReaderProcess.start(config);

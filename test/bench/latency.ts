@@ -85,8 +85,8 @@ async function measure(stack: BenchStack, contender: Contender): Promise<Latenci
     const latencies: number[] = [];
     const consumer = await consume(kafka, topic, ({ key }) => {
       const readableAt = performance.now();
-      // The registry's header, then the key's only field.
-      const id = new ByteReader(key!, 5).long();
+      // The key's only field; ours comes after the registry's five bytes, the peer's converter has its id in a header.
+      const id = new ByteReader(key!, contender === 'ours' ? 5 : 0).long();
       const at = committedAt.get(id);
       if (at !== undefined) latencies.push(Math.max(0, readableAt - at));
     });
