@@ -1,4 +1,5 @@
 /** The kafkajs client from our configuration: TLS, SASL, zstd, a quiet logger and errors with our codes. */
+import { createRequire } from 'node:module';
 import { promisify } from 'node:util';
 import { zstdCompress, zstdDecompress } from 'node:zlib';
 import kafkajs, {
@@ -20,6 +21,20 @@ kafkajs.CompressionCodecs[kafkajs.CompressionTypes.ZSTD] = () => ({
   compress: (encoder: { buffer: Buffer }) => compress(encoder.buffer),
   decompress: (bytes: Buffer) => decompress(bytes),
 });
+
+/**
+ * kafkajs 2.2 looks at a connection's queue of requests a thousand times a second, forever, once one was answered: the
+ * time until then is reckoned from when it was last throttled, so it is negative. Only what waits has to be looked at.
+ */
+interface RequestQueue {
+  pending: unknown[];
+  scheduleCheckPendingRequests(): void;
+}
+const queue = createRequire(import.meta.url)('kafkajs/src/network/requestQueue').prototype as RequestQueue;
+const { scheduleCheckPendingRequests } = queue;
+queue.scheduleCheckPendingRequests = function (this: RequestQueue) {
+  if (this.pending.length > 0) scheduleCheckPendingRequests.call(this);
+};
 
 /**
  * @param options.retry overrides kafkajs' retries, for callers with a loop of their own
