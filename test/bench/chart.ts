@@ -32,6 +32,7 @@ export function chart(result: BenchResult, { date, versions, machine }: Circumst
   });
   const foot = height - 36;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif">
+<title>${escaped(result.name)}: ${escaped(bar)}</title>
 <style>
 .title { font-size: 18px; font-weight: 600; fill: #1b2733 }
 .what, .value { font-size: 14px; fill: #1b2733 }
