@@ -19,6 +19,7 @@ const mark = (kind: 'low' | 'high', chunk: string) =>
 
 class World {
   readonly snapshots = new TableSnapshots('s');
+  #chunks = 0;
   #xid = 100;
 
   constructor() {
@@ -36,10 +37,21 @@ class World {
   }
 
   low(keys: string[][] | null = null): Chunk {
-    const chunk = new Chunk({ id: `chunk-${this.#xid}`, topic, into: topic, snapshotId: 'one', keys });
-    this.snapshots.expect(chunk);
+    const chunk = this.expect(keys ? null : this.snapshots.state(topic)!.cursor, keys);
     this.#mark('low', chunk);
     return chunk;
+  }
+
+  /** Its low mark is in the WAL, and the stream is not there yet. */
+  expect(from: string[] | null, keys: string[][] | null = null): Chunk {
+    const id = `chunk-${this.#chunks++}`;
+    const chunk = new Chunk({ id, topic, into: topic, snapshotId: 'one', keys, from });
+    this.snapshots.expect(chunk);
+    return chunk;
+  }
+
+  meetLow(chunk: Chunk): void {
+    this.#mark('low', chunk);
   }
 
   #mark(kind: 'low' | 'high', chunk: Chunk) {
@@ -79,6 +91,35 @@ describe('a chunk', () => {
     expect(published).toEqual(['a', 'd']);
     expect(outcome).toEqual({ kind: 'published', rows: 2, dropped: 2 });
     expect(world.snapshots.state(topic)).toMatchObject({ cursor: ['d'], read: false, rows: 2n, again: [] });
+  });
+
+  test('is read while the one before it is under way, and goes with it', async () => {
+    for (const truncated of [false, true]) {
+      const world = new World();
+      const first = world.low();
+      world.read(first);
+      const second = world.expect(['b']);
+      world.read(second, { sees: 1000, last: true });
+      const third = world.expect(['d']);
+      world.commit({ key: 'a' }, { key: 'c' });
+      if (truncated) world.snapshots.truncated(topic);
+      const outcome = (await world.high(first, ['a', 'b'])).outcome;
+      world.meetLow(second);
+      world.commit({ key: 'd' });
+      const { published, outcome: next } = await world.high(second, ['c', 'd']);
+      if (truncated) {
+        expect([outcome.kind, next]).toEqual(['void', { kind: 'void', reason: 'detached' }]);
+        expect(world.snapshots.state(topic)).toMatchObject({ cursor: null, rows: 0n });
+        continue;
+      }
+      // What changed before its own low mark is in its rows.
+      expect(published).toEqual(['c']);
+      expect(world.snapshots.state(topic)).toMatchObject({ cursor: ['d'], read: true, rows: 2n });
+      // There was nothing after the last one.
+      world.meetLow(third);
+      world.read(third);
+      expect((await world.high(third, ['e'])).outcome).toEqual({ kind: 'void', reason: 'detached' });
+    }
   });
 
   test('is read again where a transaction streamed before its low mark was not visible', async () => {

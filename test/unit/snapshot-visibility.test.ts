@@ -67,11 +67,29 @@ describe('the watch', () => {
     expect(watch.missing(snapshot('50:61:50'), watch.streamed)).toBe(1);
   });
 
+  test('a later snapshot that sees it makes up for nothing in an earlier one', () => {
+    for (const late of [false, true]) {
+      const watch = new TransactionWatch();
+      watch.begin();
+      watch.suspect(snapshot('100:100:'));
+      const first = snapshot('100:105:100');
+      if (!late) watch.committed(100);
+      watch.hold(first);
+      watch.hold(snapshot('110:110:'));
+      // The stream may be far behind what is read.
+      if (late) watch.committed(100);
+      expect(watch.missing(first, watch.streamed)).toBe(1);
+      watch.release(first);
+      watch.hold(snapshot('120:120:'));
+      expect(watch.missing(first, watch.streamed), 'nobody asks any more').toBe(0);
+    }
+  });
+
   test('memory is bounded: visible ones are forgotten, and too many make it start over', () => {
     const watch = new TransactionWatch();
     watch.begin();
     watch.suspect(snapshot('1:1:'));
-    watch.observe(snapshot('200000:200000:'));
+    watch.hold(snapshot('200000:200000:'));
     for (let xid = 1; xid < 150_000; xid++) watch.committed(xid);
     expect(watch.overflowed).toBe(false);
     for (let xid = 200_000; xid < 301_000; xid++) watch.committed(xid);

@@ -7,7 +7,8 @@ import { failpoint } from '../../platform/failpoint.ts';
 import type { Logger } from '../../platform/log.ts';
 import type { SourceConfig } from '../../platform/resolved-config.ts';
 import { type CatalogueTable, quoted } from '../../replicate/catalogue.ts';
-import type { Relation } from '../../replicate/pgoutput.ts';
+import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
+import type { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
 import { writeMark } from '../../replicate/snapshot/marks.ts';
 import { readChunk } from '../../replicate/snapshot/read-chunk.ts';
 import {
@@ -17,12 +18,13 @@ import {
   rangeQuery,
   requireCondition,
 } from '../../replicate/snapshot/table-scan.ts';
+import type { PgSnapshot } from '../../replicate/snapshot/visibility.ts';
 import { sourceError } from '../../replicate/source.ts';
 import type { SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 import { Chunk, type ChunkOutcome } from './chunk.ts';
-import type { SnapshotJob } from './snapshot-job.ts';
+import type { ChunkUnderWay, SnapshotJob } from './snapshot-job.ts';
 import type { SnapshotRequests } from './snapshot-requests.ts';
 import type { TableSnapshots } from './table-snapshots.ts';
 
@@ -74,31 +76,40 @@ export class ChunkReader {
   }
 
   /**
-   * @param settled waits for what the stream says
-   * @returns null where a transaction that must be visible is not yet, so that reading made no sense
+   * @param from where the scan stands, or will once the chunks under way are published
+   * @returns a chunk whose high mark is written: the stream settles it, and `release` must follow; or why there is none,
+   *   null where a transaction that must be visible is not yet, so that reading made no sense
    */
   async read(
     job: SnapshotJob,
     client: pg.Client,
-    state: Readonly<SnapshotState>,
-    settled: (chunk: Chunk) => Promise<ChunkOutcome>,
-  ): Promise<ChunkOutcome | null> {
+    from: Readonly<Pick<SnapshotState, 'id' | 'cursor' | 'read' | 'again'>>,
+  ): Promise<ChunkUnderWay | (ChunkOutcome & { kind: 'void' }) | null> {
     const { source, snapshots } = this.#options;
     const scan = job.scan!;
-    const { limit } = job;
-    const keys = state.read ? state.again.slice(0, Math.min(keysPerChunk, limit)) : null;
-    const query = keys ? keysQuery(scan, keys) : rangeQuery(scan, state.cursor, job.request.condition, limit);
-    const { topic, into } = job;
-    const chunk = new Chunk({ id: randomUUID(), topic, into, snapshotId: state.id, keys });
+    const { limit, topic, into } = job;
+    const keys = from.read ? from.again.slice(0, Math.min(keysPerChunk, limit)) : null;
+    const query = keys ? keysQuery(scan, keys) : rangeQuery(scan, from.cursor, job.request.condition, limit);
+    const chunk = new Chunk({
+      id: randomUUID(),
+      topic,
+      into,
+      snapshotId: from.id,
+      keys,
+      from: keys ? null : from.cursor,
+    });
     const mark = { sourceId: source.id, chunk: chunk.id };
     snapshots.expect(chunk);
     this.#pending.add(chunk);
+    let underWay: ChunkUnderWay | null = null;
+    let held: PgSnapshot | null = null;
     try {
       await writeMark(client, { ...mark, kind: 'low' });
       await failpoint('before-chunk-read');
       let visible = true;
       const read = await readChunk(client, scan, query, source.snapshot.chunkBytes, (snapshot) => {
-        snapshots.watch.observe(snapshot);
+        snapshots.watch.hold(snapshot);
+        held = snapshot;
         visible = snapshots.watch.suspects(snapshot) === 0;
         return visible;
       });
@@ -108,23 +119,37 @@ export class ChunkReader {
         job.limit = Math.max(1, rows.count);
         return { kind: 'void', reason: 'large' };
       }
-      chunk.content = {
-        rows,
-        snapshot: read.snapshot,
-        encoder: job.encoder!,
-        last: keys !== null || (!read.cut && rows.count < limit),
-      };
+      const last = keys !== null || (!read.cut && rows.count < limit);
+      const encoder = job.encoder!;
+      const next = keys || rows.count === 0 ? chunk.from : lastKey(rows, encoder);
+      chunk.content = { rows, snapshot: read.snapshot, encoder, last };
       await failpoint('chunk-read');
       await writeMark(client, { ...mark, kind: 'high' });
       await failpoint('after-high-mark');
-      const outcome = await settled(chunk);
       if (!keys && rows.count > 0) job.resize(rows.count, rows.bytes, limit, source);
-      return outcome;
+      underWay = { chunk, next };
+      return underWay;
     } finally {
-      snapshots.abandon(chunk);
-      this.#pending.delete(chunk);
+      if (!underWay) {
+        this.release(chunk);
+        if (held) snapshots.watch.release(held);
+      }
     }
   }
+
+  /** Nobody waits for the chunk any more; what the stream says of it from now on changes nothing. */
+  release(chunk: Chunk): void {
+    const { snapshots } = this.#options;
+    snapshots.abandon(chunk);
+    if (chunk.content) snapshots.watch.release(chunk.content.snapshot);
+    this.#pending.delete(chunk);
+  }
+}
+
+function lastKey(rows: CopyRows, encoder: TableEncoder): string[] {
+  const row = new Tuple();
+  rows.read(rows.count - 1, row);
+  return encoder.keyTexts(row, null);
 }
 
 /** Where the scan stands is in Kafka, as the key's own values. @throws TidemarkError TM225 */

@@ -18,6 +18,8 @@ export type VoidReason =
   | 'busy'
   /** The rows of the keys that were asked for are too large for one chunk. */
   | 'large'
+  /** The scan does not stand where it was read from: the chunk before it was not published. */
+  | 'detached'
   /** Nobody wants it any more. */
   | 'cancelled';
 
@@ -46,16 +48,19 @@ export class Chunk {
   readonly snapshotId: string;
   /** The keys that were asked for, where this is no range of the table. */
   readonly keys: readonly (readonly string[])[] | null;
+  /** Where a range begins: after this key; null: at the start. */
+  readonly from: readonly string[] | null;
   content: ChunkContent | null = null;
   readonly settled: Promise<ChunkOutcome>;
   #settle: (outcome: ChunkOutcome) => void = () => {};
 
-  constructor(options: Pick<Chunk, 'id' | 'topic' | 'into' | 'snapshotId' | 'keys'>) {
+  constructor(options: Pick<Chunk, 'id' | 'topic' | 'into' | 'snapshotId' | 'keys' | 'from'>) {
     this.id = options.id;
     this.topic = options.topic;
     this.into = options.into;
     this.snapshotId = options.snapshotId;
     this.keys = options.keys;
+    this.from = options.from;
     this.settled = new Promise((resolve) => {
       this.#settle = resolve;
     });

@@ -2,12 +2,20 @@
 import type { SourceConfig } from '../../platform/resolved-config.ts';
 import type { TableScan } from '../../replicate/snapshot/table-scan.ts';
 import type { TableEncoder } from '../table-encoder.ts';
+import type { Chunk } from './chunk.ts';
 import type { SnapshotRequest } from './snapshot-requests.ts';
 
 /** The first chunk says how large rows are. */
 const firstRows = 1000;
 export const retryMs = 100;
 const longestRetryMs = 2000;
+
+/** A chunk between its high mark and what the stream says of it. */
+export interface ChunkUnderWay {
+  chunk: Chunk;
+  /** The key after which the next one begins. */
+  next: readonly string[] | null;
+}
 
 export class SnapshotJob {
   request: SnapshotRequest;
@@ -24,6 +32,8 @@ export class SnapshotJob {
   waitsFor: string | null = null;
   notBefore = 0;
   reportedAt = 0;
+  /** In the key's order. */
+  underWay: ChunkUnderWay[] = [];
   #delayMs = 0;
 
   constructor(request: SnapshotRequest, topic: string, chunkRows: number) {

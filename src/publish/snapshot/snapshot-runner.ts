@@ -4,6 +4,7 @@
  * Progress, the wish in the control database.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from 'pg';
 import type { Position } from '../../connector/position.ts';
 import { asTidemarkError, TidemarkError } from '../../platform/errors.ts';
 import { errorFields } from '../../platform/log.ts';
@@ -14,7 +15,7 @@ import { ChunkReader, type ChunkReaderOptions, readError } from './chunk-reader.
 import { type InitialSnapshotsOptions, requestInitialSnapshots } from './initial-snapshots.ts';
 import { beginWatch } from './invisible-commits.ts';
 import { isStandby, ScanConnections } from './scan-connections.ts';
-import { retryMs, SnapshotJob } from './snapshot-job.ts';
+import { type ChunkUnderWay, retryMs, SnapshotJob } from './snapshot-job.ts';
 import { isComplete } from './table-snapshots.ts';
 import type { WholeTables } from './whole-tables.ts';
 
@@ -29,6 +30,8 @@ export interface SnapshotRunnerOptions extends ChunkReaderOptions, InitialSnapsh
 const pollMs = 1000;
 /** Tables that are read at the same time, each over a connection of its own. */
 const tablesAtOnce = 2;
+/** Of one table: while the stream comes to one chunk's high mark, the next one is read. */
+const chunksAhead = 2;
 
 export class SnapshotRunner {
   readonly #options: SnapshotRunnerOptions;
@@ -144,6 +147,7 @@ export class SnapshotRunner {
   }
 
   #forget(job: SnapshotJob): void {
+    this.#abandon(job);
     this.#jobs.delete(job.request.id);
     if (this.#options.snapshots.state(job.topic)?.id === job.request.id)
       this.#options.snapshots.untrack(job.topic);
@@ -162,6 +166,8 @@ export class SnapshotRunner {
       }
       return false;
     }
+    // What a chunk had to see is counted from the begin of the watch under which it was read.
+    this.#abandonAll();
     await beginWatch(client, snapshots.watch);
     this.#watching = true;
     return true;
@@ -184,6 +190,7 @@ export class SnapshotRunner {
       const error = readError(caught, job.scan?.table, this.#options.source);
       if (error.code === 'TM221') {
         // Its topic stays tracked.
+        this.#abandon(job);
         this.#jobs.delete(id);
         whole.take(job.request);
         return;
@@ -192,6 +199,7 @@ export class SnapshotRunner {
       this.#connections.drop(place);
       if (error.retry === 'transient') {
         job.waitsFor = `${error.code}: ${error.message}`;
+        this.#abandon(job);
         // The table may have gone, or have another name: the next attempt looks.
         job.scan = null;
         job.encoder = null;
@@ -210,7 +218,7 @@ export class SnapshotRunner {
     const { request, topic } = job;
     const state = snapshots.state(topic);
     if (state?.id !== request.id) return;
-    if (isComplete(state)) {
+    if (job.underWay.length === 0 && isComplete(state)) {
       const committed = this.#committed[topic];
       if (committed?.id !== request.id || !isComplete(committed)) {
         job.notBefore = Date.now() + retryMs / 4;
@@ -223,11 +231,45 @@ export class SnapshotRunner {
     }
     const client = await this.#connections.at(place);
     if (!job.scan || !job.encoder) await this.#reader.prepare(job, client);
-    const outcome = await this.#reader.read(job, client, state, (chunk) => this.#settled(job, chunk));
-    if (outcome?.kind === 'published') {
+    // What it says may have changed the state.
+    const read = await this.#readAhead(job, client);
+    const { underWay } = job;
+    const waits = !read || 'kind' in read || underWay.length >= chunksAhead || isLast(underWay.at(-1));
+    if (underWay.length > 0 && waits && !(await this.#conclude(job))) return;
+    if (!read) this.#again(job, null);
+    else if ('kind' in read) this.#again(job, read.reason);
+  }
+
+  /** A chunk after those under way, where the table goes on there. @returns as ChunkReader.read; the last one, if it ends */
+  async #readAhead(job: SnapshotJob, client: Client) {
+    const state = this.#options.snapshots.state(job.topic)!;
+    const newest = job.underWay.at(-1);
+    if (newest && isLast(newest)) return newest;
+    const from = newest ? { ...state, cursor: newest.next as string[] | null } : state;
+    const read = await this.#reader.read(job, client, from);
+    if (read && 'chunk' in read) job.underWay.push(read);
+    return read;
+  }
+
+  /** Waits for what becomes of the oldest chunk. @returns false where those after it are gone, too */
+  async #conclude(job: SnapshotJob): Promise<boolean> {
+    const { chunk } = job.underWay[0]!;
+    const outcome = await this.#settled(job, chunk);
+    if (outcome.kind === 'published') {
+      this.#reader.release(chunk);
+      job.underWay.shift();
       job.went();
-    } else if (outcome?.kind === 'stopped') throw outcome.error;
-    else this.#again(job, outcome?.reason ?? null);
+      return true;
+    }
+    this.#abandon(job);
+    if (outcome.kind === 'stopped') throw outcome.error;
+    this.#again(job, outcome.reason);
+    return false;
+  }
+
+  /** Its chunks under way are read again. */
+  #abandon(job: SnapshotJob): void {
+    for (const { chunk } of job.underWay.splice(0)) this.#reader.release(chunk);
   }
 
   /** The stream gets to the high mark when it gets there; requests are looked at meanwhile. */
@@ -260,11 +302,21 @@ export class SnapshotRunner {
     job.delay();
   }
 
+  #abandonAll(): void {
+    for (const job of this.#jobs.values()) this.#abandon(job);
+  }
+
   #disconnect(): void {
+    this.#abandonAll();
     this.#options.snapshots.watch.end();
     this.#watching = false;
     this.#connections.dropAll();
   }
+}
+
+/** Nothing comes after it in the key's order. */
+function isLast(newest: ChunkUnderWay | undefined): boolean {
+  return newest?.chunk.content?.last === true;
 }
 
 async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {

@@ -35,7 +35,8 @@ interface Window {
 
 interface TrackedTable {
   state: SnapshotState;
-  window: Window | null;
+  /** Of chunks that are under way, in order. Between its marks the stream is with one of them at most. */
+  windows: Window[];
 }
 
 export class TableSnapshots {
@@ -61,7 +62,7 @@ export class TableSnapshots {
 
   /** From now on the table's changes are watched. Before anything is streamed for a snapshot that goes on. */
   track(topic: string, state: SnapshotState): void {
-    this.#tables.set(topic, { state: { ...state, again: [...state.again] }, window: null });
+    this.#tables.set(topic, { state: { ...state, again: [...state.again] }, windows: [] });
     this.partitions.snapshotOpened(topic);
     this.moved = true;
   }
@@ -75,7 +76,8 @@ export class TableSnapshots {
   }
 
   untrack(topic: string): void {
-    this.#tables.get(topic)?.window?.chunk.settle({ kind: 'void', reason: 'cancelled' });
+    for (const { chunk } of this.#tables.get(topic)?.windows ?? [])
+      chunk.settle({ kind: 'void', reason: 'cancelled' });
     this.#tables.delete(topic);
     this.moved = true;
   }
@@ -113,12 +115,13 @@ export class TableSnapshots {
   expect(chunk: Chunk): void {
     const table = this.#tables.get(chunk.topic);
     if (table?.state.id !== chunk.snapshotId) return;
-    table.window = { chunk, before: null, changed: new Set(), partial: new Set(), voided: null, shape: null };
+    const [changed, partial] = [new Set<string>(), new Set<string>()];
+    table.windows.push({ chunk, before: null, changed, partial, voided: null, shape: null });
   }
 
   abandon(chunk: Chunk): void {
     const table = this.#tables.get(chunk.topic);
-    if (table?.window?.chunk === chunk) table.window = null;
+    if (table) table.windows = table.windows.filter((window) => window.chunk !== chunk);
   }
 
   message(prefix: string, content: Buffer): void {
@@ -138,9 +141,9 @@ export class TableSnapshots {
     let result: DueChunk | null = null;
     if (due) {
       const table = this.#tables.get(due.chunk.topic);
-      if (table?.window === due) {
-        table.window = null;
-        const reason = this.#voidReason(due);
+      if (table?.windows.includes(due)) {
+        this.abandon(due.chunk);
+        const reason = this.#voidReason(due, table.state);
         if (reason) due.chunk.settle({ kind: 'void', reason });
         else {
           result = new DueChunk(due.chunk, table, due);
@@ -162,8 +165,8 @@ export class TableSnapshots {
     const table = this.#tables.get(topic);
     if (!table) return;
     if (partial && movedTo && !isComplete(table.state)) readAgain(table.state, movedTo());
-    const { window } = table;
-    if (!window || window.before === null) return;
+    const window = openWindow(table);
+    if (!window) return;
     const text = key.toString('latin1');
     window.changed.add(text);
     if (partial) window.partial.add(text);
@@ -175,27 +178,35 @@ export class TableSnapshots {
 
   /** The stream describes the table, for the first time or anew. */
   prepared({ topic, shape }: Pick<TableEncoder, 'topic' | 'shape'>): void {
-    const window = this.#tables.get(topic)?.window;
-    if (window && window.before !== null) window.shape = JSON.stringify(shape);
+    const window = openWindow(this.#tables.get(topic));
+    if (window) window.shape = JSON.stringify(shape);
   }
 
   truncated(topic: string): void {
-    const window = this.#tables.get(topic)?.window;
-    if (window && window.before !== null) window.voided ??= 'truncated';
+    const window = openWindow(this.#tables.get(topic));
+    if (window) window.voided ??= 'truncated';
   }
 
   #windowOf({ chunk }: Mark): Window | null {
-    for (const { window } of this.#tables.values()) if (window?.chunk.id === chunk) return window;
+    for (const { windows } of this.#tables.values())
+      for (const window of windows) if (window.chunk.id === chunk) return window;
     return null;
   }
 
-  #voidReason({ chunk, before, voided }: Window): VoidReason | null {
+  #voidReason({ chunk, before, voided }: Window, state: SnapshotState): VoidReason | null {
     if (voided) return voided;
+    if (!chunk.keys && (state.read || JSON.stringify(state.cursor) !== JSON.stringify(chunk.from)))
+      return 'detached';
     if (this.watch.overflowed) return 'crowded';
     // Without its low mark, or without rows, nothing is known of what came between.
     if (before === null || !chunk.content) return 'unseen';
     return this.watch.missing(chunk.content.snapshot, before) > 0 ? 'unseen' : null;
   }
+}
+
+/** The chunk whose low mark was met and whose high mark was not. */
+function openWindow(table: TrackedTable | undefined): Window | null {
+  return table?.windows.find(({ before }) => before !== null) ?? null;
 }
 
 /** A chunk whose high mark was met and whose snapshot saw what it had to see. */
@@ -230,8 +241,9 @@ export class DueChunk {
    */
   take(key: Buffer, cursor: () => string[], isLast: boolean): boolean {
     if (isLast) this.#cursor = cursor();
-    const text = key.toString('latin1');
-    if (!this.#window.changed.has(text)) {
+    const { changed } = this.#window;
+    const text = changed.size === 0 ? '' : key.toString('latin1');
+    if (!changed.has(text)) {
       this.#rows++;
       return true;
     }

@@ -10,15 +10,16 @@ const signature = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 /** Signature, flags, length of the extension. */
 const headerBytes = signature.length + 8;
 
-/** Whole rows of one COPY, as they came, and where each begins. */
+const firstBytes = 64 << 10;
+
+/** Whole rows of one COPY, one behind the other, and where each begins. */
 export class CopyRows {
   readonly starts: number[] = [];
   readonly #columns: number;
   /** Columns that are Postgres' text. */
   readonly #text: readonly boolean[];
-  readonly #chunks: Buffer[] = [];
+  #rows: Buffer = Buffer.alloc(0);
   #length = 0;
-  #joined: Buffer | null = null;
 
   constructor(columns: number, text: readonly boolean[] = []) {
     this.#columns = columns;
@@ -33,17 +34,22 @@ export class CopyRows {
     return this.#length;
   }
 
-  /** One row without its count field; the bytes are kept. */
-  add(row: Buffer): void {
+  /** Keeps a copy of one row, without its count field. */
+  add(bytes: Buffer, start: number, end: number): void {
+    const length = this.#length + end - start;
+    if (length > this.#rows.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(firstBytes, length * 2));
+      this.#rows.copy(larger, 0, 0, this.#length);
+      this.#rows = larger;
+    }
+    bytes.copy(this.#rows, this.#length, start, end);
     this.starts.push(this.#length);
-    this.#chunks.push(row);
-    this.#length += row.length;
+    this.#length = length;
   }
 
   /** Fills the tuple with a row; it is valid until the next call. */
   read(index: number, tuple: Tuple): void {
-    this.#joined ??= Buffer.concat(this.#chunks);
-    const bytes = this.#joined;
+    const bytes = this.#rows;
     const columns = this.#columns;
     if (columns > tuple.kinds.length) {
       tuple.kinds = new Uint8Array(columns);
@@ -130,7 +136,7 @@ export class CopyParser {
       const end = this.#rowEnd(bytes, at);
       if (end === null) break;
       if (this.rows.count > 0 && this.rows.bytes + (end - at) > this.#maxBytes) this.dropped++;
-      else if (this.dropped === 0) this.rows.add(Buffer.from(bytes.subarray(at + 2, end)));
+      else if (this.dropped === 0) this.rows.add(bytes, at + 2, end);
       else this.dropped++;
       at = end;
     }

@@ -43,6 +43,9 @@ export class TransactionWatch {
   readonly #unseen = new Map<number, number>();
   /** In progress when the watch began: they may have been streamed before it. */
   #suspects = new Set<number>();
+  /** Of chunks that nothing is known of yet: a transaction is forgotten once all of them see it. */
+  readonly #held = new Set<PgSnapshot>();
+  /** What it sees, every later one sees. */
   #newest: PgSnapshot | null = null;
   #streamed = 0;
   #watching = false;
@@ -63,6 +66,7 @@ export class TransactionWatch {
     this.#overflowed = false;
     this.#unseen.clear();
     this.#suspects.clear();
+    this.#held.clear();
     this.#newest = null;
   }
 
@@ -70,6 +74,7 @@ export class TransactionWatch {
     this.#watching = false;
     this.#unseen.clear();
     this.#suspects.clear();
+    this.#held.clear();
   }
 
   /** @param snapshot taken after `begin`, and after a transaction that began later than any streamed before it */
@@ -88,16 +93,29 @@ export class TransactionWatch {
     this.#streamed++;
     if (!this.#watching) return;
     this.#suspects.delete(xid);
-    if (this.#newest && isOver(this.#newest, xid)) return;
+    if (this.#isSettled(xid)) return;
     if (this.#unseen.size >= mostUnseen) this.#overflowed = true;
     else this.#unseen.set(xid, this.#streamed);
   }
 
-  /** A chunk's snapshot: what it sees, every later one sees. */
-  observe(snapshot: PgSnapshot): void {
+  /** A chunk's snapshot, until `release`. */
+  hold(snapshot: PgSnapshot): void {
     this.#newest = snapshot;
-    for (const xid of this.#unseen.keys()) if (isOver(snapshot, xid)) this.#unseen.delete(xid);
-    for (const xid of this.#suspects) if (isOver(snapshot, xid)) this.#suspects.delete(xid);
+    this.#held.add(snapshot);
+    for (const xid of this.#unseen.keys()) if (this.#isSettled(xid)) this.#unseen.delete(xid);
+    for (const xid of this.#suspects) if (this.#isSettled(xid)) this.#suspects.delete(xid);
+  }
+
+  /** What becomes of the chunk is known. */
+  release(snapshot: PgSnapshot): void {
+    this.#held.delete(snapshot);
+  }
+
+  /** Every chunk's snapshot that counts, now or later, sees it. */
+  #isSettled(xid: number): boolean {
+    if (!this.#newest || !isOver(this.#newest, xid)) return false;
+    for (const snapshot of this.#held) if (!isOver(snapshot, xid)) return false;
+    return true;
   }
 
   /** Suspects that the snapshot does not see. */
