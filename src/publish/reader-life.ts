@@ -92,7 +92,7 @@ export async function readUntilFailure(
   const producer: TransactionalProducer =
     kafkaConfig.producer === 'kafkajs'
       ? new KafkajsProducer(kafka, kafkaConfig, transactionalId)
-      : new RecordBatchProducer(kafka, kafkaConfig, transactionalId);
+      : new RecordBatchProducer(kafka, kafkaConfig, transactionalId, topics.progress);
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
   let publications: PublicationWatch | null = null;
@@ -184,14 +184,14 @@ export async function readUntilFailure(
       topicOf: (table: string) => topics.table(parseTableName(table)!),
       log,
     };
-    const prepareScan = async (relation: Relation) => {
-      const prepared = await preparer.prepareScan(knownTopics, relation);
-      receiver.learnEnds(prepared);
-      return prepared.encoder;
+    const prepareScan = async (relation: Relation, current?: () => Promise<boolean>) => {
+      const prepared = await preparer.prepareScan(knownTopics, relation, current);
+      if (prepared) receiver.learnEnds(prepared);
+      return prepared?.encoder ?? null;
     };
     whole = new WholeTables({
       ...reading,
-      prepare: prepareScan,
+      prepare: async (relation) => (await prepareScan(relation))!,
       kafka: kafkaConfig,
       publisher: () => receiver,
       ping: () => stream?.ping(),
@@ -201,8 +201,9 @@ export async function readUntilFailure(
         ...reading,
         whole,
         position: () => publisher?.position ?? resume.position,
-        prepare: async (relation, destination) => {
-          const encoder = await prepareScan(relation);
+        prepare: async (relation, destination, current) => {
+          const encoder = await prepareScan(relation, current);
+          if (!encoder) return null;
           if (destination === null) return { encoder, into: encoder.topic };
           const into = await preparer.alone(() => ensureSideTopic(admin, kafkaConfig, relation, destination));
           if (!knownTopics.has(into)) receiver.learnTopic(into, (await topicEnds(admin, [into])).get(into)!);

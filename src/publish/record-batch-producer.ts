@@ -36,6 +36,7 @@ export class RecordBatchProducer implements TransactionalProducer {
   readonly #config: KafkaConfig;
   readonly #cluster: KafkaCluster;
   readonly #transactionalId: string;
+  readonly #progressTopic: string;
   readonly #sequences = new Map<string, number>();
   /** `topic/partition` that the open transaction knows. */
   readonly #inTransaction = new Set<string>();
@@ -43,7 +44,9 @@ export class RecordBatchProducer implements TransactionalProducer {
   #producerId = '-1';
   #producerEpoch = -1;
 
-  constructor(kafka: Kafka, config: KafkaConfig, transactionalId: string) {
+  /** @param progressTopic every transaction ends with a record in its only partition */
+  constructor(kafka: Kafka, config: KafkaConfig, transactionalId: string, progressTopic: string) {
+    this.#progressTopic = progressTopic;
     this.#config = config;
     this.#cluster = new KafkaCluster(kafka);
     this.#transactionalId = transactionalId;
@@ -69,7 +72,8 @@ export class RecordBatchProducer implements TransactionalProducer {
       for (const run of written) partitions.set(nameOf(run), run);
       const [leaders] = await Promise.all([
         this.#cluster.leaders(written),
-        this.#addPartitions([...partitions.values()]),
+        // The Progress comes last: to tell the coordinator now saves a round trip then.
+        this.#addPartitions([...partitions.values(), { topic: this.#progressTopic, partition: 0 }]),
       ]);
       const timestampMs = Date.now();
       const sending: Promise<PartitionEnd[]>[] = [];
@@ -137,20 +141,21 @@ export class RecordBatchProducer implements TransactionalProducer {
     });
   }
 
-  async #addPartitions(runs: readonly RecordRun[]): Promise<void> {
-    const fresh = runs.filter((run) => !this.#inTransaction.has(nameOf(run)));
-    const topics = Map.groupBy(fresh, ({ topic }) => topic);
-    if (topics.size === 0) return;
+  async #addPartitions(partitions: readonly TopicPartition[]): Promise<void> {
+    const fresh = new Map<string, TopicPartition>();
+    for (const one of partitions) if (!this.#inTransaction.has(nameOf(one))) fresh.set(nameOf(one), one);
+    if (fresh.size === 0) return;
+    const topics = Map.groupBy(fresh.values(), ({ topic }) => topic);
     const transaction = {
       ...this.#identity,
-      topics: [...topics].map(([topic, runs]) => ({
+      topics: [...topics].map(([topic, list]) => ({
         topic,
-        partitions: runs.map(({ partition }) => partition),
+        partitions: list.map(({ partition }) => partition),
       })),
     };
     // Right after a commit the coordinator still writes markers and asks for patience.
     await this.#passing(() => this.#coordinator!.addPartitionsToTxn(transaction));
-    for (const run of fresh) this.#inTransaction.add(nameOf(run));
+    for (const name of fresh.keys()) this.#inTransaction.add(name);
   }
 
   #takeSequence(run: RecordRun): number {
@@ -182,7 +187,9 @@ export class RecordBatchProducer implements TransactionalProducer {
   }
 }
 
-function nameOf({ topic, partition }: Pick<RecordRun, 'topic' | 'partition'>): string {
+type TopicPartition = Pick<RecordRun, 'topic' | 'partition'>;
+
+function nameOf({ topic, partition }: TopicPartition): string {
   return `${topic}/${partition}`;
 }
 

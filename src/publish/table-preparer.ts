@@ -23,12 +23,8 @@ export class TablePreparer {
   }
 
   /** As the stream describes it. */
-  prepare(
-    knownTopics: ReadonlySet<string>,
-    relation: Relation,
-    notes: StreamNotes,
-    binary = !this.#form.textValues,
-  ): Promise<PreparedTable> {
+  prepare(knownTopics: ReadonlySet<string>, relation: Relation, notes: StreamNotes): Promise<PreparedTable> {
+    const binary = !this.#form.textValues;
     return this.alone(() => prepareTable({ ...this.#context, knownTopics, binary }, relation, notes));
   }
 
@@ -36,17 +32,26 @@ export class TablePreparer {
     return this.alone(() => prepareParking(this.#context, relation));
   }
 
-  /** For rows that are read beside the stream, as the catalogue has the table now; what is not binary comes as text. */
-  async prepareScan(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
-    const { rows } = await this.alone(() =>
-      askSource(
+  /**
+   * For rows that are read beside the stream, as the catalogue has the table; what is not binary comes as text.
+   * @param current whether it still has it so: asked while the stream's own tables are not prepared
+   * @returns null where not
+   */
+  async prepareScan(
+    knownTopics: ReadonlySet<string>,
+    relation: Relation,
+    current: () => Promise<boolean> = async () => true,
+  ): Promise<PreparedTable | null> {
+    return this.alone(async () => {
+      if (!(await current())) return null;
+      const { rows } = await askSource(
         this.#context.client,
         `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
         [],
-      ),
-    );
-    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
-    return this.prepare(knownTopics, relation, notes, false);
+      );
+      const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
+      return prepareTable({ ...this.#context, knownTopics, binary: false }, relation, notes);
+    });
   }
 
   /** Nothing is prepared meanwhile. */

@@ -10,7 +10,7 @@ import { type CatalogueTable, quoted } from '../../replicate/catalogue.ts';
 import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
 import type { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
 import { writeMark } from '../../replicate/snapshot/marks.ts';
-import { readChunk } from '../../replicate/snapshot/read-chunk.ts';
+import { isStillUnchanged, readChunk } from '../../replicate/snapshot/read-chunk.ts';
 import {
   describeScan,
   estimateRows,
@@ -35,8 +35,13 @@ export interface ChunkReaderOptions {
   /**
    * Topic and schemas of a table that the stream may not have met yet, and the topic that the rows go to.
    * @param destination whom they are for; null: all
+   * @param current asked before anything is registered; where it says no, the table is not prepared
    */
-  prepare(relation: Relation, destination: string | null): Promise<{ encoder: TableEncoder; into: string }>;
+  prepare(
+    relation: Relation,
+    destination: string | null,
+    current: () => Promise<boolean>,
+  ): Promise<{ encoder: TableEncoder; into: string } | null>;
   log: Logger;
 }
 
@@ -57,12 +62,27 @@ export class ChunkReader {
     for (const chunk of this.#pending) chunk.settle({ kind: 'void', reason: 'cancelled' });
   }
 
-  async prepare(job: SnapshotJob, client: pg.Client): Promise<void> {
+  /**
+   * The catalogue may be ahead of the stream. A shape is registered once the stream is past everything that led to it, and
+   * before it can meet a later one.
+   * @param settled waits for what the stream says
+   * @returns false where the table has another shape by then
+   */
+  async prepare(
+    job: SnapshotJob,
+    client: pg.Client,
+    settled: (chunk: Chunk) => Promise<ChunkOutcome>,
+  ): Promise<boolean> {
     const { source, requests, log } = this.#options;
     const { id, table, condition, destination, estimatedRows } = job.request;
     const scan = await describeScan(client, source, table, readsBinary);
     if (condition) await requireCondition(client, scan, condition);
-    const { encoder, into } = await this.#options.prepare(scan.relation, destination);
+    if (!(await this.#passes(job, client, settled))) return false;
+    const prepared = await this.#options.prepare(scan.relation, destination, () =>
+      isStillUnchanged(client, scan),
+    );
+    if (!prepared) return false;
+    const { encoder, into } = prepared;
     requirePlainKey(encoder.shape);
     const order = scan.key.map(({ name, type, collation }) => [name, type, collation]);
     const key = JSON.stringify([scan.table.oid, order]);
@@ -73,6 +93,34 @@ export class ChunkReader {
     const estimate = estimatedRows ?? (await estimateRows(client, scan, condition));
     await requests.started(id, estimate);
     log.info(`the snapshot of ${table} goes on`, { estimatedRows: estimate });
+    return true;
+  }
+
+  /** Waits until the stream is where the WAL ends now: for the high mark of a chunk without rows. */
+  async #passes(
+    job: SnapshotJob,
+    client: pg.Client,
+    settled: (chunk: Chunk) => Promise<ChunkOutcome>,
+  ): Promise<boolean> {
+    const { source, snapshots } = this.#options;
+    const { topic, request } = job;
+    const chunk = new Chunk({
+      id: randomUUID(),
+      topic,
+      into: topic,
+      snapshotId: request.id,
+      keys: null,
+      from: null,
+    });
+    snapshots.expect(chunk);
+    this.#pending.add(chunk);
+    try {
+      await writeMark(client, { sourceId: source.id, chunk: chunk.id, kind: 'high' });
+      const outcome = await settled(chunk);
+      return outcome.kind === 'void' && outcome.reason !== 'cancelled';
+    } finally {
+      this.release(chunk);
+    }
   }
 
   /**

@@ -230,8 +230,11 @@ export class SnapshotRunner {
       return;
     }
     const client = await this.#connections.at(place);
-    if (!job.scan || !job.encoder) await this.#reader.prepare(job, client);
-    // What it says may have changed the state.
+    if (!job.scan || !job.encoder) {
+      const settled = (chunk: Chunk) => this.#settled(job, chunk);
+      if (!(await this.#reader.prepare(job, client, settled))) return this.#again(job, 'shape');
+    }
+    // It may have changed the state.
     const read = await this.#readAhead(job, client);
     const { underWay } = job;
     const waits = !read || 'kind' in read || underWay.length >= chunksAhead || isLast(underWay.at(-1));

@@ -31,6 +31,22 @@ export const scanSession = [
   'set idle_in_transaction_session_timeout = 0',
 ].join('; ');
 
+/** Under the table's lock, so that no change of it is under way that the stream may have passed already. */
+export async function isStillUnchanged(client: ClientBase, scan: TableScan): Promise<boolean> {
+  await client.query('begin isolation level read committed read only');
+  try {
+    await lock(client, scan);
+    return await isUnchanged(client, scan);
+  } finally {
+    await client.query('commit').catch(() => {});
+  }
+}
+
+/** As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough. */
+async function lock(client: ClientBase, scan: TableScan): Promise<void> {
+  await client.query(`select from ${scanReference(scan)} limit 0`);
+}
+
 /**
  * Under read committed, and with the lock first: an ALTER that rewrites the table, or a TRUNCATE, leaves nothing to
  * snapshots that are older than it, and none of ours is.
@@ -46,8 +62,7 @@ export async function readChunk(
 ): Promise<ChunkRead | null> {
   await client.query('begin isolation level read committed read only');
   try {
-    // As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough.
-    await client.query(`select from ${scanReference(scan)} limit 0`);
+    await lock(client, scan);
     const { rows: taken } = await client.query<{ snapshot: string }>(
       'select pg_current_snapshot()::text as snapshot',
     );
