@@ -197,6 +197,31 @@ test('rows updated, deleted, re-keyed and re-inserted while their chunk is read 
     },
   ));
 
+test('a snapshot that is read while the stream is still before changes of shape registers none of them early', () =>
+  faults.run('snapshot-shape', {}, async (pipeline) => {
+    const { source } = pipeline;
+    await source.query('create table app.grown (id int primary key, n smallint)');
+    const first = pipeline.replicate();
+    const delivery = pipeline.deliver();
+    await pipeline.streaming(first);
+    await pipeline.begun();
+    await source.query('insert into app.grown values (1, 1)');
+    await snapshotsDone(pipeline);
+    await pipeline.published();
+    await first.stop();
+    // What the stream has to get through before it meets the first of the shapes.
+    await bulkFindings(source, { rows: 40_000, seed: pipeline.id });
+    for (const [id, type] of ['smallint', 'integer', 'bigint'].entries()) {
+      await source.query(`alter table app.grown alter n type ${type}`);
+      await source.query(`insert into app.grown values (${id + 2}, 2), (${id + 12}, 3)`);
+    }
+    const { code } = await pipeline.command(['snapshot', 'start', 'app.grown']);
+    expect(code).toBe(0);
+    const reader = pipeline.replicate();
+    await snapshotsDone(pipeline);
+    await pipeline.conclude(reader, delivery);
+  }));
+
 test('a snapshot is paused, resumed, cancelled and asked for again by command', () =>
   faults.run('snapshot-command', { config: smallChunks }, async (pipeline) => {
     await fill(pipeline, 2000);

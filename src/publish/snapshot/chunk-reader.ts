@@ -78,9 +78,11 @@ export class ChunkReader {
     const scan = await describeScan(client, source, table, readsBinary);
     if (condition) await requireCondition(client, scan, condition);
     if (!(await this.#passes(job, client, settled))) return false;
-    const prepared = await this.#options.prepare(scan.relation, destination, () =>
-      isStillUnchanged(client, scan),
-    );
+    const current = () =>
+      isStillUnchanged(client, scan).catch((error: unknown) => {
+        throw readError(error, scan.table, source);
+      });
+    const prepared = await this.#options.prepare(scan.relation, destination, current);
     if (!prepared) return false;
     const { encoder, into } = prepared;
     requirePlainKey(encoder.shape);
