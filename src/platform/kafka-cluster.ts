@@ -62,7 +62,6 @@ export interface BrokerConnection {
     }): void;
     maybeThrottle(ms: number | null | undefined): void;
     rejectAll(error: Error): void;
-    destroy(): void;
   };
 }
 
@@ -197,12 +196,7 @@ function produceRequest(
   transactionalId: string,
   batches: readonly PartitionRecords[],
 ): Buffer[] {
-  const topics = new Map<string, PartitionRecords[]>();
-  for (const batch of batches) {
-    const list = topics.get(batch.topic);
-    if (list) list.push(batch);
-    else topics.set(batch.topic, [batch]);
-  }
+  const topics = Map.groupBy(batches, ({ topic }) => topic);
   const parts: Buffer[] = [
     Buffer.concat([
       int16(produceApi.apiKey),

@@ -73,7 +73,7 @@ function writeEntry(log: Logger, { namespace, log: entry }: LogEntry): void {
 }
 
 /** The innermost kafkajs error, which names what happened; the outer ones count retries. */
-function innermost(error: Error): Error {
+export function innermost(error: Error): Error {
   let inner = error;
   for (;;) {
     const { originalError, cause } = inner as { originalError?: unknown; cause?: unknown };

@@ -14,7 +14,6 @@ import type { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { parseTableName } from '../platform/table-name.ts';
 import { type CatalogueTable, ruleFor, trackedTables } from '../replicate/catalogue.ts';
-import type { Relation } from '../replicate/pgoutput.ts';
 import { ensurePublications, planPublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
@@ -34,7 +33,7 @@ import { type Progress, progressRecord, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
 import { requireWhole } from './publication-memory.ts';
 import { PublicationWatch } from './publication-watch.ts';
-import { Publisher, type PublisherStats } from './publisher.ts';
+import { type PreparedTable, Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
 import { snapshotMode } from './snapshot/initial-snapshots.ts';
@@ -184,14 +183,13 @@ export async function readUntilFailure(
       topicOf: (table: string) => topics.table(parseTableName(table)!),
       log,
     };
-    const prepareScan = async (relation: Relation, current?: () => Promise<boolean>) => {
-      const prepared = await preparer.prepareScan(knownTopics, relation, current);
-      if (prepared) receiver.learnEnds(prepared);
-      return prepared?.encoder ?? null;
+    const encoderOf = (prepared: PreparedTable) => {
+      receiver.learnEnds(prepared);
+      return prepared.encoder;
     };
     whole = new WholeTables({
       ...reading,
-      prepare: async (relation) => (await prepareScan(relation))!,
+      prepare: async (relation) => encoderOf(await preparer.prepareScan(knownTopics, relation)),
       kafka: kafkaConfig,
       publisher: () => receiver,
       ping: () => stream?.ping(),
@@ -202,8 +200,9 @@ export async function readUntilFailure(
         whole,
         position: () => publisher?.position ?? resume.position,
         prepare: async (relation, destination, current) => {
-          const encoder = await prepareScan(relation, current);
-          if (!encoder) return null;
+          const prepared = await preparer.prepareScanWhile(current, knownTopics, relation);
+          if (!prepared) return null;
+          const encoder = encoderOf(prepared);
           if (destination === null) return { encoder, into: encoder.topic };
           const into = await preparer.alone(() => ensureSideTopic(admin, kafkaConfig, relation, destination));
           if (!knownTopics.has(into)) receiver.learnTopic(into, (await topicEnds(admin, [into])).get(into)!);

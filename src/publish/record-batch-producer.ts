@@ -68,12 +68,10 @@ export class RecordBatchProducer implements TransactionalProducer {
   async send(runs: readonly RecordRun[]): Promise<PartitionEnd[]> {
     return this.#guard('produce', async () => {
       const written = runs.filter(({ count }) => count > 0);
-      const partitions = new Map<string, RecordRun>();
-      for (const run of written) partitions.set(nameOf(run), run);
       const [leaders] = await Promise.all([
         this.#cluster.leaders(written),
         // The Progress comes last: to tell the coordinator now saves a round trip then.
-        this.#addPartitions([...partitions.values(), { topic: this.#progressTopic, partition: 0 }]),
+        this.#addPartitions([...written, { topic: this.#progressTopic, partition: 0 }]),
       ]);
       const timestampMs = Date.now();
       const sending: Promise<PartitionEnd[]>[] = [];

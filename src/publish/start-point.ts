@@ -153,7 +153,7 @@ async function startWithKeyless(
         producer,
         requests,
         topicOf: (table) => topics.table(parseTableName(table)!),
-        prepare: async (relation) => (await preparer.prepareScan(new Set(ends.keys()), relation))!.encoder,
+        prepare: async (relation) => (await preparer.prepareScan(new Set(ends.keys()), relation)).encoder,
         log,
         signal,
       },

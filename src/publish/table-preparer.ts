@@ -34,24 +34,33 @@ export class TablePreparer {
 
   /**
    * For rows that are read beside the stream, as the catalogue has the table; what is not binary comes as text.
-   * @param current whether it still has it so: asked while the stream's own tables are not prepared
+   * The stream must not get on meanwhile.
+   */
+  prepareScan(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
+    return this.alone(() => this.#prepareScan(knownTopics, relation));
+  }
+
+  /**
+   * As prepareScan, beside the stream.
+   * @param current whether the catalogue still has it so: asked while the stream's own tables are not prepared
    * @returns null where not
    */
-  async prepareScan(
+  prepareScanWhile(
+    current: () => Promise<boolean>,
     knownTopics: ReadonlySet<string>,
     relation: Relation,
-    current: () => Promise<boolean> = async () => true,
   ): Promise<PreparedTable | null> {
-    return this.alone(async () => {
-      if (!(await current())) return null;
-      const { rows } = await askSource(
-        this.#context.client,
-        `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
-        [],
-      );
-      const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
-      return prepareTable({ ...this.#context, knownTopics, binary: false }, relation, notes);
-    });
+    return this.alone(async () => ((await current()) ? this.#prepareScan(knownTopics, relation) : null));
+  }
+
+  async #prepareScan(knownTopics: ReadonlySet<string>, relation: Relation): Promise<PreparedTable> {
+    const { rows } = await askSource(
+      this.#context.client,
+      `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
+      [],
+    );
+    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
+    return prepareTable({ ...this.#context, knownTopics, binary: false }, relation, notes);
   }
 
   /** Nothing is prepared meanwhile. */

@@ -3,6 +3,7 @@
  * starts over from Progress, which is right for every unknown outcome.
  */
 import { describeCause, TidemarkError } from '../platform/errors.ts';
+import { innermost } from '../platform/kafka.ts';
 import type { RecordRun } from './record-run.ts';
 
 /** Where a partition ends after a send. */
@@ -40,14 +41,8 @@ export interface TransactionalProducer {
 
 export function kafkajsError(what: string, error: unknown): TidemarkError {
   if (error instanceof TidemarkError) return error;
-  const root = rootCause(error);
+  const root = error instanceof Error ? innermost(error) : error;
   return producerError(what, (root as { type?: string }).type ?? null, describeCause(root), error);
-}
-
-function rootCause(error: unknown): unknown {
-  let at = error;
-  while (at instanceof Error && at.cause instanceof Error) at = at.cause;
-  return at;
 }
 
 /** @param type Kafka's name of the error, where it has one */

@@ -94,18 +94,14 @@ interface PgConnection {
 export class WalConnection extends pg.Connection {
   readonly #framer: MessageFramer;
   /** What pg's parser reads. */
-  readonly #rest = new EventEmitter();
+  readonly #rest: EventEmitter;
 
   constructor({ ssl, keepAlive, keepAliveInitialDelayMillis }: ClientConfig, copyData: CopyDataListener) {
-    // Its callback is called once there is something to read.
-    let framer: MessageFramer | null = null;
-    const read = (bytes: Buffer, length: number) => {
-      framer!.read(bytes, length);
-      return true;
-    };
-    const stream = ssl ? {} : { stream: () => bufferedSocket(read) };
+    const rest = new EventEmitter();
+    const framer = new MessageFramer(copyData, (message) => rest.emit('data', message));
+    const stream = ssl ? {} : { stream: () => bufferedSocket(framer) };
     super({ ssl, keepAlive, keepAliveInitialDelayMillis, ...stream });
-    framer = new MessageFramer(copyData, (message) => this.#rest.emit('data', message));
+    this.#rest = rest;
     this.#framer = framer;
   }
 
@@ -119,8 +115,12 @@ export class WalConnection extends pg.Connection {
   }
 }
 
-function bufferedSocket(read: (bytes: Buffer, length: number) => boolean): Socket {
+function bufferedSocket(framer: MessageFramer): Socket {
   const buffer = Buffer.allocUnsafeSlow(readBytes);
-  const options = { onread: { buffer, callback: (length: number) => read(buffer, length) } };
+  const callback = (length: number) => {
+    framer.read(buffer, length);
+    return true;
+  };
+  const options = { onread: { buffer, callback } };
   return new Socket(options as ConstructorParameters<typeof Socket>[0]);
 }

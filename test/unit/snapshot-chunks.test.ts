@@ -60,9 +60,9 @@ class World {
   }
 
   read(chunk: Chunk, { sees = this.#xid, running = [] as number[], last = false } = {}): void {
+    chunk.snapshot = parsePgSnapshot(`${Math.min(sees, ...running)}:${sees}:${running.join(',')}`);
     chunk.content = {
       rows: new CopyRows(1),
-      snapshot: parsePgSnapshot(`${Math.min(sees, ...running)}:${sees}:${running.join(',')}`),
       encoder: { topic, valueSchemaId: 7 } as TableEncoder,
       last,
     };

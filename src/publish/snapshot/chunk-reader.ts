@@ -18,7 +18,6 @@ import {
   rangeQuery,
   requireCondition,
 } from '../../replicate/snapshot/table-scan.ts';
-import type { PgSnapshot } from '../../replicate/snapshot/visibility.ts';
 import { sourceError } from '../../replicate/source.ts';
 import type { SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
@@ -104,18 +103,9 @@ export class ChunkReader {
     client: pg.Client,
     settled: (chunk: Chunk) => Promise<ChunkOutcome>,
   ): Promise<boolean> {
-    const { source, snapshots } = this.#options;
+    const { source } = this.#options;
     const { topic, request } = job;
-    const chunk = new Chunk({
-      id: randomUUID(),
-      topic,
-      into: topic,
-      snapshotId: request.id,
-      keys: null,
-      from: null,
-    });
-    snapshots.expect(chunk);
-    this.#pending.add(chunk);
+    const chunk = this.#expect({ topic, into: topic, snapshotId: request.id, keys: null, from: null });
     try {
       await writeMark(client, { sourceId: source.id, chunk: chunk.id, kind: 'high' });
       const outcome = await settled(chunk);
@@ -140,8 +130,7 @@ export class ChunkReader {
     const { limit, topic, into } = job;
     const keys = from.read ? from.again.slice(0, Math.min(keysPerChunk, limit)) : null;
     const query = keys ? keysQuery(scan, keys) : rangeQuery(scan, from.cursor, job.request.condition, limit);
-    const chunk = new Chunk({
-      id: randomUUID(),
+    const chunk = this.#expect({
       topic,
       into,
       snapshotId: from.id,
@@ -149,17 +138,14 @@ export class ChunkReader {
       from: keys ? null : from.cursor,
     });
     const mark = { sourceId: source.id, chunk: chunk.id };
-    snapshots.expect(chunk);
-    this.#pending.add(chunk);
     let underWay: ChunkUnderWay | null = null;
-    let held: PgSnapshot | null = null;
     try {
       await writeMark(client, { ...mark, kind: 'low' });
       await failpoint('before-chunk-read');
       let visible = true;
       const read = await readChunk(client, scan, query, source.snapshot.chunkBytes, (snapshot) => {
         snapshots.watch.hold(snapshot);
-        held = snapshot;
+        chunk.snapshot = snapshot;
         visible = snapshots.watch.suspects(snapshot) === 0;
         return visible;
       });
@@ -172,7 +158,7 @@ export class ChunkReader {
       const last = keys !== null || (!read.cut && rows.count < limit);
       const encoder = job.encoder!;
       const next = keys || rows.count === 0 ? chunk.from : lastKey(rows, encoder);
-      chunk.content = { rows, snapshot: read.snapshot, encoder, last };
+      chunk.content = { rows, encoder, last };
       await failpoint('chunk-read');
       await writeMark(client, { ...mark, kind: 'high' });
       await failpoint('after-high-mark');
@@ -180,18 +166,23 @@ export class ChunkReader {
       underWay = { chunk, next };
       return underWay;
     } finally {
-      if (!underWay) {
-        this.release(chunk);
-        if (held) snapshots.watch.release(held);
-      }
+      if (!underWay) this.release(chunk);
     }
+  }
+
+  /** A chunk whose marks the stream is to look for, until `release`. */
+  #expect(options: Omit<ConstructorParameters<typeof Chunk>[0], 'id'>): Chunk {
+    const chunk = new Chunk({ ...options, id: randomUUID() });
+    this.#options.snapshots.expect(chunk);
+    this.#pending.add(chunk);
+    return chunk;
   }
 
   /** Nobody waits for the chunk any more; what the stream says of it from now on changes nothing. */
   release(chunk: Chunk): void {
     const { snapshots } = this.#options;
     snapshots.abandon(chunk);
-    if (chunk.content) snapshots.watch.release(chunk.content.snapshot);
+    if (chunk.snapshot) snapshots.watch.release(chunk.snapshot);
     this.#pending.delete(chunk);
   }
 }

@@ -32,7 +32,6 @@ export type ChunkOutcome =
 
 export interface ChunkContent {
   rows: CopyRows;
-  snapshot: PgSnapshot;
   encoder: TableEncoder;
   /** Nothing comes after it in the key's order. */
   last: boolean;
@@ -49,7 +48,9 @@ export class Chunk {
   /** The keys that were asked for, where this is no range of the table. */
   readonly keys: readonly (readonly string[])[] | null;
   /** Where a range begins: after this key; null: at the start. */
-  readonly from: readonly string[] | null;
+  readonly from: string[] | null;
+  /** Under which its rows are read; the watch holds it until the chunk is released. */
+  snapshot: PgSnapshot | null = null;
   content: ChunkContent | null = null;
   readonly settled: Promise<ChunkOutcome>;
   #settle: (outcome: ChunkOutcome) => void = () => {};

@@ -14,7 +14,7 @@ const longestRetryMs = 2000;
 export interface ChunkUnderWay {
   chunk: Chunk;
   /** The key after which the next one begins. */
-  next: readonly string[] | null;
+  next: string[] | null;
 }
 
 export class SnapshotJob {

@@ -188,9 +188,9 @@ export class SnapshotRunner {
     } catch (caught) {
       if (this.#stopping.signal.aborted) return;
       const error = readError(caught, job.scan?.table, this.#options.source);
+      this.#abandon(job);
       if (error.code === 'TM221') {
         // Its topic stays tracked.
-        this.#abandon(job);
         this.#jobs.delete(id);
         whole.take(job.request);
         return;
@@ -199,7 +199,6 @@ export class SnapshotRunner {
       this.#connections.drop(place);
       if (error.retry === 'transient') {
         job.waitsFor = `${error.code}: ${error.message}`;
-        this.#abandon(job);
         // The table may have gone, or have another name: the next attempt looks.
         job.scan = null;
         job.encoder = null;
@@ -248,7 +247,7 @@ export class SnapshotRunner {
     const state = this.#options.snapshots.state(job.topic)!;
     const newest = job.underWay.at(-1);
     if (newest && isLast(newest)) return newest;
-    const from = newest ? { ...state, cursor: newest.next as string[] | null } : state;
+    const from = newest ? { ...state, cursor: newest.next } : state;
     const read = await this.#reader.read(job, client, from);
     if (read && 'chunk' in read) job.underWay.push(read);
     return read;

@@ -199,8 +199,8 @@ export class TableSnapshots {
       return 'detached';
     if (this.watch.overflowed) return 'crowded';
     // Without its low mark, or without rows, nothing is known of what came between.
-    if (before === null || !chunk.content) return 'unseen';
-    return this.watch.missing(chunk.content.snapshot, before) > 0 ? 'unseen' : null;
+    if (before === null || !chunk.snapshot || !chunk.content) return 'unseen';
+    return this.watch.missing(chunk.snapshot, before) > 0 ? 'unseen' : null;
   }
 }
 

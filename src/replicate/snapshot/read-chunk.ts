@@ -8,8 +8,6 @@ import { type PgSnapshot, parsePgSnapshot } from './visibility.ts';
 
 export interface ChunkRead {
   rows: CopyRows;
-  /** Taken before the rows were read: whatever it sees, they show. */
-  snapshot: PgSnapshot;
   /** Rows were left out because of their bytes: the table goes on after the last one. */
   cut: boolean;
 }
@@ -33,24 +31,27 @@ export const scanSession = [
 
 /** Under the table's lock, so that no change of it is under way that the stream may have passed already. */
 export async function isStillUnchanged(client: ClientBase, scan: TableScan): Promise<boolean> {
-  await client.query('begin isolation level read committed read only');
-  try {
-    await lock(client, scan);
-    return await isUnchanged(client, scan);
-  } finally {
-    await client.query('commit').catch(() => {});
-  }
-}
-
-/** As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough. */
-async function lock(client: ClientBase, scan: TableScan): Promise<void> {
-  await client.query(`select from ${scanReference(scan)} limit 0`);
+  return underLock(client, scan, () => isUnchanged(client, scan));
 }
 
 /**
  * Under read committed, and with the lock first: an ALTER that rewrites the table, or a TRUNCATE, leaves nothing to
  * snapshots that are older than it, and none of ours is.
- * @param accept looks at the snapshot before anything is read; false: not now
+ */
+async function underLock<T>(client: ClientBase, scan: TableScan, work: () => Promise<T>): Promise<T> {
+  await client.query('begin isolation level read committed read only');
+  try {
+    // As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough.
+    await client.query(`select from ${scanReference(scan)} limit 0`);
+    return await work();
+  } finally {
+    // Also after an error, so that the connection can be used again; where it is gone, the next statement says so.
+    await client.query('commit').catch(() => {});
+  }
+}
+
+/**
+ * @param accept gets the snapshot before anything is read: whatever it sees, the rows show; false: not now
  * @returns null where `accept` said no, or the table is not what the scan says any more
  */
 export async function readChunk(
@@ -60,9 +61,7 @@ export async function readChunk(
   maxBytes: number,
   accept: (snapshot: PgSnapshot) => boolean,
 ): Promise<ChunkRead | null> {
-  await client.query('begin isolation level read committed read only');
-  try {
-    await lock(client, scan);
+  return underLock(client, scan, async () => {
     const { rows: taken } = await client.query<{ snapshot: string }>(
       'select pg_current_snapshot()::text as snapshot',
     );
@@ -72,9 +71,6 @@ export async function readChunk(
     for await (const piece of client.query(copyTo(`copy (${query}) to stdout (format binary)`)))
       parser.take(piece as Buffer);
     parser.end();
-    return { rows: parser.rows, snapshot, cut: parser.dropped > 0 };
-  } finally {
-    // Also after an error, so that the connection can be used again; where it is gone, the next statement says so.
-    await client.query('commit').catch(() => {});
-  }
+    return { rows: parser.rows, cut: parser.dropped > 0 };
+  });
 }
