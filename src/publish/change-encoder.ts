@@ -242,13 +242,11 @@ export class ChangeEncoder implements PgoutputHandler {
       encoder.writeKey(image, row.fallback, key);
       if (!snapshots.idle) {
         const partial = row.after !== null && encoder.leavesUnknown(row.after, row.fill);
-        const moved = link?.name === header.oldKey;
-        snapshots.rowChanged(
-          encoder.topic,
-          key.bytes.subarray(0, key.position),
+        snapshots.rowChanged(encoder.topic, key.bytes.subarray(0, key.position), {
           partial,
-          moved ? () => encoder.keyTexts(image, row.fallback) : null,
-        );
+          moved: link?.name === header.oldKey,
+          cursor: () => encoder.keyTexts(image, row.fallback),
+        });
       }
     }
     if (fresh) this.#records.row(this.batch, this.place, encoder, op, key, row, link);

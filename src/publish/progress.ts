@@ -19,7 +19,10 @@ export interface ParkedTable {
 export interface SnapshotState {
   /** Of the request. */
   id: string;
-  /** Last key read, as Postgres' text, in the order of the table's columns; null: none yet. */
+  /**
+   * Where the scan stands; null: at the start. In the order of the key, the last one read, as Postgres' text and in the
+   * order of the table's columns; in the order on disk, the row address that comes next.
+   */
   cursor: string[] | null;
   /** The end was reached. */
   read: boolean;
@@ -27,7 +30,7 @@ export interface SnapshotState {
   rows: bigint;
   /** Keys to be read once more. */
   again: string[][];
-  /** The table and the key that the cursor is of; null: not known yet. */
+  /** The table and the order that the cursor is of (scan-order.ts); null: not known yet. */
   key: string | null;
   /**
    * Position just before the first chunk: rows with an older newest state are not in the source when a snapshot of the

@@ -31,7 +31,7 @@ class World {
   /** A transaction of the application. */
   commit(...changes: { key: string; partial?: boolean; moved?: boolean }[]): number {
     for (const { key: name, partial = false, moved = false } of changes)
-      this.snapshots.rowChanged(topic, key(name), partial, moved ? () => [name] : null);
+      this.snapshots.rowChanged(topic, key(name), { partial, moved, cursor: () => [name] });
     this.snapshots.committed(this.#xid);
     return this.#xid++;
   }
@@ -64,16 +64,17 @@ class World {
     chunk.content = {
       rows: new CopyRows(1),
       encoder: { topic, valueSchemaId: 7 } as TableEncoder,
+      next: null,
       last,
     };
   }
 
   /** Streams the high mark and takes the rows. @returns the outcome and the rows published */
   async high(chunk: Chunk, rows: string[]): Promise<{ outcome: ChunkOutcome; published: string[] }> {
+    const last = rows.at(-1);
+    if (chunk.content) chunk.content.next = last === undefined ? chunk.from : [last];
     const due = this.#mark('high', chunk);
-    const published = due
-      ? rows.filter((name, i) => due.take(key(name), () => [name], i === rows.length - 1))
-      : [];
+    const published = due ? rows.filter((name) => due.take(key(name), () => [name])) : [];
     due?.published(at(this.#xid), () => {});
     return { outcome: await chunk.settled, published };
   }

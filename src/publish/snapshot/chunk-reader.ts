@@ -7,15 +7,13 @@ import { failpoint } from '../../platform/failpoint.ts';
 import type { Logger } from '../../platform/log.ts';
 import type { SourceConfig } from '../../platform/resolved-config.ts';
 import { type CatalogueTable, quoted } from '../../replicate/catalogue.ts';
-import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
-import type { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
+import type { Relation } from '../../replicate/pgoutput.ts';
 import { writeMark } from '../../replicate/snapshot/marks.ts';
 import { isStillUnchanged, readChunk } from '../../replicate/snapshot/read-chunk.ts';
 import {
   describeScan,
   estimateRows,
   keysQuery,
-  rangeQuery,
   requireCondition,
 } from '../../replicate/snapshot/table-scan.ts';
 import { sourceError } from '../../replicate/source.ts';
@@ -23,7 +21,8 @@ import type { SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import { readsBinary } from '../types/reader-codecs.ts';
 import { Chunk, type ChunkOutcome } from './chunk.ts';
-import type { ChunkUnderWay, SnapshotJob } from './snapshot-job.ts';
+import { scanOrder } from './scan-order.ts';
+import { type ChunkUnderWay, keysPerChunk, type SnapshotJob } from './snapshot-job.ts';
 import type { SnapshotRequests } from './snapshot-requests.ts';
 import type { TableSnapshots } from './table-snapshots.ts';
 
@@ -43,9 +42,6 @@ export interface ChunkReaderOptions {
   ): Promise<{ encoder: TableEncoder; into: string } | null>;
   log: Logger;
 }
-
-/** Keys that are read again in one chunk. */
-const keysPerChunk = 100;
 
 export class ChunkReader {
   readonly #options: ChunkReaderOptions;
@@ -85,9 +81,10 @@ export class ChunkReader {
     if (!prepared) return false;
     const { encoder, into } = prepared;
     requirePlainKey(encoder.shape);
-    const order = scan.key.map(({ name, type, collation }) => [name, type, collation]);
-    const key = JSON.stringify([scan.table.oid, order]);
-    this.#options.snapshots.describe(job.topic, id, key);
+    const { snapshots } = this.#options;
+    const order = scanOrder(scan, condition, source, snapshots.state(job.topic)?.key ?? null);
+    snapshots.describe(job.topic, id, order.description);
+    job.order = order;
     job.encoder = encoder;
     job.into = into;
     job.scan = scan;
@@ -127,9 +124,11 @@ export class ChunkReader {
   ): Promise<ChunkUnderWay | (ChunkOutcome & { kind: 'void' }) | null> {
     const { source, snapshots } = this.#options;
     const scan = job.scan!;
-    const { limit, topic, into } = job;
-    const keys = from.read ? from.again.slice(0, Math.min(keysPerChunk, limit)) : null;
-    const query = keys ? keysQuery(scan, keys) : rangeQuery(scan, from.cursor, job.request.condition, limit);
+    const { topic, into } = job;
+    // Also in between: with too many of them the scan would start over.
+    const keys = from.read || from.again.length >= keysPerChunk ? from.again.slice(0, job.keysAtOnce) : null;
+    const range = keys ? null : await job.order!.plan(client, from.cursor);
+    const query = range?.query ?? keysQuery(scan, keys!);
     const chunk = this.#expect({
       topic,
       into,
@@ -151,18 +150,19 @@ export class ChunkReader {
       });
       if (!read) return visible ? { kind: 'void', reason: 'shape' } : null;
       const { rows } = read;
-      if (keys && read.cut) {
-        job.limit = Math.max(1, rows.count);
-        return { kind: 'void', reason: 'large' };
-      }
-      const last = keys !== null || (!read.cut && rows.count < limit);
       const encoder = job.encoder!;
-      const next = keys || rows.count === 0 ? chunk.from : lastKey(rows, encoder);
-      chunk.content = { rows, encoder, last };
+      // Of keys nothing is read ahead: which are left is known once these are published.
+      const after = range
+        ? range.after(read, encoder)
+        : job.readKeys(read)
+          ? { next: null, last: true }
+          : null;
+      if (!after) return { kind: 'void', reason: 'large' };
+      const { next } = after;
+      chunk.content = { rows, encoder, ...after };
       await failpoint('chunk-read');
       await writeMark(client, { ...mark, kind: 'high' });
       await failpoint('after-high-mark');
-      if (!keys && rows.count > 0) job.resize(rows.count, rows.bytes, limit, source);
       underWay = { chunk, next };
       return underWay;
     } finally {
@@ -185,12 +185,6 @@ export class ChunkReader {
     if (chunk.snapshot) snapshots.watch.release(chunk.snapshot);
     this.#pending.delete(chunk);
   }
-}
-
-function lastKey(rows: CopyRows, encoder: TableEncoder): string[] {
-  const row = new Tuple();
-  rows.read(rows.count - 1, row);
-  return encoder.keyTexts(row, null);
 }
 
 /** Where the scan stands is in Kafka, as the key's own values. @throws TidemarkError TM225 */

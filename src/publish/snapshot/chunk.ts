@@ -33,7 +33,9 @@ export type ChunkOutcome =
 export interface ChunkContent {
   rows: CopyRows;
   encoder: TableEncoder;
-  /** Nothing comes after it in the key's order. */
+  /** Of a range: the cursor after it. */
+  next: string[] | null;
+  /** Nothing comes after it in the scan's order. */
   last: boolean;
 }
 
@@ -47,7 +49,7 @@ export class Chunk {
   readonly snapshotId: string;
   /** The keys that were asked for, where this is no range of the table. */
   readonly keys: readonly (readonly string[])[] | null;
-  /** Where a range begins: after this key; null: at the start. */
+  /** The cursor where a range begins; null: at the start. */
   readonly from: string[] | null;
   /** Under which its rows are read; the watch holds it until the chunk is released. */
   snapshot: PgSnapshot | null = null;

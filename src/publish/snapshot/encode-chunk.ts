@@ -47,8 +47,7 @@ export function encodeChunk(
       rowKey.position = 0;
       encoder.writeKey(row, null, rowKey);
       const key = rowKey.bytes.subarray(0, rowKey.position);
-      const isLast = i === rows.count - 1;
-      if (!due.take(key, () => encoder.keyTexts(row, null), isLast)) continue;
+      if (!due.take(key, () => encoder.keyTexts(row, null))) continue;
       if (place.next()) batch.changes++;
       records.row(batch, place, encoder, 'r', rowKey, images, null, chunk.into);
     }

@@ -120,7 +120,7 @@ export class SnapshotRunner {
 
   /** At the requests as they are now. */
   async look(): Promise<void> {
-    const { source, requests, snapshots, topicOf, position, whole } = this.#options;
+    const { requests, snapshots, topicOf, position, whole } = this.#options;
     const open = await requests.open();
     this.#polledAt = Date.now();
     for (const job of this.#jobs.values())
@@ -142,7 +142,7 @@ export class SnapshotRunner {
               destination: request.destination,
             });
       snapshots.track(topic, state);
-      this.#jobs.set(request.id, new SnapshotJob(request, topic, source.snapshot.chunkRows));
+      this.#jobs.set(request.id, new SnapshotJob(request, topic));
     }
   }
 
@@ -229,6 +229,11 @@ export class SnapshotRunner {
       return;
     }
     const client = await this.#connections.at(place);
+    if (job.order && job.order.description !== state.key) {
+      // It did not do: too many rows were to be read again.
+      this.#abandon(job);
+      job.scan = null;
+    }
     if (!job.scan || !job.encoder) {
       const settled = (chunk: Chunk) => this.#settled(job, chunk);
       if (!(await this.#reader.prepare(job, client, settled))) return this.#again(job, 'shape');
@@ -316,7 +321,7 @@ export class SnapshotRunner {
   }
 }
 
-/** Nothing comes after it in the key's order. */
+/** Nothing comes after it in the scan's order. */
 function isLast(newest: ChunkUnderWay | undefined): boolean {
   return newest?.chunk.content?.last === true;
 }

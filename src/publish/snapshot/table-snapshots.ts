@@ -4,8 +4,8 @@
  *
  * TOAST makes one thing harder than dropping changed keys: an update that leaves a column untouched does not carry
  * it, so of a row that no chunk has brought yet the stream alone never makes a whole one. Such keys are read again,
- * in a chunk of their own: those that were dropped from a chunk, and those that such an update moved to another key,
- * which may lie where the scan has been already.
+ * in a chunk of their own: those that were dropped from a chunk, and those that such an update moved to a place where
+ * the scan may have been already, by another key or, where the order is that on disk, by being an update.
  */
 import type { Position } from '../../connector/position.ts';
 import { type Mark, readMark } from '../../replicate/snapshot/marks.ts';
@@ -14,11 +14,12 @@ import { AttachedPartitions } from '../attached-partitions.ts';
 import type { SnapshotState } from '../progress.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 import type { Chunk, VoidReason } from './chunk.ts';
+import { byKey, isPhysical } from './scan-order.ts';
 
 /** A window remembers at most this many keys, about 150 bytes each. */
 const mostChangedKeys = 100_000;
 
-/** Keys to be read again are in every Progress; with more of them the scan starts over. */
+/** Keys to be read again are in every Progress; with more of them the scan starts over, and by key. */
 const mostKeysAgain = 256;
 
 interface Window {
@@ -33,8 +34,20 @@ interface Window {
   shape: string | null;
 }
 
+/** A row of the stream, while some chunk may be under way. */
+export interface ChangedRow {
+  /** It leaves columns untouched that nothing in the stream supplies. */
+  partial: boolean;
+  /** It had another key before. */
+  moved: boolean;
+  /** Its key as Postgres' text. */
+  cursor(): string[];
+}
+
 interface TrackedTable {
   state: SnapshotState;
+  /** Every update moves its row in the order of the scan, and not only one that changes the key. */
+  physical: boolean;
   /** Of chunks that are under way, in order. Between its marks the stream is with one of them at most. */
   windows: Window[];
 }
@@ -62,17 +75,19 @@ export class TableSnapshots {
 
   /** From now on the table's changes are watched. Before anything is streamed for a snapshot that goes on. */
   track(topic: string, state: SnapshotState): void {
-    this.#tables.set(topic, { state: { ...state, again: [...state.again] }, windows: [] });
+    const physical = isPhysical(state.key);
+    this.#tables.set(topic, { state: { ...state, again: [...state.again] }, physical, windows: [] });
     this.partitions.snapshotOpened(topic);
     this.moved = true;
   }
 
-  /** The scan reads in the order of this key: where the cursor is of another one, it starts over. */
-  describe(topic: string, id: string, key: string): void {
+  /** The scan reads in this order: where the cursor is of another one, it starts over. */
+  describe(topic: string, id: string, order: string): void {
     const table = this.#tables.get(topic);
-    if (table?.state.id !== id || table.state.key === key) return;
+    if (table?.state.id !== id || table.state.key === order) return;
     if (table.state.key !== null) startOver(table.state);
-    table.state.key = key;
+    table.state.key = order;
+    table.physical = isPhysical(order);
   }
 
   untrack(topic: string): void {
@@ -156,15 +171,10 @@ export class TableSnapshots {
     return result;
   }
 
-  /**
-   * A row of the stream.
-   * @param partial it leaves columns untouched that nothing in the stream supplies
-   * @param movedTo the row's key as a cursor has it, where it had another key before
-   */
-  rowChanged(topic: string, key: Buffer, partial: boolean, movedTo: (() => string[]) | null): void {
+  rowChanged(topic: string, key: Buffer, { partial, moved, cursor }: ChangedRow): void {
     const table = this.#tables.get(topic);
     if (!table) return;
-    if (partial && movedTo && !isComplete(table.state)) readAgain(table.state, movedTo());
+    if (partial && (moved || table.physical) && !isComplete(table.state)) readAgain(table.state, cursor());
     const window = openWindow(table);
     if (!window) return;
     const text = key.toString('latin1');
@@ -215,7 +225,6 @@ export class DueChunk {
   readonly #table: TrackedTable;
   readonly #window: Window;
   readonly #again: string[][] = [];
-  #cursor: string[] | null = null;
   #rows = 0;
   #dropped = 0;
 
@@ -235,15 +244,13 @@ export class DueChunk {
   }
 
   /**
-   * Every row in order.
-   * @param cursor the key as a cursor has it
+   * @param cursor the key as Postgres' text
    * @returns whether the row is to be published: false where the stream has a newer state of it
    */
-  take(key: Buffer, cursor: () => string[], isLast: boolean): boolean {
-    if (isLast) this.#cursor = cursor();
+  take(key: Buffer, cursor: () => string[]): boolean {
     const { changed } = this.#window;
     const text = changed.size === 0 ? '' : key.toString('latin1');
-    if (!changed.has(text)) {
+    if (changed.size === 0 || !changed.has(text)) {
       this.#rows++;
       return true;
     }
@@ -264,7 +271,7 @@ export class DueChunk {
       const asked = new Set(chunk.keys.map((key) => JSON.stringify(key)));
       state.again = state.again.filter((key) => !asked.has(JSON.stringify(key)));
     } else {
-      state.cursor = this.#cursor ?? state.cursor;
+      state.cursor = chunk.content!.next;
       state.read = chunk.content!.last;
     }
     for (const key of this.#again) if (readAgain(state, key)) tooMany();
@@ -285,6 +292,7 @@ function readAgain(state: SnapshotState, key: string[]): boolean {
   state.again.push(key);
   if (state.again.length <= mostKeysAgain) return false;
   startOver(state);
+  state.key = byKey;
   return true;
 }
 

@@ -15,6 +15,10 @@ export interface TableScan {
   text: boolean[];
   /** Key columns in the order of the index, so that a chunk is a range of it. */
   key: KeyColumn[];
+  /** Where its rows lie, by file: another one after every rewrite. null: they lie in several. */
+  file: string | null;
+  /** Whether it can be read in the order on disk (physical-order.ts). */
+  readsPhysically: boolean;
   /** Changes with whatever the above depends on. */
   fingerprint: string;
 }
@@ -43,6 +47,7 @@ interface ColumnRow {
   place: number | null;
   above: string | null;
   from: string | null;
+  file: string | null;
 }
 
 /** Under FULL the primary key tells rows apart, as in the stream (catalogue.ts). */
@@ -50,7 +55,7 @@ const columnsQuery = `
   select a.attname as name, a.atttypid::int8::text as oid, a.atttypmod as typmod,
          format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8::text as collation,
          array_position(k.columns, a.attnum) as place,
-         c.relreplident as identity, o.above, o."from"
+         c.relreplident as identity, pg_relation_filenode(c.oid)::int8::text as file, o.above, o."from"
     from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_type t on t.oid = a.atttypid
     left join lateral (
       select i.indkey[0:i.indnkeyatts - 1] as columns from pg_index i
@@ -76,7 +81,7 @@ export async function describeScan(
 ): Promise<TableScan> {
   const scan = await describeTracked(client, source, name, readsBinary);
   if (scan.key.length === 0) throw keyless(name);
-  return scan;
+  return { ...scan, readsPhysically: await readsPhysically(client, scan.table.oid) };
 }
 
 /** The key is empty where there is none. @throws TidemarkError TM202 where the table is not tracked (any more) */
@@ -107,6 +112,20 @@ function sameNames(left: readonly { name: string }[], right: readonly { name: st
 
 /** Whether a column's binary form can be read, by its type. */
 type ReadsBinary = (types: SourceTypes, typeOid: number) => boolean;
+
+/**
+ * Where an update may leave columns in TOAST, its row is not whole in the stream, and in the order on disk nobody knows
+ * whether it was read: such tables are read by key. Ranges of addresses are read as such since Postgres 14.
+ */
+async function readsPhysically(client: ClientBase, oid: number): Promise<boolean> {
+  const { rows } = await client.query<{ physical: boolean }>(
+    `select current_setting('server_version_num')::int >= 140000 and c.relkind = 'r' and a.amname = 'heap'
+            and (c.relreplident = 'f' or c.reltoastrelid = 0 or pg_relation_size(c.reltoastrelid) = 0) as physical
+       from pg_class c left join pg_am a on a.oid = c.relam where c.oid = $1`,
+    [oid],
+  );
+  return rows[0]?.physical ?? false;
+}
 
 /** The key is empty where there is none. */
 export async function describeTable(
@@ -152,6 +171,8 @@ export async function describeTable(
     },
     text: kept.map(({ oid }) => types.get(Number(oid))?.sends === false || !readsBinary(types, Number(oid))),
     key,
+    file: rows[0]?.file ?? null,
+    readsPhysically: false,
     fingerprint,
   };
 }
@@ -235,7 +256,7 @@ export function keysQuery(scan: TableScan, keys: readonly (readonly string[])[])
   return `select ${columnList(scan)} from ${scanReference(scan)} where (${names}) in (${list})`;
 }
 
-function columnList({ relation, text }: Pick<TableScan, 'relation' | 'text'>): string {
+export function columnList({ relation, text }: Pick<TableScan, 'relation' | 'text'>): string {
   return relation.columns
     .map(({ name }, i) => {
       const column = pg.escapeIdentifier(name);
