@@ -13,8 +13,8 @@ import { type Client, type ClientConfig, escapeIdentifier } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { formatLsn } from '../connector/position.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
+import { CopyConnection } from './copy-connection.ts';
 import { valueOptions } from './value-session.ts';
-import { WalConnection } from './wal-connection.ts';
 
 export interface ReplicationStreamOptions {
   connection: ClientConfig;
@@ -69,7 +69,7 @@ const silentIntervals = 6;
 export class ReplicationStream {
   readonly #options: ReplicationStreamOptions;
   readonly #service: LogicalReplicationService;
-  readonly #connection: WalConnection;
+  readonly #connection: CopyConnection;
   #confirmed: bigint;
   #timer: NodeJS.Timeout | null = null;
   #paused = false;
@@ -92,7 +92,7 @@ export class ReplicationStream {
     this.ended.catch(() => {});
     // The library would write an LSN as text, and emit events, for every message: what the server streams comes here
     // instead of to it.
-    this.#connection = new WalConnection(options.connection, (bytes, start, end) => {
+    this.#connection = new CopyConnection(options.connection, (bytes, start, end) => {
       if (bytes[start] === walDataByte) this.#walData(bytes, start, end);
       else if (bytes[start] === keepaliveByte) this.#keepalive(bytes, start);
     });

@@ -4,6 +4,7 @@ import { parseLsn } from '../connector/position.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
+import { CopyClient } from './snapshot/copy-client.ts';
 
 export interface SourceIdentity {
   systemIdentifier: string;
@@ -45,11 +46,20 @@ export async function connectSource(
   applicationName: string,
   queryTimeoutMs?: number,
 ): Promise<pg.Client> {
-  const client = new pg.Client({
-    ...clientConfig(source.endpoint, { applicationName }),
-    connectionTimeoutMillis: 10000,
-    ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
-  });
+  const timeout = queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs };
+  return connected(new pg.Client({ ...sourceClient(source, applicationName), ...timeout }));
+}
+
+/** For reading much by COPY. @throws TidemarkError TM201 or TM202 */
+export function connectToCopy(source: SourceConfig, applicationName: string): Promise<CopyClient> {
+  return connected(new CopyClient(sourceClient(source, applicationName)));
+}
+
+function sourceClient(source: SourceConfig, applicationName: string): pg.ClientConfig {
+  return { ...clientConfig(source.endpoint, { applicationName }), connectionTimeoutMillis: 10000 };
+}
+
+async function connected<Client extends pg.Client>(client: Client): Promise<Client> {
   client.on('error', () => {});
   try {
     await client.connect();

@@ -8,7 +8,6 @@ import { newSnapshot } from '../../src/publish/progress.ts';
 import { Chunk, type ChunkOutcome } from '../../src/publish/snapshot/chunk.ts';
 import { isComplete, TableSnapshots } from '../../src/publish/snapshot/table-snapshots.ts';
 import type { TableEncoder } from '../../src/publish/table-encoder.ts';
-import { CopyRows } from '../../src/replicate/snapshot/copy-binary.ts';
 import { parsePgSnapshot } from '../../src/replicate/snapshot/visibility.ts';
 
 const topic = 'p.app.t';
@@ -62,7 +61,6 @@ class World {
   read(chunk: Chunk, { sees = this.#xid, running = [] as number[], last = false } = {}): void {
     chunk.snapshot = parsePgSnapshot(`${Math.min(sees, ...running)}:${sees}:${running.join(',')}`);
     chunk.content = {
-      rows: new CopyRows(1),
       encoder: { topic, valueSchemaId: 7 } as TableEncoder,
       next: null,
       last,

@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
-import { MessageFramer } from '../../src/replicate/wal-connection.ts';
+import { MessageFramer } from '../../src/replicate/copy-connection.ts';
 import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
 
 const require = createRequire(import.meta.url);

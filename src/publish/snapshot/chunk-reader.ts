@@ -8,6 +8,8 @@ import type { Logger } from '../../platform/log.ts';
 import type { SourceConfig } from '../../platform/resolved-config.ts';
 import { type CatalogueTable, quoted } from '../../replicate/catalogue.ts';
 import type { Relation } from '../../replicate/pgoutput.ts';
+import { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
+import type { CopyClient } from '../../replicate/snapshot/copy-client.ts';
 import { writeMark } from '../../replicate/snapshot/marks.ts';
 import { isStillUnchanged, readChunk } from '../../replicate/snapshot/read-chunk.ts';
 import {
@@ -43,8 +45,13 @@ export interface ChunkReaderOptions {
   log: Logger;
 }
 
+/** One for each chunk that may be under way, of two tables. */
+const mostSpaces = 6;
+
 export class ChunkReader {
   readonly #options: ChunkReaderOptions;
+  /** Of rows that are published: what a chunk takes anew, the system clears and the garbage collector is told of. */
+  readonly #spaces: Buffer[] = [];
   /** Between their low mark and the end. */
   readonly #pending = new Set<Chunk>();
 
@@ -119,7 +126,7 @@ export class ChunkReader {
    */
   async read(
     job: SnapshotJob,
-    client: pg.Client,
+    client: CopyClient,
     from: Readonly<Pick<SnapshotState, 'id' | 'cursor' | 'read' | 'again'>>,
   ): Promise<ChunkUnderWay | (ChunkOutcome & { kind: 'void' }) | null> {
     const { source, snapshots } = this.#options;
@@ -142,14 +149,15 @@ export class ChunkReader {
       await writeMark(client, { ...mark, kind: 'low' });
       await failpoint('before-chunk-read');
       let visible = true;
-      const read = await readChunk(client, scan, query, source.snapshot.chunkBytes, (snapshot) => {
+      const rows = new CopyRows(scan.relation.columns.length, scan.text, this.#spaces.pop());
+      chunk.rows = rows;
+      const read = await readChunk(client, scan, query, rows, source.snapshot.chunkBytes, (snapshot) => {
         snapshots.watch.hold(snapshot);
         chunk.snapshot = snapshot;
         visible = snapshots.watch.suspects(snapshot) === 0;
         return visible;
       });
       if (!read) return visible ? { kind: 'void', reason: 'shape' } : null;
-      const { rows } = read;
       const encoder = job.encoder!;
       // Of keys nothing is read ahead: which are left is known once these are published.
       const after = range
@@ -159,7 +167,7 @@ export class ChunkReader {
           : null;
       if (!after) return { kind: 'void', reason: 'large' };
       const { next } = after;
-      chunk.content = { rows, encoder, ...after };
+      chunk.content = { encoder, ...after };
       await failpoint('chunk-read');
       await writeMark(client, { ...mark, kind: 'high' });
       await failpoint('after-high-mark');
@@ -184,6 +192,10 @@ export class ChunkReader {
     snapshots.abandon(chunk);
     if (chunk.snapshot) snapshots.watch.release(chunk.snapshot);
     this.#pending.delete(chunk);
+    const space = chunk.rows?.leave();
+    // What one very large row needed is not kept.
+    const fits = space && space.length <= 2 * this.#options.source.snapshot.chunkBytes;
+    if (fits && this.#spaces.length < mostSpaces) this.#spaces.push(space);
   }
 }
 

@@ -30,8 +30,8 @@ export type ChunkOutcome =
   /** The table cannot be snapshotted as it is. */
   | { kind: 'stopped'; error: TidemarkError };
 
+/** What else is known once the rows are read. */
 export interface ChunkContent {
-  rows: CopyRows;
   encoder: TableEncoder;
   /** Of a range: the cursor after it. */
   next: string[] | null;
@@ -53,6 +53,8 @@ export class Chunk {
   readonly from: string[] | null;
   /** Under which its rows are read; the watch holds it until the chunk is released. */
   snapshot: PgSnapshot | null = null;
+  /** As far as they are read. */
+  rows: CopyRows | null = null;
   content: ChunkContent | null = null;
   readonly settled: Promise<ChunkOutcome>;
   #settle: (outcome: ChunkOutcome) => void = () => {};

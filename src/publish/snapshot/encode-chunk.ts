@@ -28,7 +28,8 @@ export function encodeChunk(
 ): void {
   const { place, records, parking, log } = to;
   const { chunk } = due;
-  const { rows, encoder } = chunk.content!;
+  const rows = chunk.rows!;
+  const { encoder } = chunk.content!;
   const name = tableName(encoder.shape);
   if (parking.holds(name)) {
     const error = new TidemarkError('TM223', `${name} is parked, so its snapshot cannot go on`);

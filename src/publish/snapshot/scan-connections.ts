@@ -1,13 +1,14 @@
 /** Connections to the source that chunks are read over: one for each table that is read at the same time. */
 import type pg from 'pg';
 import type { SourceConfig } from '../../platform/resolved-config.ts';
+import type { CopyClient } from '../../replicate/snapshot/copy-client.ts';
 import { scanSession } from '../../replicate/snapshot/read-chunk.ts';
-import { connectSource } from '../../replicate/source.ts';
+import { connectToCopy } from '../../replicate/source.ts';
 
 export class ScanConnections {
   readonly #source: SourceConfig;
   readonly #stopped: AbortSignal;
-  readonly #clients: (pg.Client | null)[];
+  readonly #clients: (CopyClient | null)[];
 
   constructor(source: SourceConfig, count: number, stopped: AbortSignal) {
     this.#source = source;
@@ -16,10 +17,10 @@ export class ScanConnections {
   }
 
   /** Opened when there is none. */
-  async at(place: number): Promise<pg.Client> {
+  async at(place: number): Promise<CopyClient> {
     const known = this.#clients[place];
     if (known) return known;
-    const client = await connectSource(this.#source, 'tidemark/snapshot');
+    const client = await connectToCopy(this.#source, 'tidemark/snapshot');
     await client.query(scanSession);
     if (this.#stopped.aborted) closeNow(client);
     this.#clients[place] = client;

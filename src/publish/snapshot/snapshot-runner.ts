@@ -4,11 +4,11 @@
  * Progress, the wish in the control database.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Client } from 'pg';
 import type { Position } from '../../connector/position.ts';
 import { asTidemarkError, TidemarkError } from '../../platform/errors.ts';
 import { errorFields } from '../../platform/log.ts';
 import type { CatalogueTable } from '../../replicate/catalogue.ts';
+import type { CopyClient } from '../../replicate/snapshot/copy-client.ts';
 import { newSnapshot, type Progress, type SnapshotState } from '../progress.ts';
 import type { Chunk, ChunkOutcome, VoidReason } from './chunk.ts';
 import { ChunkReader, type ChunkReaderOptions, readError } from './chunk-reader.ts';
@@ -31,7 +31,7 @@ const pollMs = 1000;
 /** Tables that are read at the same time, each over a connection of its own. */
 const tablesAtOnce = 2;
 /** Of one table: while the stream comes to one chunk's high mark, the next one is read. */
-const chunksAhead = 2;
+const chunksAhead = 3;
 
 export class SnapshotRunner {
   readonly #options: SnapshotRunnerOptions;
@@ -248,7 +248,7 @@ export class SnapshotRunner {
   }
 
   /** A chunk after those under way, where the table goes on there. @returns as ChunkReader.read; the last one, if it ends */
-  async #readAhead(job: SnapshotJob, client: Client) {
+  async #readAhead(job: SnapshotJob, client: CopyClient) {
     const state = this.#options.snapshots.state(job.topic)!;
     const newest = job.underWay.at(-1);
     if (newest && isLast(newest)) return newest;

@@ -8,7 +8,7 @@ import { ordinalText, type Position, positionPrefix } from '../../connector/posi
 import type { KafkaConfig, SourceConfig } from '../../platform/resolved-config.ts';
 import type { CatalogueTable } from '../../replicate/catalogue.ts';
 import { type Relation, Tuple } from '../../replicate/pgoutput.ts';
-import { CopyParser } from '../../replicate/snapshot/copy-binary.ts';
+import { CopyParser, CopyRows } from '../../replicate/snapshot/copy-binary.ts';
 import { describeTable, tableQuery } from '../../replicate/snapshot/table-scan.ts';
 import { Batch } from '../batch.ts';
 import type { TransactionContext } from '../envelope-frame.ts';
@@ -78,16 +78,17 @@ export class TableCopy {
       this.#records.truncate(this.#batch, this.#place, encoder);
     }
     const query = tableQuery({ table, relation, text });
-    const parser = new CopyParser(relation.columns.length, Number.POSITIVE_INFINITY, text);
+    const rows = new CopyRows(relation.columns.length, text);
+    const parser = new CopyParser(rows, Number.POSITIVE_INFINITY);
     let count = 0;
     const encode = () => {
-      const rows = parser.takeRows();
       count += rows.count;
       for (let i = 0; i < rows.count; i++) {
         rows.read(i, this.#row);
         this.#place.ordinal++;
         this.#records.row(this.#batch, this.#place, encoder, 'r', null, this.#images, null);
       }
+      rows.clear();
     };
     for await (const piece of client.query(copyTo(`copy (${query}) to stdout (format binary)`))) {
       parser.take(piece as Buffer);

@@ -11,6 +11,7 @@ const signature = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const headerBytes = signature.length + 8;
 
 const firstBytes = 64 << 10;
+const nothing = Buffer.alloc(0);
 
 /** Whole rows of one COPY, one behind the other, and where each begins. */
 export class CopyRows {
@@ -18,12 +19,18 @@ export class CopyRows {
   readonly #columns: number;
   /** Columns that are Postgres' text. */
   readonly #text: readonly boolean[];
-  #rows: Buffer = Buffer.alloc(0);
+  #rows: Buffer;
   #length = 0;
 
-  constructor(columns: number, text: readonly boolean[] = []) {
+  /** @param space that nobody else writes to: what earlier rows left behind, if any */
+  constructor(columns: number, text: readonly boolean[] = [], space: Buffer = nothing) {
     this.#columns = columns;
     this.#text = text;
+    this.#rows = space;
+  }
+
+  get columns(): number {
+    return this.#columns;
   }
 
   get count(): number {
@@ -32,6 +39,20 @@ export class CopyRows {
 
   get bytes(): number {
     return this.#length;
+  }
+
+  /** The rows are used up. */
+  clear(): void {
+    this.starts.length = 0;
+    this.#length = 0;
+  }
+
+  /** The rows are used up for good. @returns the space that they took */
+  leave(): Buffer {
+    this.clear();
+    const space = this.#rows;
+    this.#rows = nothing;
+    return space;
   }
 
   /** Keeps a copy of one row, without its count field. */
@@ -72,12 +93,10 @@ export class CopyRows {
 
 /** Cuts COPY's bytes, which arrive in pieces of any size, into rows. */
 export class CopyParser {
-  rows: CopyRows;
+  readonly rows: CopyRows;
   /** Rows beyond `maxBytes` are read and dropped: COPY cannot be ended early without its connection. */
   dropped = 0;
-  readonly #columns: number;
   readonly #maxBytes: number;
-  readonly #text: readonly boolean[];
   #pieces: Buffer[] = [];
   #length = 0;
   /** Not looked at again before it is twice as long: a large row comes in very many pieces. */
@@ -85,24 +104,19 @@ export class CopyParser {
   #headerSeen = false;
   #ended = false;
 
-  constructor(columns: number, maxBytes: number, text: readonly boolean[] = []) {
-    this.#columns = columns;
+  /** @param rows where they are collected, from the first on */
+  constructor(rows: CopyRows, maxBytes: number) {
+    this.rows = rows;
     this.#maxBytes = maxBytes;
-    this.#text = text;
-    this.rows = new CopyRows(columns, text);
   }
 
-  /** The rows so far; the next ones are collected anew. */
-  takeRows(): CopyRows {
-    const { rows } = this;
-    this.rows = new CopyRows(this.#columns, this.#text);
-    return rows;
-  }
-
-  /** @throws TidemarkError TM206 for bytes that are no such COPY */
-  take(piece: Buffer): void {
-    this.#pieces.push(piece);
-    this.#length += piece.length;
+  /** The bytes are free again after the call. @throws TidemarkError TM206 for bytes that are no such COPY */
+  take(bytes: Buffer, start = 0, end = bytes.length): void {
+    // The server puts whole rows into its messages, as a rule.
+    const at = this.#length === 0 ? this.#takeRows(bytes, start, end) : start;
+    if (at === end) return;
+    this.#pieces.push(Buffer.from(bytes.subarray(at, end)));
+    this.#length += end - at;
     if (this.#length >= this.#enough) this.#parse();
   }
 
@@ -114,7 +128,7 @@ export class CopyParser {
 
   #parse(): void {
     const bytes = this.#pieces.length === 1 ? this.#pieces[0]! : Buffer.concat(this.#pieces);
-    const at = this.#takeRows(bytes);
+    const at = this.#takeRows(bytes, 0, bytes.length);
     const rest = bytes.subarray(at);
     this.#pieces = rest.length === 0 ? [] : [rest];
     this.#length = rest.length;
@@ -122,43 +136,43 @@ export class CopyParser {
   }
 
   /** @returns how far the bytes were used up */
-  #takeRows(bytes: Buffer): number {
-    let at = 0;
+  #takeRows(bytes: Buffer, start: number, end: number): number {
+    let at = start;
     if (!this.#headerSeen) {
-      if (bytes.length < headerBytes) return 0;
-      if (!bytes.subarray(0, signature.length).equals(signature)) throw broken();
-      const extension = bytes.readUInt32BE(headerBytes - 4);
-      if (bytes.length < headerBytes + extension) return 0;
-      at = headerBytes + extension;
+      if (end - at < headerBytes) return at;
+      if (!bytes.subarray(at, at + signature.length).equals(signature)) throw broken();
+      const size = headerBytes + bytes.readUInt32BE(at + headerBytes - 4);
+      if (end - at < size) return at;
+      at += size;
       this.#headerSeen = true;
     }
-    for (;;) {
-      const end = this.#rowEnd(bytes, at);
-      if (end === null) break;
-      if (this.rows.count > 0 && this.rows.bytes + (end - at) > this.#maxBytes) this.dropped++;
-      else if (this.dropped === 0) this.rows.add(bytes, at + 2, end);
+    while (at < end) {
+      const rowEnd = this.#rowEnd(bytes, at, end);
+      if (rowEnd < 0) break;
+      if (this.rows.count > 0 && this.rows.bytes + (rowEnd - at) > this.#maxBytes) this.dropped++;
+      else if (this.dropped === 0) this.rows.add(bytes, at + 2, rowEnd);
       else this.dropped++;
-      at = end;
+      at = rowEnd;
     }
     return at;
   }
 
-  /** Offset after the row at `at`; null where it is not whole yet, or after the last. */
-  #rowEnd(bytes: Buffer, at: number): number | null {
-    if (this.#ended || at + 2 > bytes.length) return null;
+  /** Offset after the row at `at`; negative where it is not whole yet, or after the last. */
+  #rowEnd(bytes: Buffer, at: number, end: number): number {
+    if (this.#ended || at + 2 > end) return -1;
     const count = bytes.readInt16BE(at);
     if (count === -1) {
       this.#ended = true;
-      return null;
+      return -1;
     }
-    if (count !== this.#columns) throw broken();
-    let end = at + 2;
+    if (count !== this.rows.columns) throw broken();
+    let rowEnd = at + 2;
     for (let i = 0; i < count; i++) {
-      if (end + 4 > bytes.length) return null;
-      const length = bytes.readInt32BE(end);
-      end += 4 + Math.max(0, length);
+      if (rowEnd + 4 > end) return -1;
+      const length = bytes.readInt32BE(rowEnd);
+      rowEnd += 4 + Math.max(0, length);
     }
-    return end > bytes.length ? null : end;
+    return rowEnd > end ? -1 : rowEnd;
   }
 }
 

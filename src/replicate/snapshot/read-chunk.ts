@@ -1,8 +1,8 @@
 /** One chunk's read: a short transaction on a plain connection, no lock that anybody waits for but a TRUNCATE or ALTER. */
 import type { ClientBase } from 'pg';
-import { to as copyTo } from 'pg-copy-streams';
 import { valueStatements } from '../value-session.ts';
 import { CopyParser, type CopyRows } from './copy-binary.ts';
+import type { CopyClient } from './copy-client.ts';
 import { isUnchanged, scanReference, type TableScan } from './table-scan.ts';
 import { type PgSnapshot, parsePgSnapshot } from './visibility.ts';
 
@@ -55,9 +55,10 @@ async function underLock<T>(client: ClientBase, scan: TableScan, work: () => Pro
  * @returns null where `accept` said no, or the table is not what the scan says any more
  */
 export async function readChunk(
-  client: ClientBase,
+  client: CopyClient,
   scan: TableScan,
   query: string,
+  into: CopyRows,
   maxBytes: number,
   accept: (snapshot: PgSnapshot) => boolean,
 ): Promise<ChunkRead | null> {
@@ -67,10 +68,11 @@ export async function readChunk(
     );
     const snapshot = parsePgSnapshot(taken[0]!.snapshot);
     if (!accept(snapshot) || !(await isUnchanged(client, scan))) return null;
-    const parser = new CopyParser(scan.relation.columns.length, maxBytes, scan.text);
-    for await (const piece of client.query(copyTo(`copy (${query}) to stdout (format binary)`)))
-      parser.take(piece as Buffer);
+    const parser = new CopyParser(into, maxBytes);
+    await client.copy(`copy (${query}) to stdout (format binary)`, (bytes, start, end) =>
+      parser.take(bytes, start, end),
+    );
     parser.end();
-    return { rows: parser.rows, cut: parser.dropped > 0 };
+    return { rows: into, cut: parser.dropped > 0 };
   });
 }

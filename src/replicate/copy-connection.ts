@@ -1,5 +1,5 @@
 /**
- * pg's connection, for a session that streams: CopyData is handed over where the socket put it, without an object per
+ * pg's connection, for a session that streams or copies much: CopyData is handed over where the socket put it, without an object per
  * message, and everything else goes to pg's own parser. Where there is no TLS the socket reads into one buffer, again and
  * again: a buffer for each read would be garbage as large as the WAL.
  */
@@ -91,7 +91,7 @@ interface PgConnection {
   attachListeners(stream: EventEmitter): void;
 }
 
-export class WalConnection extends pg.Connection {
+export class CopyConnection extends pg.Connection {
   readonly #framer: MessageFramer;
   /** What pg's parser reads. */
   readonly #rest: EventEmitter;
