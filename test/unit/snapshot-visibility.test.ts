@@ -74,13 +74,18 @@ describe('the watch', () => {
       watch.suspect(snapshot('100:100:'));
       const first = snapshot('100:105:100');
       if (!late) watch.committed(100);
-      watch.hold(first);
-      watch.hold(snapshot('110:110:'));
+      const sight = watch.expect();
+      const later = watch.expect();
+      // It may be known after one that was taken later.
+      if (late) watch.hold(sight, first);
+      watch.hold(later, snapshot('110:110:'));
+      if (!late) watch.hold(sight, first);
+      watch.release(later);
       // The stream may be far behind what is read.
       if (late) watch.committed(100);
       expect(watch.missing(first, watch.streamed)).toBe(1);
-      watch.release(first);
-      watch.hold(snapshot('120:120:'));
+      watch.release(sight);
+      watch.hold(watch.expect(), snapshot('120:120:'));
       expect(watch.missing(first, watch.streamed), 'nobody asks any more').toBe(0);
     }
   });
@@ -89,7 +94,7 @@ describe('the watch', () => {
     const watch = new TransactionWatch();
     watch.begin();
     watch.suspect(snapshot('1:1:'));
-    watch.hold(snapshot('200000:200000:'));
+    watch.hold(watch.expect(), snapshot('200000:200000:'));
     for (let xid = 1; xid < 150_000; xid++) watch.committed(xid);
     expect(watch.overflowed).toBe(false);
     for (let xid = 200_000; xid < 301_000; xid++) watch.committed(xid);

@@ -1,4 +1,7 @@
-/** Low mark, read, high mark: one chunk of a snapshot, up to where the stream says what becomes of it. */
+/**
+ * Low mark, read, high mark: one chunk of a snapshot, up to where the stream says what becomes of it. One chunk's high mark
+ * is written with the next one's read: once it is, the stream brings it, and its rows are encoded while the server reads.
+ */
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { type TableShape, tableName } from '../../connector/shape.ts';
@@ -10,7 +13,7 @@ import { type CatalogueTable, quoted } from '../../replicate/catalogue.ts';
 import type { Relation } from '../../replicate/pgoutput.ts';
 import { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
 import type { CopyClient } from '../../replicate/snapshot/copy-client.ts';
-import { writeMark } from '../../replicate/snapshot/marks.ts';
+import { type Mark, markStatement, writeMark } from '../../replicate/snapshot/marks.ts';
 import { isStillUnchanged, readChunk } from '../../replicate/snapshot/read-chunk.ts';
 import {
   describeScan,
@@ -107,11 +110,10 @@ export class ChunkReader {
     client: pg.Client,
     settled: (chunk: Chunk) => Promise<ChunkOutcome>,
   ): Promise<boolean> {
-    const { source } = this.#options;
     const { topic, request } = job;
     const chunk = this.#expect({ topic, into: topic, snapshotId: request.id, keys: null, from: null });
     try {
-      await writeMark(client, { sourceId: source.id, chunk: chunk.id, kind: 'high' });
+      await writeMark(client, this.#mark(chunk, 'high'));
       const outcome = await settled(chunk);
       return outcome.kind === 'void' && outcome.reason !== 'cancelled';
     } finally {
@@ -121,20 +123,22 @@ export class ChunkReader {
 
   /**
    * @param from where the scan stands, or will once the chunks under way are published
-   * @returns a chunk whose high mark is written: the stream settles it, and `release` must follow; or why there is none,
-   *   null where a transaction that must be visible is not yet, so that reading made no sense
+   * @param before the chunk before it, if it is not closed: it is then
+   * @returns a chunk, which must be closed and released; or why there is none, null where a transaction that must be
+   *   visible is not yet
    */
   async read(
     job: SnapshotJob,
     client: CopyClient,
     from: Readonly<Pick<SnapshotState, 'id' | 'cursor' | 'read' | 'again'>>,
+    before: ChunkUnderWay | null,
   ): Promise<ChunkUnderWay | (ChunkOutcome & { kind: 'void' }) | null> {
     const { source, snapshots } = this.#options;
     const scan = job.scan!;
     const { topic, into } = job;
     // Also in between: with too many of them the scan would start over.
     const keys = from.read || from.again.length >= keysPerChunk ? from.again.slice(0, job.keysAtOnce) : null;
-    const range = keys ? null : await job.order!.plan(client, from.cursor);
+    const range = keys ? null : job.order!.plan(from.cursor);
     const query = range?.query ?? keysQuery(scan, keys!);
     const chunk = this.#expect({
       topic,
@@ -143,21 +147,23 @@ export class ChunkReader {
       keys,
       from: keys ? null : from.cursor,
     });
-    const mark = { sourceId: source.id, chunk: chunk.id };
     let underWay: ChunkUnderWay | null = null;
     try {
-      await writeMark(client, { ...mark, kind: 'low' });
       await failpoint('before-chunk-read');
-      let visible = true;
+      const { watch } = snapshots;
       const rows = new CopyRows(scan.relation.columns.length, scan.text, this.#spaces.pop());
       chunk.rows = rows;
-      const read = await readChunk(client, scan, query, rows, source.snapshot.chunkBytes, (snapshot) => {
-        snapshots.watch.hold(snapshot);
-        chunk.snapshot = snapshot;
-        visible = snapshots.watch.suspects(snapshot) === 0;
-        return visible;
+      chunk.sight = watch.expect();
+      const marks = [...(before ? [this.#mark(before.chunk, 'high')] : []), this.#mark(chunk, 'low')];
+      const read = await readChunk(client, scan, query, rows, {
+        first: marks.map(markStatement),
+        maxBytes: source.snapshot.chunkBytes,
       });
-      if (!read) return visible ? { kind: 'void', reason: 'shape' } : null;
+      if (before) await this.#closed(before);
+      if (!read) return { kind: 'void', reason: 'shape' };
+      watch.hold(chunk.sight, read.snapshot);
+      chunk.snapshot = read.snapshot;
+      if (watch.suspects(read.snapshot) > 0) return null;
       const encoder = job.encoder!;
       // Of keys nothing is read ahead: which are left is known once these are published.
       const after = range
@@ -169,13 +175,27 @@ export class ChunkReader {
       const { next } = after;
       chunk.content = { encoder, ...after };
       await failpoint('chunk-read');
-      await writeMark(client, { ...mark, kind: 'high' });
-      await failpoint('after-high-mark');
-      underWay = { chunk, next };
+      underWay = { chunk, next, closed: false };
       return underWay;
     } finally {
       if (!underWay) this.release(chunk);
     }
+  }
+
+  /** Where no other chunk follows whose reading does it. */
+  async close(underWay: ChunkUnderWay, client: pg.Client): Promise<void> {
+    if (underWay.closed) return;
+    await writeMark(client, this.#mark(underWay.chunk, 'high'));
+    await this.#closed(underWay);
+  }
+
+  async #closed(underWay: ChunkUnderWay): Promise<void> {
+    underWay.closed = true;
+    await failpoint('after-high-mark');
+  }
+
+  #mark(chunk: Chunk, kind: Mark['kind']): Mark {
+    return { sourceId: this.#options.source.id, chunk: chunk.id, kind };
   }
 
   /** A chunk whose marks the stream is to look for, until `release`. */
@@ -190,7 +210,7 @@ export class ChunkReader {
   release(chunk: Chunk): void {
     const { snapshots } = this.#options;
     snapshots.abandon(chunk);
-    if (chunk.snapshot) snapshots.watch.release(chunk.snapshot);
+    if (chunk.sight) snapshots.watch.release(chunk.sight);
     this.#pending.delete(chunk);
     const space = chunk.rows?.leave();
     // What one very large row needed is not kept.

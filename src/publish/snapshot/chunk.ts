@@ -1,7 +1,7 @@
 /** One attempt at one chunk of a table's snapshot, between its reader (snapshot-runner.ts) and the encoder. */
 import type { TidemarkError } from '../../platform/errors.ts';
 import type { CopyRows } from '../../replicate/snapshot/copy-binary.ts';
-import type { PgSnapshot } from '../../replicate/snapshot/visibility.ts';
+import type { PgSnapshot, Sight } from '../../replicate/snapshot/visibility.ts';
 import type { TableEncoder } from '../table-encoder.ts';
 
 /** Why a chunk is read again. */
@@ -51,12 +51,15 @@ export class Chunk {
   readonly keys: readonly (readonly string[])[] | null;
   /** The cursor where a range begins; null: at the start. */
   readonly from: string[] | null;
-  /** Under which its rows are read; the watch holds it until the chunk is released. */
+  /** What its rows show, until it is released. */
+  sight: Sight | null = null;
   snapshot: PgSnapshot | null = null;
   /** As far as they are read. */
   rows: CopyRows | null = null;
   content: ChunkContent | null = null;
   readonly settled: Promise<ChunkOutcome>;
+  /** Of `settled`, once it is known. */
+  outcome: ChunkOutcome | null = null;
   #settle: (outcome: ChunkOutcome) => void = () => {};
 
   constructor(options: Pick<Chunk, 'id' | 'topic' | 'into' | 'snapshotId' | 'keys' | 'from'>) {
@@ -72,6 +75,7 @@ export class Chunk {
   }
 
   settle(outcome: ChunkOutcome): void {
+    this.outcome ??= outcome;
     this.#settle(outcome);
   }
 }

@@ -1,13 +1,7 @@
 /** In which order a table is scanned, and how much of it the next chunk reads. */
-import type { Client } from 'pg';
 import type { SourceConfig } from '../../platform/resolved-config.ts';
 import { Tuple } from '../../replicate/pgoutput.ts';
-import {
-  PhysicalPace,
-  type PhysicalRange,
-  pagesOf,
-  physicalQuery,
-} from '../../replicate/snapshot/physical-order.ts';
+import { PhysicalPace, physicalQuery } from '../../replicate/snapshot/physical-order.ts';
 import type { ChunkRead } from '../../replicate/snapshot/read-chunk.ts';
 import { rangeQuery, type TableScan } from '../../replicate/snapshot/table-scan.ts';
 import type { TableEncoder } from '../table-encoder.ts';
@@ -23,7 +17,7 @@ export interface ScanOrder {
   /** In Progress, beside the cursor that is of this order. */
   readonly description: string;
   /** @param cursor null: from the start */
-  plan(client: Client, cursor: string[] | null): Promise<PlannedRange>;
+  plan(cursor: string[] | null): PlannedRange;
 }
 
 /** In place of a description: the order on disk did not do. */
@@ -68,7 +62,7 @@ class KeyOrder implements ScanOrder {
     this.#limit = Math.min(firstRows, source.snapshot.chunkRows);
   }
 
-  plan(_: Client, cursor: string[] | null): Promise<PlannedRange> {
+  plan(cursor: string[] | null): PlannedRange {
     const limit = this.#limit;
     const after: PlannedRange['after'] = ({ rows, cut }, encoder) => {
       if (rows.count > 0) this.#resize(rows.count, rows.bytes, limit);
@@ -78,7 +72,7 @@ class KeyOrder implements ScanOrder {
       rows.read(rows.count - 1, row);
       return { next: encoder.keyTexts(row, null), last };
     };
-    return Promise.resolve({ query: rangeQuery(this.#scan, cursor, this.#condition, limit), after });
+    return { query: rangeQuery(this.#scan, cursor, this.#condition, limit), after };
   }
 
   /** As many rows as the bytes allow, going by the last range. @param limit of that range */
@@ -103,16 +97,15 @@ class PhysicalOrder implements ScanOrder {
     this.#source = source;
   }
 
-  async plan(client: Client, cursor: string[] | null): Promise<PlannedRange> {
-    const pages = await pagesOf(client, this.#scan);
-    const range: PhysicalRange = this.#pace.range(cursor?.[0] ?? null, pages);
-    const after: PlannedRange['after'] = ({ rows, cut }) => {
+  plan(cursor: string[] | null): PlannedRange {
+    const range = this.#pace.range(cursor?.[0] ?? null);
+    const after: PlannedRange['after'] = ({ rows, cut, pages }) => {
       if (cut) {
         this.#pace.tooLarge();
         return null;
       }
       this.#pace.held(rows.count, rows.bytes, this.#source.snapshot);
-      return { next: range.to ? [range.to] : cursor, last: range.to === null };
+      return { next: [range.to], last: range.pages >= pages };
     };
     return { query: physicalQuery(this.#scan, range, this.#condition), after };
   }

@@ -11,9 +11,11 @@ export const keysPerChunk = 100;
 export const retryMs = 100;
 const longestRetryMs = 2000;
 
-/** A chunk between its high mark and what the stream says of it. */
+/** A chunk that was read, until the stream has said what becomes of it. */
 export interface ChunkUnderWay {
   chunk: Chunk;
+  /** Whether its high mark is written. */
+  closed: boolean;
   /** The cursor where the next one begins. */
   next: string[] | null;
 }

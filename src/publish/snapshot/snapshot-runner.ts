@@ -238,24 +238,30 @@ export class SnapshotRunner {
       const settled = (chunk: Chunk) => this.#settled(job, chunk);
       if (!(await this.#reader.prepare(job, client, settled))) return this.#again(job, 'shape');
     }
-    // It may have changed the state.
-    const read = await this.#readAhead(job, client);
     const { underWay } = job;
-    const waits = !read || 'kind' in read || underWay.length >= chunksAhead || isLast(underWay.at(-1));
-    if (underWay.length > 0 && waits && !(await this.#conclude(job))) return;
-    if (!read) this.#again(job, null);
-    else if ('kind' in read) this.#again(job, read.reason);
+    while (underWay[0]?.chunk.outcome) if (!(await this.#conclude(job))) return;
+    const newest = underWay.at(-1) ?? null;
+    if (newest && (isLast(newest) || underWay.length >= chunksAhead)) {
+      await this.#reader.close(newest, client);
+      await this.#conclude(job);
+      return;
+    }
+    await this.#readNext(job, client, newest);
   }
 
-  /** A chunk after those under way, where the table goes on there. @returns as ChunkReader.read; the last one, if it ends */
-  async #readAhead(job: SnapshotJob, client: CopyClient) {
+  async #readNext(job: SnapshotJob, client: CopyClient, newest: ChunkUnderWay | null): Promise<void> {
+    // Preparing may have changed it.
     const state = this.#options.snapshots.state(job.topic)!;
-    const newest = job.underWay.at(-1);
-    if (newest && isLast(newest)) return newest;
     const from = newest ? { ...state, cursor: newest.next } : state;
-    const read = await this.#reader.read(job, client, from);
-    if (read && 'chunk' in read) job.underWay.push(read);
-    return read;
+    const read = await this.#reader.read(job, client, from, newest);
+    if (read && 'chunk' in read) {
+      job.underWay.push(read);
+      return;
+    }
+    // Where the server refused the read, the high mark before it may be missing.
+    if (read?.reason === 'shape') this.#abandon(job);
+    while (job.underWay.length > 0) if (!(await this.#conclude(job))) return;
+    this.#again(job, read?.reason ?? null);
   }
 
   /** Waits for what becomes of the oldest chunk. @returns false where those after it are gone, too */
@@ -322,8 +328,8 @@ export class SnapshotRunner {
 }
 
 /** Nothing comes after it in the scan's order. */
-function isLast(newest: ChunkUnderWay | undefined): boolean {
-  return newest?.chunk.content?.last === true;
+function isLast({ chunk }: ChunkUnderWay): boolean {
+  return chunk.content!.last;
 }
 
 async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {

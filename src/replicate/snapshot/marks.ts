@@ -2,7 +2,7 @@
  * The watermarks that bracket a chunk's read: transactional logical messages, so that each stands in the stream in
  * commit order and has a commit LSN of its own. A chunk's rows take Positions under its high mark's commit.
  */
-import type { ClientBase } from 'pg';
+import pg, { type ClientBase } from 'pg';
 
 const markPrefix = 'tidemark.snapshot';
 
@@ -19,7 +19,11 @@ export async function writeBarrier(client: ClientBase): Promise<void> {
 }
 
 export async function writeMark(client: ClientBase, mark: Mark): Promise<void> {
-  await client.query(`select pg_logical_emit_message(true, '${markPrefix}', $1)`, [JSON.stringify(mark)]);
+  await client.query(markStatement(mark));
+}
+
+export function markStatement(mark: Mark): string {
+  return `select pg_logical_emit_message(true, '${markPrefix}', ${pg.escapeLiteral(JSON.stringify(mark))})`;
 }
 
 /** Null for everybody else's messages, other sources' marks included. */

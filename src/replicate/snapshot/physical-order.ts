@@ -4,7 +4,6 @@
  *
  * An address says nothing of the key, and an update moves its row: see table-snapshots.ts for what follows from that.
  */
-import pg, { type ClientBase } from 'pg';
 import { columnList, scanReference, type TableScan } from './table-scan.ts';
 
 /** Addresses are counted through: 2^16 to a page, of which pages use the first few. */
@@ -21,23 +20,24 @@ const aim = 0.8;
 /** Half open. */
 export interface PhysicalRange {
   from: string;
-  /** null: to the end of the table, however long it has become. */
-  to: string | null;
+  to: string;
+  /** Pages that it and all before it take. */
+  pages: number;
 }
 
 /** How much of the table the next chunk reads. */
 export class PhysicalPace {
   #places = firstPages * placesPerPage;
 
-  /** @param from a cursor; null: the start of the table. @param pages it has now */
-  range(from: string | null, pages: number): PhysicalRange {
+  /** @param from a cursor; null: the start of the table */
+  range(from: string | null): PhysicalRange {
     const start = from === null ? 0 : placeOf(from);
     let end = start + this.#places;
     // Up to where a page begins, unless it is only some rows of one that fit.
     const lastPage = Math.floor(end / placesPerPage);
     if (this.#places >= placesPerPage) end = lastPage * placesPerPage;
     else if (end % placesPerPage >= usedPlaces) end = (lastPage + 1) * placesPerPage;
-    return { from: addressOf(start), to: end >= pages * placesPerPage ? null : addressOf(end) };
+    return { from: addressOf(start), to: addressOf(end), pages: Math.floor(end / placesPerPage) };
   }
 
   /** After a range that fitted. */
@@ -71,16 +71,6 @@ export function physicalQuery(
   { from, to }: PhysicalRange,
   condition: string | null,
 ): string {
-  const end = to ? ` and ctid < ${pg.escapeLiteral(to)}::tid` : '';
   const where = condition ? ` and (${condition})` : '';
-  return `select ${columnList(scan)} from ${scanReference(scan)} where ctid >= ${pg.escapeLiteral(from)}::tid${end}${where}`;
-}
-
-/** Pages of the table. What is added to it later is beyond them, and in the stream. */
-export async function pagesOf(client: ClientBase, { table }: TableScan): Promise<number> {
-  const { rows } = await client.query<{ pages: number }>(
-    `select (pg_relation_size($1::oid) / current_setting('block_size')::int)::float8 as pages`,
-    [table.oid],
-  );
-  return rows[0]!.pages;
+  return `select ${columnList(scan)} from ${scanReference(scan)} where ctid >= '${from}'::tid and ctid < '${to}'::tid${where}`;
 }

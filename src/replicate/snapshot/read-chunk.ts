@@ -1,13 +1,17 @@
 /** One chunk's read: a short transaction on a plain connection, no lock that anybody waits for but a TRUNCATE or ALTER. */
-import type { ClientBase } from 'pg';
+import type { ClientBase, QueryResult } from 'pg';
 import { valueStatements } from '../value-session.ts';
 import { CopyParser, type CopyRows } from './copy-binary.ts';
 import type { CopyClient } from './copy-client.ts';
-import { isUnchanged, scanReference, type TableScan } from './table-scan.ts';
+import { isUnchanged, scanReference, type TableScan, unchangedCheck } from './table-scan.ts';
 import { type PgSnapshot, parsePgSnapshot } from './visibility.ts';
 
 export interface ChunkRead {
+  /** Whatever it sees, the rows show. */
+  snapshot: PgSnapshot;
   rows: CopyRows;
+  /** Of the table, once its rows were locked. */
+  pages: number;
   /** Rows were left out because of their bytes: the table goes on after the last one. */
   cut: boolean;
 }
@@ -29,6 +33,13 @@ export const scanSession = [
   'set idle_in_transaction_session_timeout = 0',
 ].join('; ');
 
+const beginReading = 'begin isolation level read committed read only';
+
+/** As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough. */
+function lockStatement(scan: TableScan): string {
+  return `select from ${scanReference(scan)} limit 0`;
+}
+
 /** Under the table's lock, so that no change of it is under way that the stream may have passed already. */
 export async function isStillUnchanged(client: ClientBase, scan: TableScan): Promise<boolean> {
   return underLock(client, scan, () => isUnchanged(client, scan));
@@ -39,10 +50,9 @@ export async function isStillUnchanged(client: ClientBase, scan: TableScan): Pro
  * snapshots that are older than it, and none of ours is.
  */
 async function underLock<T>(client: ClientBase, scan: TableScan, work: () => Promise<T>): Promise<T> {
-  await client.query('begin isolation level read committed read only');
+  await client.query(beginReading);
   try {
-    // As LOCK TABLE … IN ACCESS SHARE MODE would, but a grant on single columns is enough.
-    await client.query(`select from ${scanReference(scan)} limit 0`);
+    await client.query(lockStatement(scan));
     return await work();
   } finally {
     // Also after an error, so that the connection can be used again; where it is gone, the next statement says so.
@@ -51,28 +61,48 @@ async function underLock<T>(client: ClientBase, scan: TableScan, work: () => Pro
 }
 
 /**
- * @param accept gets the snapshot before anything is read: whatever it sees, the rows show; false: not now
- * @returns null where `accept` said no, or the table is not what the scan says any more
+ * All in one message to the server, so that it reads while what came before is encoded here.
+ * @param first statements before it, each a transaction of its own
+ * @returns null where the table is not what the scan says any more
  */
 export async function readChunk(
   client: CopyClient,
   scan: TableScan,
   query: string,
   into: CopyRows,
-  maxBytes: number,
-  accept: (snapshot: PgSnapshot) => boolean,
+  { first, maxBytes }: { first: readonly string[]; maxBytes: number },
 ): Promise<ChunkRead | null> {
-  return underLock(client, scan, async () => {
-    const { rows: taken } = await client.query<{ snapshot: string }>(
-      'select pg_current_snapshot()::text as snapshot',
-    );
-    const snapshot = parsePgSnapshot(taken[0]!.snapshot);
-    if (!accept(snapshot) || !(await isUnchanged(client, scan))) return null;
-    const parser = new CopyParser(into, maxBytes);
-    await client.copy(`copy (${query}) to stdout (format binary)`, (bytes, start, end) =>
+  const check = unchangedCheck(scan);
+  const statements = [
+    ...first.flatMap((statement) => ['begin', statement, 'commit']),
+    beginReading,
+    lockStatement(scan),
+    'select pg_current_snapshot()::text as snapshot',
+    check.query,
+    // After the low mark: whatever lies on later pages is streamed after it.
+    `select (pg_relation_size(${scan.table.oid}) / current_setting('block_size')::int)::float8 as pages`,
+    `copy (${query}) to stdout (format binary)`,
+    'commit',
+  ];
+  const parser = new CopyParser(into, maxBytes);
+  let results: QueryResult[];
+  try {
+    results = await client.copy(statements.join(';\n'), (bytes, start, end) =>
       parser.take(bytes, start, end),
     );
-    parser.end();
-    return { rows: into, cut: parser.dropped > 0 };
-  });
+  } catch (error) {
+    // It was made for the table as it was: an error says nothing of the table as it is.
+    await client.query('rollback');
+    if (await isStillUnchanged(client, scan)) throw error;
+    return null;
+  }
+  const [snapshot, columns, pages] = results.slice(-5);
+  if (!check.holds(columns!.rows)) return null;
+  parser.end();
+  return {
+    snapshot: parsePgSnapshot(snapshot!.rows[0].snapshot),
+    pages: pages!.rows[0].pages,
+    cut: parser.dropped > 0,
+    rows: into,
+  };
 }

@@ -51,7 +51,7 @@ interface ColumnRow {
 }
 
 /** Under FULL the primary key tells rows apart, as in the stream (catalogue.ts). */
-const columnsQuery = `
+const columnsQuery = (oid: number) => `
   select a.attname as name, a.atttypid::int8::text as oid, a.atttypmod as typmod,
          format_type(a.atttypid, a.atttypmod) as type, a.attcollation::int8::text as collation,
          array_position(k.columns, a.attnum) as place,
@@ -69,7 +69,7 @@ const columnsQuery = `
         join pg_amop s on s.amopfamily = d.opcfamily and s.amoplefttype = d.opcintype and s.amoprighttype = d.opcintype
         join pg_operator p on p.oid = s.amopopr join pg_namespace n on n.oid = p.oprnamespace
        where d.opcdefault and d.opcintype = coalesce(nullif(t.typbasetype, 0), t.oid) and n.nspname <> 'pg_catalog') o on true
-   where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+   where a.attrelid = ${oid} and a.attnum > 0 and not a.attisdropped
    order by a.attnum`;
 
 /** @throws TidemarkError TM221 for a table without a key; TM202 where it is not tracked (any more) */
@@ -202,14 +202,23 @@ export async function isUnchanged(client: ClientBase, scan: TableScan): Promise<
   return (await readColumns(client, scan.table.oid)).fingerprint === scan.fingerprint;
 }
 
+/** As isUnchanged, for whoever sends several statements at once. */
+export function unchangedCheck({ table, fingerprint }: TableScan) {
+  return { query: columnsQuery(table.oid), holds: (rows: unknown[]) => fingerprintOf(rows) === fingerprint };
+}
+
+function fingerprintOf(columns: unknown[]): string {
+  return JSON.stringify(columns);
+}
+
 interface TableColumns {
   rows: ColumnRow[];
   fingerprint: string;
 }
 
 async function readColumns(client: ClientBase, oid: number): Promise<TableColumns> {
-  const { rows } = await client.query<ColumnRow>(columnsQuery, [oid]);
-  return { rows, fingerprint: JSON.stringify(rows) };
+  const { rows } = await client.query<ColumnRow>(columnsQuery(oid));
+  return { rows, fingerprint: fingerprintOf(rows) };
 }
 
 /** `only`: an inheritance child is a table of its own in the stream; partitions are not. */

@@ -31,6 +31,12 @@ export function isOver(snapshot: PgSnapshot, xid: number): boolean {
   return full < snapshot.xmin || (full < snapshot.xmax && !snapshot.running.has(full));
 }
 
+/** What a chunk sees: at least this, from before it is read. */
+export interface Sight {
+  /** null: nothing is known to be visible. */
+  snapshot: PgSnapshot | null;
+}
+
 /** Transactions remembered at most; with more the watch starts over. About 100 bytes each. */
 const mostUnseen = 100_000;
 
@@ -44,8 +50,8 @@ export class TransactionWatch {
   /** In progress when the watch began: they may have been streamed before it. */
   #suspects = new Set<number>();
   /** Of chunks that nothing is known of yet: a transaction is forgotten once all of them see it. */
-  readonly #held = new Set<PgSnapshot>();
-  /** What it sees, every later one sees. */
+  readonly #held = new Set<Sight>();
+  /** What it sees, every one taken from now on sees. */
   #newest: PgSnapshot | null = null;
   #streamed = 0;
   #watching = false;
@@ -98,23 +104,33 @@ export class TransactionWatch {
     else this.#unseen.set(xid, this.#streamed);
   }
 
-  /** A chunk's snapshot, until `release`. */
-  hold(snapshot: PgSnapshot): void {
+  /**
+   * A chunk is going to be read. Its snapshot may be known later than those of chunks that are read after it, over other
+   * connections: nothing that it may not see is forgotten until then, or until `release`.
+   */
+  expect(): Sight {
+    const sight = { snapshot: this.#newest };
+    this.#held.add(sight);
+    return sight;
+  }
+
+  /** The snapshot of what was expected is known. */
+  hold(sight: Sight, snapshot: PgSnapshot): void {
+    sight.snapshot = snapshot;
     this.#newest = snapshot;
-    this.#held.add(snapshot);
     for (const xid of this.#unseen.keys()) if (this.#isSettled(xid)) this.#unseen.delete(xid);
     for (const xid of this.#suspects) if (this.#isSettled(xid)) this.#suspects.delete(xid);
   }
 
   /** What becomes of the chunk is known. */
-  release(snapshot: PgSnapshot): void {
-    this.#held.delete(snapshot);
+  release(sight: Sight): void {
+    this.#held.delete(sight);
   }
 
   /** Every chunk's snapshot that counts, now or later, sees it. */
   #isSettled(xid: number): boolean {
     if (!this.#newest || !isOver(this.#newest, xid)) return false;
-    for (const snapshot of this.#held) if (!isOver(snapshot, xid)) return false;
+    for (const { snapshot } of this.#held) if (!snapshot || !isOver(snapshot, xid)) return false;
     return true;
   }
 
