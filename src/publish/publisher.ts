@@ -23,7 +23,7 @@ import { parksTable, type StreamNotes } from './table-preparation.ts';
 import { noteEnds, type TransactionalProducer } from './transactional-producer.ts';
 
 /** What may be encoded while a batch is being committed, in batches: commits take 10 ms, and now and then 200. */
-const batchesAhead = 4;
+const batchesAhead = 6;
 
 /** What the publisher needs of the open slot. */
 export interface SourceControl {

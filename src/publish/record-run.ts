@@ -12,7 +12,7 @@ const firstBytes = 16 << 10;
 /** Buffers that have grown are used again: to grow costs a copy, and fresh memory is touched for the first time. */
 const spares: Buffer[] = [];
 let spareBytes = 0;
-const mostSpareBytes = 16 << 20;
+const mostSpareBytes = 32 << 20;
 const largestSpare = 4 << 20;
 /** Records have headers and an envelope beside the row: about this much. */
 const usualFrame = 400;
