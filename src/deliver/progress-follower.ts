@@ -58,6 +58,8 @@ export class ProgressFollower {
         kafka: options.kafka,
         groupId: this.#groupId,
         sessionTimeoutMs: options.sessionTimeoutMs,
+        // Nothing is ever paused here.
+        maxWaitMs: 500,
         log: options.log,
         assigned: () => this.#begin(),
         revoked: () => {},

@@ -11,6 +11,7 @@ import kafkajs, {
 } from 'kafkajs';
 import { TidemarkError } from './errors.ts';
 import type { Logger } from './log.ts';
+import { waitLongerWhenQuiet } from './quiet-fetches.ts';
 import type { KafkaConfig } from './resolved-config.ts';
 
 const compress = promisify(zstdCompress);
@@ -35,6 +36,7 @@ const { scheduleCheckPendingRequests } = queue;
 queue.scheduleCheckPendingRequests = function (this: RequestQueue) {
   if (this.pending.length > 0) scheduleCheckPendingRequests.call(this);
 };
+waitLongerWhenQuiet();
 
 /**
  * @param options.retry overrides kafkajs' retries, for callers with a loop of their own
