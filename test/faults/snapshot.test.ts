@@ -165,7 +165,7 @@ test('rows updated, deleted, re-keyed and re-inserted while their chunk is read 
       await pipeline.followSource();
       await until('a chunk is read', 20_000, async () => {
         const { rowCount } = await source.query(
-          `select from pg_stat_activity where application_name = 'tidemark/snapshot' and state = 'idle' and query = 'commit'`,
+          `select from pg_stat_activity where application_name = 'tidemark/snapshot' and state = 'idle' and query like '%"low"%'`,
         );
         return rowCount === 1;
       });
@@ -194,6 +194,57 @@ test('rows updated, deleted, re-keyed and re-inserted while their chunk is read 
       // Dropped from their chunk were 1 to 6; of those 1, 5 and 6 came in a chunk of their own, as did 0 and 61.
       expect(snapshotRows).toBeGreaterThanOrEqual(14 + 5 + 30);
       expect(chunks).toBeGreaterThanOrEqual(4);
+    },
+  ));
+
+test('rows that move on disk while the table is read in that order arrive as they are, or it is read by key', () =>
+  faults.run(
+    'snapshot-disk',
+    { config: { 'source.tables': '[app.moving]', 'source.snapshot.chunk.rows': '200' } },
+    async (pipeline) => {
+      const { source } = pipeline;
+      const large = `(select string_agg(md5(n::text || i), '') from generate_series(1, 200) i)`;
+      await source.query(
+        `create table app.moving (id int primary key, n int, body text) with (fillfactor = 60)`,
+      );
+      await source.query(
+        `insert into app.moving select (n * 7919) % 20011, n from generate_series(1, 20000) n`,
+      );
+      await source.query('vacuum app.moving');
+      const orders = () =>
+        reader.logLines().flatMap(({ message, order }) => (/goes on$/.test(message) ? [order] : []));
+      let reader = pipeline.replicate('before-chunk-read=sleep:30');
+      const delivery = pipeline.deliver();
+      await pipeline.streaming(reader);
+      await pipeline.followSource();
+      // Untouched by what follows, in TOAST, and moved by it again and again.
+      await source.query(
+        `insert into app.moving select 30000 + n, n, ${large} from generate_series(1, 90) n`,
+      );
+      for (let round = 0; round < 25; round++) {
+        await source.query(`update app.moving set n = n + 1 where id % 97 = ${round}`);
+        await source.query(`update app.moving set id = id + 40000 where id % 997 = ${round}`);
+        await source.query(`delete from app.moving where id % 1009 = ${round}`);
+        await source.query(`insert into app.moving values (${60000 + round}, 0, null)`);
+        await source.query(`update app.moving set n = -n where id between 30000 and ${30003 + round}`);
+        if (round % 5 === 4) await source.query('vacuum app.moving');
+      }
+      expect(orders()).toEqual(['on disk']);
+      await reader.kill();
+      reader = pipeline.replicate('before-chunk-read=sleep:100');
+      await until('the scan goes on', 30_000, async () => orders().length === 1);
+      // Another file, in another order.
+      await source.query('vacuum full app.moving');
+      await until('it goes on anew', 30_000, async () => orders().length >= 2);
+      // More than are read again one by one.
+      await source.query(
+        `insert into app.moving select 70000 + n, n, ${large} from generate_series(1, 400) n`,
+      );
+      await source.query('update app.moving set n = n + 1 where id > 70000');
+      await until('it is read by key', 30_000, async () => orders().includes('by key'));
+      const states = await snapshotsDone(pipeline);
+      expect(states.get('app.moving')).toBe('done');
+      await pipeline.conclude(reader, delivery);
     },
   ));
 

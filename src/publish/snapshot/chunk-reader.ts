@@ -100,7 +100,7 @@ export class ChunkReader {
     job.scan = scan;
     const estimate = estimatedRows ?? (await estimateRows(client, scan, condition));
     await requests.started(id, estimate);
-    log.info(`the snapshot of ${table} goes on`, { estimatedRows: estimate });
+    log.info(`the snapshot of ${table} goes on`, { estimatedRows: estimate, order: order.name });
     return true;
   }
 

@@ -14,6 +14,8 @@ export interface PlannedRange {
 }
 
 export interface ScanOrder {
+  /** For the log. */
+  readonly name: 'on disk' | 'by key';
   /** In Progress, beside the cursor that is of this order. */
   readonly description: string;
   /** @param cursor null: from the start */
@@ -46,6 +48,7 @@ export function scanOrder(
 const firstRows = 1000;
 
 class KeyOrder implements ScanOrder {
+  readonly name = 'by key';
   readonly description: string;
   readonly #scan: TableScan;
   readonly #condition: string | null;
@@ -84,6 +87,7 @@ class KeyOrder implements ScanOrder {
 }
 
 class PhysicalOrder implements ScanOrder {
+  readonly name = 'on disk';
   readonly description: string;
   readonly #scan: TableScan;
   readonly #condition: string | null;
