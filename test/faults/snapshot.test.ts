@@ -217,6 +217,8 @@ test('rows that move on disk while the table is read in that order arrive as the
       const delivery = pipeline.deliver();
       await pipeline.streaming(reader);
       await pipeline.followSource();
+      // A table that has such values already is read by key.
+      await until('the scan begins', 30_000, async () => orders().length === 1);
       // Untouched by what follows, in TOAST, and moved by it again and again.
       await source.query(
         `insert into app.moving select 30000 + n, n, ${large} from generate_series(1, 90) n`,
