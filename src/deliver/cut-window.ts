@@ -44,7 +44,7 @@ export interface Cut {
 }
 
 /** An idle continuous Unit moves its mark at most this often, so that heartbeats do not become ledger writes. */
-const idleStepUs = 1_000_000n;
+const idleStepUs = 2_000_000n;
 
 /**
  * @param boundaries oldest first; Position, time and end offsets never decrease
