@@ -21,8 +21,8 @@ interface Broker {
 
 /** Without a record for this long a consumer is quiet. */
 const quietAfterMs = 3000;
-/** Below every heartbeat interval: kafkajs sends no heartbeat while it waits for an answer. */
-const quietWaitMs = 500;
+/** Well below every session timeout: kafkajs sends no heartbeat while it waits for an answer. */
+const quietWaitMs = 750;
 
 const lastRecordAt = new WeakMap<Broker, number>();
 
