@@ -26,6 +26,7 @@ const options = {
   seed: { type: 'string' },
   where: { type: 'string' },
   for: { type: 'string' },
+  reason: { type: 'string' },
   watch: { type: 'boolean', default: false },
 } as const;
 
@@ -43,6 +44,8 @@ const commands: Record<string, (context: CommandContext, values: Values, rest: s
       (await import('./command/resume.ts')).resumeCommand(context, { ...values, table: rest[0] }),
     snapshot: async (context, values, rest) =>
       (await import('./command/snapshot.ts')).snapshotCommand(context, values, rest),
+    destination: async (context, values, rest) =>
+      (await import('./command/destination.ts')).destinationCommand(context, values, rest),
     teardown: async (context, values) =>
       (await import('./command/teardown.ts')).teardownCommand(context, values),
     demo: async (context, values) => (await import('./command/demo.ts')).demoCommand(context, values),

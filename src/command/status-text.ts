@@ -1,11 +1,11 @@
 /** The status report for people. */
 import { withheldText } from '../replicate/withheld-columns.ts';
 import { snapshotLines } from './snapshot-text.ts';
-import type { Problem, StatusReport } from './status.ts';
+import type { Problem, StatusReport, UnitStatus } from './status.ts';
 
 export function renderStatus(report: StatusReport): string {
   const lines: string[] = [];
-  const { source, progress, snapshots, units, waiting, problems } = report;
+  const { source, progress, snapshots, destinations, units, waiting, problems } = report;
   lines.push(`source ${source.id}${source.epoch === null ? '' : ` (epoch ${source.epoch})`}`);
   if (source.slot) {
     const { name, active, confirmedLsn, retainedWalBytes, walStatus, walBudgetBytes } = source.slot;
@@ -26,20 +26,16 @@ export function renderStatus(report: StatusReport): string {
   const tables = Math.max(0, ...snapshots.map(({ table }) => table.length));
   for (const snapshot of snapshots) lines.push(...snapshotLines(snapshot, tables).map((line) => `  ${line}`));
   const width = Math.max(0, ...units.map(({ unit }) => unit.length));
-  let destination = '';
-  for (const unit of units) {
-    if (unit.destination !== destination) {
-      destination = unit.destination;
-      lines.push(`destination ${destination}`);
-    }
-    const lag =
-      unit.lagSeconds === null
-        ? 'nothing delivered yet'
-        : `${seconds(unit.lagSeconds)} behind${unit.lagBytes === null ? '' : `, ${bytes(unit.lagBytes)}`}`;
-    lines.push(
-      `  ${unit.problem ? '✗' : '✓'} ${unit.unit.padEnd(width)}  ${unit.mark ?? '—'}  ${lag}; ${unit.windows} Windows${unit.open > 0 ? ', 1 open' : ''}`,
-    );
-    if (unit.problem) lines.push(...problemLines(unit.problem, '      '));
+  for (const { name, paused, problem } of destinations) {
+    lines.push(`destination ${name}`);
+    if (paused)
+      lines.push(
+        `  ‖ paused since ${paused.at} by ${paused.by}: ${paused.reason}`,
+        `    → tidemark destination resume ${name}`,
+      );
+    if (problem) lines.push(...problemLines(problem, '  ✗ '));
+    for (const unit of units.filter((each) => each.destination === name))
+      lines.push(...unitLines(unit, width));
   }
   for (const name of waiting)
     lines.push(`destination ${name}`, '  no worker has delivered to it yet: `tidemark run`');
@@ -47,8 +43,19 @@ export function renderStatus(report: StatusReport): string {
   return `${lines.join('\n')}\n`;
 }
 
+function unitLines({ unit, mark, lagSeconds, lagBytes, windows, open, problem }: UnitStatus, width: number) {
+  const lag =
+    lagSeconds === null
+      ? 'nothing delivered yet'
+      : `${seconds(lagSeconds)} behind${lagBytes === null ? '' : `, ${bytes(lagBytes)}`}`;
+  return [
+    `  ${problem ? '✗' : '✓'} ${unit.padEnd(width)}  ${mark ?? '—'}  ${lag}; ${windows} Windows${open > 0 ? ', 1 open' : ''}`,
+    ...(problem ? problemLines(problem, '      ') : []),
+  ];
+}
+
 function problemLines({ code, error, remedy }: Problem, indent: string): string[] {
-  return [`${indent}${code}: ${error}`, `${indent}  → ${remedy}`];
+  return [`${indent}${code}: ${error}`, `${' '.repeat(indent.length)}  → ${remedy}`];
 }
 
 export function bytes(count: number): string {

@@ -1,5 +1,7 @@
 /** `tidemark status`: where everything stands. Only reads; every part that does not answer is named, not fatal. */
 import { formatLsn, parsePosition } from '../connector/position.ts';
+import { type DestinationRecord, readDestinations } from '../deliver/destination-list.ts';
+import type { RecordedFailure } from '../deliver/ledger.ts';
 import { openControl } from '../platform/control.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
@@ -21,6 +23,14 @@ export interface Problem {
   code: string;
   error: string;
   remedy: string;
+}
+
+export interface DestinationStatus {
+  name: string;
+  kind: string;
+  paused: { at: string; by: string; reason: string } | null;
+  /** What keeps all of it from working. */
+  problem: Problem | null;
 }
 
 export interface UnitStatus {
@@ -65,6 +75,7 @@ export interface StatusReport {
   } | null;
   /** Those that are open or failed. */
   snapshots: SnapshotStatus[];
+  destinations: DestinationStatus[];
   units: UnitStatus[];
   /** Configured destinations without a Unit: no worker has delivered to them yet. */
   waiting: string[];
@@ -106,20 +117,21 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
     const error = `the slot keeps ${source.slot.retainedBytes} bytes of WAL, the budget is ${walBudget.bytes}`;
     problems.push({ part: 'wal budget', code, error, remedy });
   }
-  const units = (ledger?.units ?? []).map(
-    (row): UnitStatus => ({
-      destination: row.destination,
-      unit: row.unit,
-      mark: row.mark,
-      lagSeconds: row.mark_time_us === null ? null : lagSeconds(Number(row.mark_time_us)),
-      lagBytes: row.mark === null ? null : lagBytes(row.mark),
-      windows: Number(row.windows),
-      open: Number(row.open),
-      ownerSeenAt: row.owner_seen_at?.toISOString() ?? null,
-      problem: row.error_code
-        ? { code: row.error_code, error: row.error ?? '', remedy: row.remedy ?? '' }
-        : null,
-    }),
+  const destinations = (ledger?.destinations ?? []).map(destinationStatus);
+  const units = (ledger?.destinations ?? []).flatMap(({ name, units }) =>
+    units.map(
+      ({ unit, mark, markTimeUs, windows, open, ownerSeenAt, failure }): UnitStatus => ({
+        destination: name,
+        unit,
+        mark,
+        lagSeconds: markTimeUs === null ? null : lagSeconds(Number(markTimeUs)),
+        lagBytes: mark === null ? null : lagBytes(mark),
+        windows,
+        open,
+        ownerSeenAt: ownerSeenAt?.toISOString() ?? null,
+        problem: problemOf(failure),
+      }),
+    ),
   );
   const parked = Object.entries(progress?.parked ?? {}).map(([table, { position, code, reason }]) => ({
     table,
@@ -160,6 +172,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
       parked,
     },
     snapshots,
+    destinations,
     units,
     waiting: config.destinations.map(({ name }) => name).filter((name) => !known.has(name)),
     problems,
@@ -168,8 +181,23 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
       !readerProblem &&
       parked.length === 0 &&
       snapshots.every(({ problem }) => problem === null) &&
+      // A pause that somebody asked for is no failure.
+      destinations.every(({ problem, paused }) => problem === null && paused?.by !== 'tidemark') &&
       units.every((unit) => unit.problem === null),
   };
+}
+
+function destinationStatus({ name, kind, pause, failure }: DestinationRecord): DestinationStatus {
+  return {
+    name,
+    kind,
+    paused: pause && { at: pause.at.toISOString(), by: pause.by, reason: pause.reason },
+    problem: problemOf(failure),
+  };
+}
+
+function problemOf(failure: RecordedFailure | null): Problem | null {
+  return failure && { code: failure.code, error: failure.message, remedy: failure.remedy };
 }
 
 async function readSource(config: ResolvedConfig) {
@@ -209,19 +237,6 @@ async function readProgress(config: ResolvedConfig, context: CommandContext): Pr
   return peekProgress(kafka, progress, `tidemark.${config.source.id}`);
 }
 
-interface UnitRow {
-  destination: string;
-  unit: string;
-  mark: string | null;
-  mark_time_us: string | null;
-  owner_seen_at: Date | null;
-  error_code: string | null;
-  error: string | null;
-  remedy: string | null;
-  windows: string;
-  open: string;
-}
-
 interface SourceStatusRow {
   epoch: number;
   error_code: string | null;
@@ -232,27 +247,22 @@ interface SourceStatusRow {
 async function readLedger(
   config: ResolvedConfig,
   context: CommandContext,
-): Promise<{ source: SourceStatusRow | null; units: UnitRow[]; snapshots: SnapshotRequest[] }> {
+): Promise<{
+  source: SourceStatusRow | null;
+  destinations: DestinationRecord[];
+  snapshots: SnapshotRequest[];
+}> {
   const pool = openControl(config.control, context.log, 1);
   try {
     const { rows: present } = await pool.query(`select to_regclass('tidemark.units') is not null as present`);
-    if (!present[0].present) return { source: null, units: [], snapshots: [] };
+    if (!present[0].present) return { source: null, destinations: [], snapshots: [] };
     const sources = await pool.query<SourceStatusRow>(
       `select epoch, error_code, error, remedy from tidemark.sources where source_id = $1`,
       [config.source.id],
     );
-    const units = await pool.query<UnitRow>(
-      `select u.destination, u.unit, u.mark, u.mark_time_us, u.owner_seen_at, u.error_code, u.error, u.remedy,
-              count(d.*) filter (where d.state = 'delivered') as windows, count(d.*) filter (where d.state = 'decided') as open
-         from tidemark.units u
-         left join tidemark.deliveries d using (source_id, destination, unit)
-        where u.source_id = $1
-        group by u.source_id, u.destination, u.unit
-        order by 1, 2`,
-      [config.source.id],
-    );
+    const destinations = await readDestinations(pool, config.source.id);
     const snapshots = await new SnapshotRequests(pool, config.source.id).newest();
-    return { source: sources.rows[0] ?? null, units: units.rows, snapshots };
+    return { source: sources.rows[0] ?? null, destinations, snapshots };
   } finally {
     await pool.end().catch(() => {});
   }

@@ -17,6 +17,12 @@ export const usage = `tidemark <command> [options]
   snapshot pause|resume|cancel <table>…
   snapshot status [table]   how far, how fast, how long still
       --watch                       until none runs any more
+  destination list          every destination: paused or not, Units, last error with its remedy
+  destination show <name>   and its newest deliveries with their receipts
+      --limit 10
+  destination pause|resume <name>
+      --reason "…"                  for those who wonder why
+  destination test <name>   can it be reached; a webhook gets a test event
   teardown --yes            drop the slot and publications, so that nothing pins the source any more
       --slot                        the slot and its place in Kafka only: the next run starts a new epoch
       --topics                      also topics, subjects and the ledger of this source

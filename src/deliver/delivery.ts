@@ -13,6 +13,7 @@ import type { ParkedTable } from '../publish/progress.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { type DestinationSnapshot, DestinationWorker } from './destination-worker.ts';
 import { reactTo } from './failure-policy.ts';
+import { Gates } from './gates.ts';
 import { Ledger } from './ledger.ts';
 import { ProgressFollower } from './progress-follower.ts';
 import { RowSchemas } from './row-schemas.ts';
@@ -44,6 +45,9 @@ export interface Delivery {
   snapshot(): DeliverySnapshot;
 }
 
+/** How often the ledger sees that the owner of Units lives. */
+const touchMs = 5000;
+
 /**
  * Starts a worker per destination and returns at once; Kafka, the control database, the registry and destinations
  * may all be down meanwhile: it waits for each as long as it takes.
@@ -67,6 +71,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
   const pool = openControl(config.control, log, Math.max(4, chosen.length * 2));
   const registry = new RegistryClient(config.registry, log);
   const ledger = new Ledger(pool, config.source.id);
+  const gates = new Gates(pool, config.source.id, log);
   const schemas = new RowSchemas(registry);
   const watermarks = new WatermarkReader(kafka.admin());
   const follower = new ProgressFollower({
@@ -87,6 +92,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         kafka,
         pool,
         ledger,
+        gates,
         follower,
         schemas,
         watermarks: (topic) => watermarks.of(topic),
@@ -110,16 +116,24 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
       }
     }
     if (stopped) return;
+    await gates.refresh().catch((error) => log.debug('holds and pauses cannot be read', errorFields(error)));
+    gates.start();
     follower.start();
     for (const worker of workers) worker.start();
   })();
 
+  const touching = setInterval(() => {
+    ledger.touchUnits(owner).catch((error) => log.debug('the ledger was not touched', errorFields(error)));
+  }, touchMs);
+
   return {
     async stop() {
       stopped = true;
+      clearInterval(touching);
       stopping.ring();
       await migrated;
       await Promise.all(workers.map((worker) => worker.stop()));
+      await gates.stop();
       await follower.stop();
       await watermarks.close();
       registry.close();

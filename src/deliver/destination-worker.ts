@@ -11,13 +11,13 @@ import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
-import type { HoldState } from './cut-window.ts';
 import { reactTo } from './failure-policy.ts';
+import type { Gate, Gates } from './gates.ts';
 import { type Assignment, GroupReader } from './group-reader.ts';
-import { holdState } from './holds.ts';
 import type { Ledger } from './ledger.ts';
 import type { Offsets } from './offsets.ts';
 import { unitAssigner } from './partition-assigner.ts';
+import { type DestinationName, pauseDestination } from './pauses.ts';
 import type { ProgressFollower } from './progress-follower.ts';
 import type { RowSchemas } from './row-schemas.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
@@ -36,6 +36,7 @@ export interface DestinationWorkerOptions {
   kafka: Kafka;
   pool: Pool;
   ledger: Ledger;
+  gates: Gates;
   follower: ProgressFollower;
   schemas: RowSchemas;
   watermarks(topic: string): Promise<Watermarks[]>;
@@ -46,6 +47,8 @@ export interface DestinationWorkerOptions {
 export interface DestinationSnapshot {
   destination: string;
   kind: string;
+  /** Null: it is not paused. */
+  paused: { by: string; reason: string } | null;
   /** What keeps the whole destination from starting, or null. */
   error: { code: string; message: string; remedy: string } | null;
   /** Units that this process owns. */
@@ -64,8 +67,8 @@ interface OpenUnit {
 
 /** Beyond this much in the store only the records that a decided Window waits for are read. */
 const crowdedBytes = 64 << 20;
-const holdPollMs = 500;
-const touchMs = 5000;
+/** How long it sleeps when nothing rings. */
+const idleMs = 60_000;
 /** A merge under way at a clean stop may take this long to finish. */
 const stopGraceMs = 10_000;
 
@@ -74,13 +77,13 @@ export class DestinationWorker {
   readonly #log: Logger;
   readonly #units = new Map<string, OpenUnit>();
   readonly #matched = new WeakMap<Offsets, readonly string[]>();
-  readonly #stopping = new Wake();
+  /** Rings when we are to stop, and when a hold or a pause came or went. */
+  readonly #moved = new Wake();
   readonly #leaving = new Set<Promise<void>>();
   #reader: GroupReader | null = null;
   #store: WindowStore | null = null;
   #sink: Sink | null = null;
   #directory: string | null = null;
-  #hold: HoldState | null = null;
   #error: TidemarkError | null = null;
   #serial = 0;
   #stopped = false;
@@ -89,6 +92,7 @@ export class DestinationWorker {
   constructor(options: DestinationWorkerOptions) {
     this.#options = options;
     this.#log = options.log.child({ destination: options.destination.name });
+    options.gates.onChange(options.destination.name, (now, before) => this.#gateMoved(now, before));
   }
 
   start(): void {
@@ -98,9 +102,11 @@ export class DestinationWorker {
   snapshot(): DestinationSnapshot {
     const { destination, kind } = this.#options;
     const error = this.#error ?? this.#options.follower.failure;
+    const { pause } = this.#gate;
     return {
       destination: destination.name,
       kind: kind.name,
+      paused: pause && { by: pause.by, reason: pause.reason },
       error: error && { code: error.code, message: error.message, remedy: error.remedy },
       units: [...this.#units.values()].map(({ worker }) => worker.snapshot()),
       storedBytes: this.#store?.bytes ?? 0,
@@ -109,30 +115,46 @@ export class DestinationWorker {
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#stopping.ring();
+    this.#moved.ring();
     await this.#running;
   }
 
   async #run(): Promise<void> {
     const unfollow = this.#options.follower.onChange(() => this.#subscribe());
     try {
-      for (let attempt = 0; !this.#stopped; attempt++) {
-        try {
-          await this.#open();
-          break;
-        } catch (thrown) {
-          const error = asTidemarkError(thrown);
-          const { delayMs } = reactTo(error, attempt);
-          await this.#showError(error);
-          this.#log.warn('the destination cannot be opened', { ...errorFields(error), retryInMs: delayMs });
-          await this.#stopping.wait(delayMs);
-        }
-      }
+      await this.#openSometime();
       this.#subscribe();
-      await this.#watch();
+      while (!this.#stopped) await this.#moved.wait(idleMs);
     } finally {
       unfollow();
       await this.#close();
+    }
+  }
+
+  /** Tries to open it until that succeeds or we stop; not while it is paused. */
+  async #openSometime(): Promise<void> {
+    const { destination } = this.#options;
+    let failingSince: number | null = null;
+    for (let attempt = 0; !this.#stopped; attempt++) {
+      try {
+        if (this.#gate.pause) {
+          attempt = -1;
+          failingSince = null;
+          await this.#moved.wait(idleMs);
+          continue;
+        }
+        return await this.#open();
+      } catch (thrown) {
+        const error = asTidemarkError(thrown);
+        const { delayMs } = reactTo(error, attempt);
+        await this.#showError(error);
+        this.#log.warn('the destination cannot be opened', { ...errorFields(error), retryInMs: delayMs });
+        failingSince ??= Date.now();
+        const { pauseAfterMs } = destination;
+        if (pauseAfterMs !== null && Date.now() - failingSince >= pauseAfterMs)
+          await this.#pauseItself(error).catch((lost) => this.#log.debug('not paused', errorFields(lost)));
+        await this.#moved.wait(delayMs);
+      }
     }
   }
 
@@ -157,30 +179,31 @@ export class DestinationWorker {
     if (this.#error) await this.#showError(null);
   }
 
-  /** Holds are looked at, and the ledger sees that we live. */
-  async #watch(): Promise<void> {
-    const { ledger, destination, owner } = this.#options;
-    let touchedAt = 0;
-    while (!this.#stopped) {
-      try {
-        await this.#refreshHold();
-        if (Date.now() - touchedAt > touchMs) {
-          await ledger.touchUnits(destination.name, owner);
-          touchedAt = Date.now();
-        }
-      } catch (error) {
-        this.#log.debug('holds cannot be read', errorFields(error));
-      }
-      await this.#stopping.wait(holdPollMs);
+  #gateMoved(now: Gate, before: Gate): void {
+    const { pause } = now;
+    if ((pause === null) !== (before.pause === null))
+      this.#log.info(pause ? 'paused' : 'resumed', pause ? { by: pause.by, reason: pause.reason } : {});
+    this.#moved.ring();
+    for (const { worker } of this.#units.values()) {
+      if (pause === null && before.pause !== null) worker.tryNow();
+      else worker.ring();
     }
   }
 
-  async #refreshHold(): Promise<void> {
-    const { pool, config, destination } = this.#options;
-    const hold = await holdState(pool, config.source.id, destination.name);
-    const changed = hold?.target !== this.#hold?.target || (hold === null) !== (this.#hold === null);
-    this.#hold = hold;
-    if (changed) for (const { worker } of this.#units.values()) worker.ring();
+  get #gate(): Gate {
+    return this.#options.gates.of(this.#options.destination.name);
+  }
+
+  get #name(): DestinationName {
+    return { sourceId: this.#options.config.source.id, destination: this.#options.destination.name };
+  }
+
+  /** It failed for so long that asking again is of no use: somebody has to look at it. */
+  async #pauseItself({ code, message, remedy }: TidemarkError): Promise<void> {
+    const reason = `${code}: ${message}`;
+    this.#log.error('paused: it failed for too long', { code, message, remedy });
+    await pauseDestination(this.#options.pool, this.#name, { by: 'tidemark', reason });
+    await this.#options.gates.refresh();
   }
 
   /** Joins the group once there is something to read, and again when a new table appears. */
@@ -296,8 +319,11 @@ export class DestinationWorker {
       ingest,
       schemas: this.#options.schemas,
       log: this.#log,
-      hold: () => this.#hold,
-      refreshHold: () => this.#refreshHold(),
+      hold: () => this.#gate.hold,
+      refreshHold: () => this.#options.gates.refresh(),
+      paused: () => this.#gate.pause !== null,
+      pauseAfterMs: destination.pauseAfterMs,
+      pause: (error) => this.#pauseItself(error),
       topicsIn: (endOffsets) => this.#topicsOfUnit(name, endOffsets),
       commit: async (offsets) => this.#reader?.commit(offsets),
       released: () => {

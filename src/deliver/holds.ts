@@ -6,7 +6,6 @@ import type { Pool } from 'pg';
 import type { Position } from '../connector/position.ts';
 import { controlError, inTransaction } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import type { HoldState } from './cut-window.ts';
 
 export interface HoldName {
   sourceId: string;
@@ -62,23 +61,6 @@ export async function releaseHold(pool: Pool, { sourceId, destination, holder }:
       destination,
       holder,
     ]);
-  } catch (error) {
-    throw controlError(error);
-  }
-}
-
-/** The hold in force, by destination. Expired ones are not. @throws TidemarkError TM409 */
-export async function holdState(
-  pool: Pool,
-  sourceId: string,
-  destination: string,
-): Promise<HoldState | null> {
-  try {
-    const { rows } = await pool.query<{ target: string | null }>(
-      'select target from tidemark.holds where source_id = $1 and destination = $2 and expires_at > now()',
-      [sourceId, destination],
-    );
-    return rows[0] ? { target: rows[0].target as Position | null } : null;
   } catch (error) {
     throw controlError(error);
   }

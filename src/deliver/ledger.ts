@@ -1,5 +1,5 @@
 /**
- * All SQL of the delivery ledger except holds (holds.ts). Every write of a Unit names its fencing token: a row that
+ * The delivery ledger: what workers write. Holds are in holds.ts, what operators do in pauses.ts. Every write of a Unit names its fencing token: a row that
  * does not answer to it belongs to another worker by now (TM403).
  */
 import type { Pool, PoolClient } from 'pg';
@@ -40,6 +40,12 @@ export interface RecordedFailure {
   remedy: string;
 }
 
+/** What the destination acknowledged, and how long it took. */
+export interface Acknowledgement {
+  receipt: Receipt;
+  durationMs: number;
+}
+
 interface UnitRow {
   token: string;
   mark: string | null;
@@ -68,7 +74,7 @@ export class Ledger {
     this.#sourceId = sourceId;
   }
 
-  /** Makes the destination known, running and without an error. */
+  /** Makes the destination known, and takes an error of opening it back; a pause stays. */
   async registerDestination(destination: string, kind: string): Promise<void> {
     await this.#query(
       `insert into tidemark.destinations (source_id, destination, kind) values ($1, $2, $3)
@@ -123,7 +129,7 @@ export class Ledger {
 
   /**
    * Writes a Window's bounds down before the first byte of it is written.
-   * @returns null when a hold forbids it by now
+   * @returns null when a hold or a pause forbids it by now
    * @throws TidemarkError TM403
    */
   async decideWindow(unit: OwnedUnit, cut: Cut, snapshots: WindowSnapshots): Promise<OpenDelivery | null> {
@@ -152,21 +158,24 @@ export class Ledger {
   }
 
   /** Stores the Receipt and moves the mark, in one transaction. @throws TidemarkError TM403 */
-  async recordDelivery(unit: OwnedUnit, delivery: OpenDelivery, receipt: Receipt): Promise<OwnedUnit> {
+  async recordDelivery(
+    unit: OwnedUnit,
+    delivery: OpenDelivery,
+    { receipt, durationMs }: Acknowledgement,
+  ): Promise<OwnedUnit> {
     await inTransaction(this.#pool, async (client) => {
       await lockUnit(client, unit);
       const { rowCount } = await client.query(
         `update tidemark.deliveries set state = 'delivered', delivered_at = now(), receipt = $5, error_code = null,
-           attempts = attempts + 1, token = $6
+           error = null, remedy = null, next_attempt_at = null, attempts = attempts + 1, token = $6, duration_ms = $7
          where source_id = $1 and destination = $2 and unit = $3 and sequence = $4 and state = 'decided'`,
-        [...key(unit), delivery.sequence, JSON.stringify(receipt), unit.token],
+        [...key(unit), delivery.sequence, JSON.stringify(receipt), unit.token, Math.round(durationMs)],
       );
       if (rowCount !== 1)
         throw new TidemarkError('TM901', `delivery ${delivery.sequence} of ${unit.unit} is not open`);
       await client.query(
         `update tidemark.units set mark = $5, mark_time_us = $6, merged_position = $5, merged_sequence = $7,
-           mark_offsets = $8, owner_seen_at = now(), error_code = null, error = null, remedy = null, error_at = null
-         where ${ownUnit}`,
+           mark_offsets = $8, ${allWell} where ${ownUnit}`,
         [
           ...key(unit),
           unit.token,
@@ -187,7 +196,7 @@ export class Ledger {
 
   /**
    * Moves the mark over a stretch without anything to deliver. Also how a new Unit gets its origin.
-   * @returns null when a hold forbids it by now
+   * @returns null when a hold or a pause forbids it by now
    * @throws TidemarkError TM403
    */
   async advanceEmpty(unit: OwnedUnit, mark: Mark): Promise<OwnedUnit | null> {
@@ -195,46 +204,54 @@ export class Ledger {
       await lockUnit(client, unit);
       if (unit.mark && (await heldBack(client, unit, mark.position))) return null;
       await client.query(
-        `update tidemark.units set mark = $5, mark_time_us = $6, mark_offsets = $7, owner_seen_at = now(),
-           error_code = null, error = null, remedy = null, error_at = null where ${ownUnit}`,
+        `update tidemark.units set mark = $5, mark_time_us = $6, mark_offsets = $7, ${allWell} where ${ownUnit}`,
         [...key(unit), unit.token, mark.position, mark.commitTimeUs, JSON.stringify(mark.offsets)],
       );
       return { ...unit, mark };
     });
   }
 
-  /** Tells status that the Units' owner lives. */
-  async touchUnits(destination: string, owner: string): Promise<void> {
-    await this.#query(
-      'update tidemark.units set owner_seen_at = now() where source_id = $1 and destination = $2 and owner = $3',
-      [this.#sourceId, destination, owner],
-    );
+  /** Tells status that the owner of Units lives. */
+  async touchUnits(owner: string): Promise<void> {
+    await this.#query('update tidemark.units set owner_seen_at = now() where source_id = $1 and owner = $2', [
+      this.#sourceId,
+      owner,
+    ]);
   }
 
   /** Takes a shown error back: what failed went through, without a Window to record. @throws TidemarkError TM403 */
   async clearFailure(unit: OwnedUnit): Promise<void> {
-    const rows = await this.#query(
-      `update tidemark.units set error_code = null, error = null, remedy = null, error_at = null,
-         owner_seen_at = now() where ${ownUnit} returning 1`,
-      [...key(unit), unit.token],
-    );
+    const rows = await this.#query(`update tidemark.units set ${allWell} where ${ownUnit} returning 1`, [
+      ...key(unit),
+      unit.token,
+    ]);
     if (rows.length === 0) throw fenced(unit);
   }
 
-  /** Shows an error at the Unit, and at its open delivery where it has one. @throws TidemarkError TM403 */
-  async recordFailure(unit: OwnedUnit, failure: RecordedFailure): Promise<void> {
-    await inTransaction(this.#pool, async (client) => {
+  /**
+   * Shows an error at the Unit, and at its open delivery where it has one.
+   * @param retryInMs until the next attempt
+   * @returns for how long the Unit has failed by now, milliseconds
+   * @throws TidemarkError TM403
+   */
+  async recordFailure(unit: OwnedUnit, failure: RecordedFailure, retryInMs: number): Promise<number> {
+    return inTransaction(this.#pool, async (client) => {
       await lockUnit(client, unit);
-      await client.query(
-        `update tidemark.units set error_code = $5, error = $6, remedy = $7, error_at = now(), owner_seen_at = now()
-         where ${ownUnit}`,
-        [...key(unit), unit.token, failure.code, failure.message, failure.remedy],
+      const shown = [failure.code, failure.message, failure.remedy, retryInMs];
+      const { rows } = await client.query<{ failing_ms: string }>(
+        `update tidemark.units set error_code = $5, error = $6, remedy = $7, error_at = now(), owner_seen_at = now(),
+           failing_since = coalesce(failing_since, now()), failures = failures + 1,
+           next_attempt_at = now() + $8 * interval '1 millisecond'
+         where ${ownUnit} returning extract(epoch from now() - failing_since) * 1000 as failing_ms`,
+        [...key(unit), unit.token, ...shown],
       );
       await client.query(
-        `update tidemark.deliveries set attempts = attempts + 1, error_code = $4
+        `update tidemark.deliveries set attempts = attempts + 1, error_code = $4, error = $5, remedy = $6,
+           next_attempt_at = now() + $7 * interval '1 millisecond'
          where source_id = $1 and destination = $2 and unit = $3 and state = 'decided'`,
-        [...key(unit), failure.code],
+        [...key(unit), ...shown],
       );
+      return Number(rows[0]!.failing_ms);
     });
   }
 
@@ -286,6 +303,9 @@ export class Ledger {
 }
 
 const unitColumns = 'token, mark, mark_time_us, merged_position, merged_sequence, mark_offsets';
+/** Assignments of a Unit whose last attempt went through. */
+const allWell = `owner_seen_at = now(), error_code = null, error = null, remedy = null, error_at = null,
+  failing_since = null, failures = 0, next_attempt_at = null`;
 const ownUnit = 'source_id = $1 and destination = $2 and unit = $3 and token = $4';
 
 function key({ sourceId, destination, unit }: UnitName): string[] {
@@ -311,8 +331,10 @@ async function heldBack(
   to: Position,
 ): Promise<boolean> {
   const { rows } = await client.query(
-    `select 1 from tidemark.holds where source_id = $1 and destination = $2 and expires_at > now()
-       and (target is null or target < $3)`,
+    `select from tidemark.holds where source_id = $1 and destination = $2 and expires_at > now()
+       and (target is null or target < $3)
+     union all
+     select from tidemark.destinations where source_id = $1 and destination = $2 and paused_at is not null`,
     [sourceId, destination, to],
   );
   return rows.length > 0;

@@ -29,6 +29,8 @@ export interface DeliveredWindow {
   bytes: number;
   commitTimeUs: bigint;
   deliveredAtUs: bigint;
+  /** From the first byte written to the acknowledgement. */
+  durationMs: number;
   receipt: Receipt;
 }
 
@@ -58,6 +60,11 @@ export interface UnitWorkerOptions {
   /** The hold in force as last seen; the ledger has the last word. */
   hold(): HoldState | null;
   refreshHold(): Promise<void>;
+  /** Nothing may be written to the destination at present. */
+  paused(): boolean;
+  /** Pauses the destination, because it failed for so long; null: never by itself. */
+  pauseAfterMs: number | null;
+  pause(error: TidemarkError): Promise<void>;
   /** Topics of this Unit among those of a Progress: all of them must be ours before a Window may pass it. */
   topicsIn(endOffsets: Offsets): readonly string[];
   commit(offsets: Offsets): Promise<void>;
@@ -86,6 +93,7 @@ export class UnitWorker {
   /** The destination's own Position was compared with the ledger. */
   #heldChecked = false;
   #stopped = false;
+  #hurry = false;
   /** Nothing may be written for the Unit any more. */
   #gone = false;
   #lastError: TidemarkError | null = null;
@@ -103,6 +111,12 @@ export class UnitWorker {
 
   /** Wakes the loop: records came in, or a hold changed. */
   ring(): void {
+    this.#wake.ring();
+  }
+
+  /** Whatever it waits for after a failure, it tries now. */
+  tryNow(): void {
+    this.#hurry = true;
     this.#wake.ring();
   }
 
@@ -236,6 +250,10 @@ export class UnitWorker {
   }
 
   async #step(unit: OwnedUnit): Promise<void> {
+    if (this.#options.paused()) {
+      await this.#wake.wait(idleWaitMs);
+      return;
+    }
     if (unit.open) return this.#deliver(unit, unit.open);
     const cut = this.#cut(unit.mark!);
     if (!cut) {
@@ -301,13 +319,15 @@ export class UnitWorker {
     const { ledger, store, onDelivery, commit, destination, log } = this.#options;
     if (!(await this.#ingested(open.ingestOffsets))) return;
     const content = await store.content(open);
+    const startedAt = performance.now();
     const receipt = await writeWindow(unit, open, content, {
       ...this.#options,
       topics: this.#options.ingest.topics,
       gone: () => this.#gone,
     });
     await failpoint('after-merge');
-    const recorded = await ledger.recordDelivery(unit, open, receipt);
+    const durationMs = performance.now() - startedAt;
+    const recorded = await ledger.recordDelivery(unit, open, { receipt, durationMs });
     const deliveredAtUs = BigInt(Date.now()) * 1000n;
     await failpoint('after-ledger');
     await commit(open.markOffsets);
@@ -324,6 +344,7 @@ export class UnitWorker {
       bytes: receipt.bytes,
       commitTimeUs,
       deliveredAtUs,
+      durationMs,
       receipt,
     });
   }
@@ -345,20 +366,24 @@ export class UnitWorker {
   }
 
   async #failed(error: TidemarkError, delayMs: number): Promise<void> {
-    const { ledger, log, unit } = this.#options;
+    const { ledger, log, unit, pauseAfterMs, pause } = this.#options;
     this.#lastError = error;
     this.#begunIn = 0;
     log.warn('a Unit is not delivered', { unit, ...errorFields(error), retryInMs: delayMs });
     if (!this.#unit || error.code === 'TM403') return;
     const { code, message, remedy } = error;
-    await ledger.recordFailure(this.#unit, { code, message, remedy }).catch((lost) => {
+    try {
+      const failingMs = await ledger.recordFailure(this.#unit, { code, message, remedy }, delayMs);
+      if (pauseAfterMs !== null && failingMs >= pauseAfterMs) await pause(error);
+    } catch (lost) {
       log.debug('the error is not in the ledger', errorFields(lost));
-    });
+    }
   }
 
-  /** Sleeps through rings, except for the last one. */
+  /** Sleeps through rings, except for the last one and `tryNow`. */
   async #pause(delayMs: number): Promise<void> {
     const until = Date.now() + delayMs;
-    while (!this.#stopped && Date.now() < until) await this.#wake.wait(until - Date.now());
+    this.#hurry = false;
+    while (!this.#stopped && !this.#hurry && Date.now() < until) await this.#wake.wait(until - Date.now());
   }
 }

@@ -258,6 +258,11 @@ export const errorCatalogue = {
     remedy:
       'They are kept in Quarantine and the rest goes on: `tidemark quarantine list` names them; mend the destination, then `tidemark quarantine replay`.',
   },
+  TM411: {
+    retry: 'operator',
+    meaning: 'A destination is paused: by an operator, or because it failed for longer than pause.after.',
+    remedy: '`tidemark destination resume <name>`, once what it was paused for is mended.',
+  },
   // 9xx
   TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },
 } as const satisfies Record<string, ErrorEntry>;

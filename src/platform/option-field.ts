@@ -18,4 +18,6 @@ export interface ConnectorOptions {
   /** The value of `connector.class`. */
   name: string;
   options: Record<string, OptionField>;
+  /** What `pause.after` is where an instance file does not say; absent: never. */
+  pauseAfterMs?: number;
 }

@@ -135,6 +135,8 @@ export interface DestinationConfig {
   tableCadenceMs: Record<string, number>;
   /** `window.max.records`: a Window that reached it ends at the next transaction boundary. */
   windowMaxRecords: number;
+  /** `pause.after`: failing for so long in a row, it pauses itself; null: it is retried for ever. */
+  pauseAfterMs: number | null;
   /** The sink's own options, validated against SinkKind.options. */
   options: Record<string, string | number | boolean | string[] | null>;
 }

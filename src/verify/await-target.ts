@@ -44,6 +44,8 @@ interface FailureRow {
 }
 
 interface State {
+  /** Why the destination is paused, or null. */
+  paused: string | null;
   units: (UnitBehind & { failure: Failure | null })[];
   destination: Failure | null;
   reader: Failure | null;
@@ -52,7 +54,7 @@ interface State {
 }
 
 /**
- * @throws TidemarkError TM408 when no worker delivers or the time is over; the worker's or the reader's own error
+ * @throws TidemarkError TM411 when it is paused, TM408 when no worker delivers or the time is over; the worker's or the reader's own error
  *   where there is one; TM409
  */
 export async function awaitTarget(options: AwaitOptions): Promise<void> {
@@ -71,6 +73,7 @@ export async function awaitTarget(options: AwaitOptions): Promise<void> {
     const lacking = required.filter((unit) => !state.units.some((known) => known.unit === unit));
     const waitedMs = performance.now() - startedAt;
     if (state.units.length > 0 && behind.length + lacking.length === 0) return;
+    if (state.paused !== null) throw paused(options, state.paused);
     const failure = state.destination ?? behind.find((unit) => unit.failure)?.failure ?? null;
     if (failure && errorCatalogue[failure.code].retry !== 'transient') {
       if (failure.ageMs < waitedMs || waitedMs >= staleErrorMs) throw ownError(options, failure);
@@ -105,7 +108,8 @@ async function readState({ pool, sourceId, destination, candidates }: AwaitOptio
         [sourceId, destination, candidates],
       ),
       pool.query(
-        `select error_code, error, remedy, (extract(epoch from now() - changed_at) * 1000)::float8 as error_age
+        `select error_code, error, remedy, (extract(epoch from now() - changed_at) * 1000)::float8 as error_age,
+                case when paused_at is not null then paused_by || ': ' || pause_reason end as paused
            from tidemark.destinations where source_id = $1 and destination = $2`,
         [sourceId, destination],
       ),
@@ -117,6 +121,7 @@ async function readState({ pool, sourceId, destination, candidates }: AwaitOptio
       ),
     ]);
     return {
+      paused: destinations.rows[0]?.paused ?? null,
       units: units.rows.map((row) => ({
         unit: row.unit,
         mark: row.mark,
@@ -152,6 +157,12 @@ function name({ destination }: AwaitOptions, unit: string): string {
 function ownError({ destination }: AwaitOptions, { code, message, remedy }: Failure): TidemarkError {
   const text = message.includes(destination) ? message : `${destination}: ${message}`;
   return new TidemarkError(code, text, { remedy });
+}
+
+function paused({ destination }: AwaitOptions, why: string): TidemarkError {
+  return new TidemarkError('TM411', `${destination} is paused (by ${why})`, {
+    remedy: `tidemark destination resume ${destination}, then verify.`,
+  });
 }
 
 function neverDelivered({ destination }: AwaitOptions): TidemarkError {

@@ -107,6 +107,7 @@ export async function startHarness(): Promise<Harness> {
         cadenceMs: 0,
         tableCadenceMs: {},
         windowMaxRecords: 100_000,
+        pauseAfterMs: null,
         options: {},
         ...each,
       })),

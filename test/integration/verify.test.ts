@@ -21,7 +21,7 @@ import type {
   RowState,
   SinkKind,
 } from '../../src/connector/sink.ts';
-import { holdState } from '../../src/deliver/holds.ts';
+import { Gates } from '../../src/deliver/gates.ts';
 import { Ledger, type OwnedUnit } from '../../src/deliver/ledger.ts';
 import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
 import { migrateControl } from '../../src/platform/control.ts';
@@ -143,6 +143,7 @@ class World {
           cadenceMs: 0,
           tableCadenceMs: {},
           windowMaxRecords: 1000,
+          pauseAfterMs: null,
           options: { 'connection.url': url('replica'), 'statement.timeout': 0, 'lock.timeout': 30_000 },
         },
       ],
@@ -305,7 +306,7 @@ class Worker {
       commitTimeUs: 2n,
       tables,
     });
-    this.#unit = await this.ledger.recordDelivery(unit, open, receipt);
+    this.#unit = await this.ledger.recordDelivery(unit, open, { receipt, durationMs: 1 });
     return true;
   }
 
@@ -328,9 +329,11 @@ class Worker {
 
   /** Reacts to holds and targets; delivers accounts and journal, where given, from a slot. */
   start(shapes: TableShape[] = []): void {
+    const gates = new Gates(this.#world.control, 'hot', log);
     const pass = async () => {
       await this.#own();
-      const hold = await holdState(this.#world.control, 'hot', 'replica');
+      await gates.refresh();
+      const { hold } = gates.of('replica');
       if (hold?.target && this.#unit!.mark!.position >= hold.target) return;
       if (hold && !hold.target) return;
       const target = hold?.target ?? (await this.#now());

@@ -216,6 +216,7 @@ describe('destinations', () => {
       cadenceMs: 900_000,
       tableCadenceMs: { 'app.findings': 60_000 },
       windowMaxRecords: 500,
+      pauseAfterMs: null,
       options: {
         'connection.url': 'postgres://u:hush@h/d',
         'pool.size': 8,

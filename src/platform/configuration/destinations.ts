@@ -15,7 +15,7 @@ import { resolveReferences } from './references.ts';
 import { readValues } from './values.ts';
 
 /** What is needed of a ConnectorOptions to read its instance files. */
-export type SinkOptions = Pick<ConnectorOptions, 'name' | 'options'>;
+export type SinkOptions = ConnectorOptions;
 
 export interface InstanceContext {
   sinkKinds: ReadonlyMap<string, SinkOptions>;
@@ -76,7 +76,12 @@ async function loadDestination(
     report,
     dynamicField: (key) => (tableOfCadence(key) === null ? null : destinationFields.cadence),
   });
-  const common = values as { tables: string[]; cadence: number; 'window.max.records': number };
+  const common = values as {
+    tables: string[];
+    cadence: number;
+    'window.max.records': number;
+    'pause.after': number | null;
+  };
   const tableCadences = [...dynamic].map(
     ([key, milliseconds]) => [tableOfCadence(key)!, milliseconds as number] as const,
   );
@@ -104,8 +109,14 @@ async function loadDestination(
     cadenceMs: common.cadence,
     tableCadenceMs: Object.fromEntries(tableCadences),
     windowMaxRecords: common['window.max.records'],
+    pauseAfterMs: pauseAfter(common['pause.after'], sink),
     options,
   };
+}
+
+/** 0 says never, whatever the kind of sink does by itself. */
+function pauseAfter(chosen: number | null, { pauseAfterMs }: SinkOptions): number | null {
+  return (chosen ?? pauseAfterMs) || null;
 }
 
 /** `schema.table` of `cadence.<schema>.<table>`, or null. */

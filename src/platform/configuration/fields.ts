@@ -451,6 +451,16 @@ export const destinationFields = {
     max: 2 ** 31 - 1,
     description: 'A Window that reached this many Changes ends at the next transaction boundary.',
   },
+  'pause.after': {
+    type: 'duration',
+    unit: 'duration',
+    default: null,
+    defaultText: 'what the kind of sink says: 1 day for webhook, never for the others',
+    min: 0,
+    max: 365 * 86_400_000,
+    description:
+      'A destination that fails for this long without a success in between is paused, until `tidemark destination resume`; 0: never.',
+  },
 } as const satisfies FieldTable;
 
 export type ConfigurationValues = Values<typeof configurationFields>;

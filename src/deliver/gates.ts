@@ -1,0 +1,111 @@
+/**
+ * What stands in a destination's way at the moment: a hold of verify, or a pause. Looked at for all destinations of a
+ * process at once, twice a second; the ledger has the last word when a Window is decided.
+ */
+import { EventEmitter } from 'node:events';
+import type { Pool } from 'pg';
+import type { Position } from '../connector/position.ts';
+import { controlError } from '../platform/control.ts';
+import { errorFields, type Logger } from '../platform/log.ts';
+import type { HoldState } from './cut-window.ts';
+import type { Pause } from './pauses.ts';
+import { Wake } from './wake.ts';
+
+export interface Gate {
+  hold: HoldState | null;
+  pause: Pause | null;
+}
+
+const open: Gate = { hold: null, pause: null };
+const pollMs = 500;
+
+interface GateRow {
+  destination: string;
+  held: boolean;
+  target: string | null;
+  paused_at: Date | null;
+  paused_by: string | null;
+  pause_reason: string | null;
+}
+
+export class Gates {
+  readonly #pool: Pool;
+  readonly #sourceId: string;
+  readonly #log: Logger;
+  readonly #events = new EventEmitter().setMaxListeners(0);
+  readonly #stopping = new Wake();
+  #gates = new Map<string, Gate>();
+  #stopped = false;
+  #running: Promise<void> | null = null;
+
+  constructor(pool: Pool, sourceId: string, log: Logger) {
+    this.#pool = pool;
+    this.#sourceId = sourceId;
+    this.#log = log;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#stopping.ring();
+    await this.#running;
+  }
+
+  /** As last seen. */
+  of(destination: string): Gate {
+    return this.#gates.get(destination) ?? open;
+  }
+
+  onChange(destination: string, listener: (now: Gate, before: Gate) => void): void {
+    this.#events.on(destination, listener);
+  }
+
+  /** @throws TidemarkError TM409 */
+  async refresh(): Promise<void> {
+    const { rows } = await this.#pool
+      .query<GateRow>(
+        `select d.destination, h.holder is not null as held, h.target, d.paused_at, d.paused_by, d.pause_reason
+         from tidemark.destinations d left join tidemark.holds h
+           on h.source_id = d.source_id and h.destination = d.destination and h.expires_at > now()
+         where d.source_id = $1 and (h.holder is not null or d.paused_at is not null)`,
+        [this.#sourceId],
+      )
+      .catch((error) => {
+        throw controlError(error);
+      });
+    const before = this.#gates;
+    this.#gates = new Map(rows.map((row) => [row.destination, gateOf(row)]));
+    for (const destination of new Set([...before.keys(), ...this.#gates.keys()])) {
+      const [now, earlier] = [this.of(destination), before.get(destination) ?? open];
+      if (!sameGate(now, earlier)) this.#events.emit(destination, now, earlier);
+    }
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      await this.refresh().catch((error) =>
+        this.#log.debug('holds and pauses cannot be read', errorFields(error)),
+      );
+      await this.#stopping.wait(pollMs);
+    }
+  }
+}
+
+function gateOf(row: GateRow): Gate {
+  const { paused_at: at } = row;
+  return {
+    hold: row.held ? { target: row.target as Position | null } : null,
+    pause: at && { at, by: row.paused_by ?? '', reason: row.pause_reason ?? '' },
+  };
+}
+
+function sameGate(a: Gate, b: Gate): boolean {
+  return (
+    (a.hold === null) === (b.hold === null) &&
+    a.hold?.target === b.hold?.target &&
+    a.pause?.at.getTime() === b.pause?.at.getTime()
+  );
+}
