@@ -69,10 +69,8 @@ export function cutWindow(
   const count = end - first;
   if (count <= 0) return null;
   const full = first + firstIndex(count, (i) => recordsAt(first + i) >= maxRecords);
-  const due =
-    cadenceMs === 0
-      ? end - 1
-      : first + firstIndex(count, (i) => elapsedUs(first + i) >= BigInt(cadenceMs) * 1000n);
+  // Whoever is behind by a cadence or more takes all there is, so that catching up takes few Windows, not many.
+  const due = cadenceMs === 0 || elapsedUs(end - 1) >= BigInt(cadenceMs) * 1000n ? end - 1 : end;
   const last = Math.min(full, due);
   if (last >= end) return null;
   if (recordsAt(last) > 0) return cutAt(mark, boundaries[last]!, settings);

@@ -53,15 +53,13 @@ function slowCut(
   { boundaries }: History,
   settings: CutSettings,
 ): { to: Position; records: number } | null {
+  const newest = boundaries.at(-1)!;
+  const cadenceIsOver = newest.commitTimeUs - mark.commitTimeUs >= BigInt(settings.cadenceMs) * 1000n;
   for (const boundary of boundaries) {
     if (boundary.position <= mark.position) continue;
     const records = recordsBetween(mark.offsets, boundary.endOffsets, settings.topics);
-    const isNewest = boundary === boundaries.at(-1);
-    const due =
-      settings.cadenceMs === 0
-        ? isNewest
-        : boundary.commitTimeUs - mark.commitTimeUs >= BigInt(settings.cadenceMs) * 1000n;
-    if (due || records >= settings.maxRecords) return { to: boundary.position, records };
+    const last = boundary === newest && (settings.cadenceMs === 0 || cadenceIsOver);
+    if (last || records >= settings.maxRecords) return { to: boundary.position, records };
   }
   return null;
 }
