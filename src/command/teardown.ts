@@ -139,7 +139,15 @@ async function deleteLedger(config: ResolvedConfig, context: CommandContext, don
   try {
     const { rows } = await pool.query(`select to_regclass('tidemark.sources') is not null as present`);
     if (!rows[0].present) return;
-    for (const table of ['snapshots', 'holds', 'deliveries', 'units', 'destinations', 'sources']) {
+    for (const table of [
+      'quarantine',
+      'snapshots',
+      'holds',
+      'deliveries',
+      'units',
+      'destinations',
+      'sources',
+    ]) {
       await pool.query(`delete from tidemark.${table} where source_id = $1`, [config.source.id]);
     }
     done.push(`ledger of ${config.source.id} deleted`);

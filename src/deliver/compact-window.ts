@@ -1,7 +1,7 @@
 /** A Window's rows in the store as the SDK hands them to a sink. */
 import type { AppendTable, MergeTable, RowEvent } from '../connector/sink.ts';
 import { fillUnchanged, rowCounts } from './row-counts.ts';
-import type { RowReader, RowSchemas } from './row-schemas.ts';
+import type { RowReader, RowReaders } from './row-schemas.ts';
 import { batchBytes, rowStates } from './row-states.ts';
 import type { WindowSnapshots } from './snapshot-list.ts';
 import type { Range, TopicContent } from './stored-change.ts';
@@ -11,7 +11,7 @@ import type { UnitStore } from './unit-store.ts';
 export async function mergeTables(
   store: UnitStore,
   content: readonly TopicContent[],
-  schemas: RowSchemas,
+  schemas: RowReaders,
   { topics, snapshots }: { topics: readonly string[]; snapshots: WindowSnapshots },
 ): Promise<MergeTable[]> {
   const all = [...snapshots.open, ...snapshots.ended];
@@ -38,7 +38,7 @@ export async function mergeTables(
 export async function appendTables(
   store: UnitStore,
   content: readonly TopicContent[],
-  schemas: RowSchemas,
+  schemas: RowReaders,
 ): Promise<AppendTable[]> {
   return Promise.all(
     content.map(async ({ topic, range, schemaId }): Promise<AppendTable> => {

@@ -16,6 +16,8 @@ import { reactTo } from './failure-policy.ts';
 import { Gates } from './gates.ts';
 import { Ledger } from './ledger.ts';
 import { ProgressFollower } from './progress-follower.ts';
+import { DeadLetters } from './quarantine/dead-letters.ts';
+import { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { RowSchemas } from './row-schemas.ts';
 import type { DeliveredWindow } from './unit-worker.ts';
 import { Wake } from './wake.ts';
@@ -72,6 +74,8 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
   const registry = new RegistryClient(config.registry, log);
   const ledger = new Ledger(pool, config.source.id);
   const gates = new Gates(pool, config.source.id, log);
+  const quarantineLedger = new QuarantineLedger(pool);
+  const deadLetters = new DeadLetters(kafka, config.kafka, `tidemark.${config.source.id}`);
   const schemas = new RowSchemas(registry);
   const watermarks = new WatermarkReader(kafka.admin());
   const follower = new ProgressFollower({
@@ -93,6 +97,8 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         pool,
         ledger,
         gates,
+        quarantineLedger,
+        deadLetters,
         follower,
         schemas,
         watermarks: (topic) => watermarks.of(topic),
@@ -135,6 +141,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
       await Promise.all(workers.map((worker) => worker.stop()));
       await gates.stop();
       await follower.stop();
+      await deadLetters.close();
       await watermarks.close();
       registry.close();
       await pool.end();

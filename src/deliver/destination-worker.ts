@@ -19,9 +19,13 @@ import type { Offsets } from './offsets.ts';
 import { unitAssigner } from './partition-assigner.ts';
 import { type DestinationName, pauseDestination } from './pauses.ts';
 import type { ProgressFollower } from './progress-follower.ts';
+import type { DeadLetters } from './quarantine/dead-letters.ts';
+import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
+import { UnitQuarantine } from './quarantine/unit-quarantine.ts';
 import type { RowSchemas } from './row-schemas.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
 import { UnitIngest, type Watermarks } from './unit-ingest.ts';
+import type { UnitStore } from './unit-store.ts';
 import { matchTopics, unitsOf } from './unit-topics.ts';
 import { type DeliveredWindow, type UnitSnapshot, UnitWorker } from './unit-worker.ts';
 import { Wake } from './wake.ts';
@@ -37,6 +41,8 @@ export interface DestinationWorkerOptions {
   pool: Pool;
   ledger: Ledger;
   gates: Gates;
+  quarantineLedger: QuarantineLedger;
+  deadLetters: DeadLetters;
   follower: ProgressFollower;
   schemas: RowSchemas;
   watermarks(topic: string): Promise<Watermarks[]>;
@@ -60,6 +66,7 @@ export interface DestinationSnapshot {
 interface OpenUnit {
   worker: UnitWorker;
   ingest: UnitIngest;
+  quarantine: UnitQuarantine;
   /** Its name in the window store, never used twice. */
   storeName: string;
   topics: ReadonlySet<string>;
@@ -184,7 +191,8 @@ export class DestinationWorker {
     if ((pause === null) !== (before.pause === null))
       this.#log.info(pause ? 'paused' : 'resumed', pause ? { by: pause.by, reason: pause.reason } : {});
     this.#moved.ring();
-    for (const { worker } of this.#units.values()) {
+    for (const { worker, quarantine } of this.#units.values()) {
+      quarantine.invalidate();
       if (pause === null && before.pause !== null) worker.tryNow();
       else worker.ring();
     }
@@ -303,6 +311,16 @@ export class DestinationWorker {
       crowded: () => this.#store!.bytes >= crowded,
       changed: () => worker.ring(),
     });
+    const quarantine = new UnitQuarantine({
+      ledger: this.#options.quarantineLedger,
+      deadLetters: this.#options.deadLetters,
+      store,
+      topicPrefix: config.kafka.topicPrefix,
+      topics: () => ingest.topics,
+      merges: this.#sink!.mode === 'merge',
+      maxRows: destination.quarantineMaxRows,
+      log: this.#log,
+    });
     const worker: UnitWorker = new UnitWorker({
       sourceId: config.source.id,
       destination: destination.name,
@@ -322,6 +340,11 @@ export class DestinationWorker {
       hold: () => this.#gate.hold,
       refreshHold: () => this.#options.gates.refresh(),
       paused: () => this.#gate.pause !== null,
+      replaysWanted: () => this.#gate.replaying > 0,
+      quarantine,
+      quarantineLedger: this.#options.quarantineLedger,
+      deadLetters: this.#options.deadLetters,
+      replayStore: (work) => this.#replayStore(work),
       pauseAfterMs: destination.pauseAfterMs,
       pause: (error) => this.#pauseItself(error),
       topicsIn: (endOffsets) => this.#topicsOfUnit(name, endOffsets),
@@ -332,7 +355,17 @@ export class DestinationWorker {
       onDelivery: this.#options.onDelivery,
     });
     worker.start(assignment);
-    return { worker, ingest, storeName, topics: new Set(Object.keys(assignment)) };
+    return { worker, ingest, quarantine, storeName, topics: new Set(Object.keys(assignment)) };
+  }
+
+  async #replayStore<T>(work: (store: UnitStore) => Promise<T>): Promise<T> {
+    const name = `replay#${this.#serial++}`;
+    const store = this.#store!;
+    try {
+      return await work(store.unit(name));
+    } finally {
+      await store.drop(name).catch((error) => this.#log.warn('a store was not cleared', errorFields(error)));
+    }
   }
 
   #topicsIn(endOffsets: Offsets): readonly string[] {

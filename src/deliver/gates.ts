@@ -1,5 +1,5 @@
 /**
- * What stands in a destination's way at the moment: a hold of verify, or a pause. Looked at for all destinations of a
+ * What stands in a destination's way at the moment: a hold of verify, a pause, rows in Quarantine. Looked at for all destinations of a
  * process at once, twice a second; the ledger has the last word when a Window is decided.
  */
 import { EventEmitter } from 'node:events';
@@ -14,9 +14,12 @@ import { Wake } from './wake.ts';
 export interface Gate {
   hold: HoldState | null;
   pause: Pause | null;
+  /** Entries of Quarantine, and how many of them somebody wants replayed. */
+  quarantined: number;
+  replaying: number;
 }
 
-const open: Gate = { hold: null, pause: null };
+const open: Gate = { hold: null, pause: null, quarantined: 0, replaying: 0 };
 const pollMs = 500;
 
 interface GateRow {
@@ -26,6 +29,8 @@ interface GateRow {
   paused_at: Date | null;
   paused_by: string | null;
   pause_reason: string | null;
+  quarantined: number;
+  replaying: number;
 }
 
 export class Gates {
@@ -67,10 +72,16 @@ export class Gates {
   async refresh(): Promise<void> {
     const { rows } = await this.#pool
       .query<GateRow>(
-        `select d.destination, h.holder is not null as held, h.target, d.paused_at, d.paused_by, d.pause_reason
-         from tidemark.destinations d left join tidemark.holds h
+        `select d.destination, h.holder is not null as held, h.target, d.paused_at, d.paused_by, d.pause_reason,
+                coalesce(q.quarantined, 0) as quarantined, coalesce(q.replaying, 0) as replaying
+         from tidemark.destinations d
+         left join tidemark.holds h
            on h.source_id = d.source_id and h.destination = d.destination and h.expires_at > now()
-         where d.source_id = $1 and (h.holder is not null or d.paused_at is not null)`,
+         left join (select destination, count(*)::int as quarantined,
+                           count(*) filter (where state = 'replaying')::int as replaying
+                      from tidemark.quarantine where source_id = $1 and state in ('held', 'replaying', 'dropped')
+                     group by destination) q on q.destination = d.destination
+         where d.source_id = $1 and (h.holder is not null or d.paused_at is not null or q.quarantined > 0)`,
         [this.#sourceId],
       )
       .catch((error) => {
@@ -99,6 +110,8 @@ function gateOf(row: GateRow): Gate {
   return {
     hold: row.held ? { target: row.target as Position | null } : null,
     pause: at && { at, by: row.paused_by ?? '', reason: row.pause_reason ?? '' },
+    quarantined: row.quarantined,
+    replaying: row.replaying,
   };
 }
 
@@ -106,6 +119,8 @@ function sameGate(a: Gate, b: Gate): boolean {
   return (
     (a.hold === null) === (b.hold === null) &&
     a.hold?.target === b.hold?.target &&
-    a.pause?.at.getTime() === b.pause?.at.getTime()
+    a.pause?.at.getTime() === b.pause?.at.getTime() &&
+    a.quarantined === b.quarantined &&
+    a.replaying === b.replaying
   );
 }

@@ -9,6 +9,7 @@ import { controlError, inTransaction } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Cut, Mark } from './cut-window.ts';
 import type { Offsets } from './offsets.ts';
+import { settleQuarantine } from './quarantine/settle.ts';
 import { noSnapshots, type WindowSnapshots } from './snapshot-list.ts';
 
 export interface UnitName {
@@ -32,6 +33,8 @@ export interface OwnedUnit extends UnitName {
 export interface OpenDelivery extends Omit<Cut, 'records'> {
   sequence: number;
   snapshots: WindowSnapshots;
+  /** Entries of Quarantine that it takes along; then it holds nothing else, and ends where it begins. */
+  replays: readonly number[];
 }
 
 export interface RecordedFailure {
@@ -44,6 +47,11 @@ export interface RecordedFailure {
 export interface Acknowledgement {
   receipt: Receipt;
   durationMs: number;
+  /** Entries of Quarantine that it took along, and that it made unnecessary. */
+  replayed: readonly number[];
+  superseded: readonly number[];
+  /** By topic: the last schema of what was in it. */
+  schemaIds: Readonly<Record<string, number>>;
 }
 
 interface UnitRow {
@@ -63,6 +71,7 @@ interface DeliveryRow {
   mark_offsets: Offsets | null;
   commit_time_us: string;
   snapshots: WindowSnapshots | null;
+  replays: string[] | null;
 }
 
 export class Ledger {
@@ -132,15 +141,20 @@ export class Ledger {
    * @returns null when a hold or a pause forbids it by now
    * @throws TidemarkError TM403
    */
-  async decideWindow(unit: OwnedUnit, cut: Cut, snapshots: WindowSnapshots): Promise<OpenDelivery | null> {
+  async decideWindow(
+    unit: OwnedUnit,
+    cut: Cut,
+    snapshots: WindowSnapshots,
+    replays: readonly number[] = [],
+  ): Promise<OpenDelivery | null> {
     return inTransaction(this.#pool, async (client) => {
       const sequence = await lockUnit(client, unit);
       if (await heldBack(client, unit, cut.to)) return null;
-      const delivery = { ...cut, snapshots, sequence: sequence + 1 };
+      const delivery = { ...cut, snapshots, replays, sequence: sequence + 1 };
       await client.query(
         `insert into tidemark.deliveries (source_id, destination, unit, sequence, from_position, to_position,
-           end_offsets, mark_offsets, commit_time_us, token, snapshots)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+           end_offsets, mark_offsets, commit_time_us, token, snapshots, replays)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
         [
           ...key(unit),
           delivery.sequence,
@@ -151,6 +165,7 @@ export class Ledger {
           cut.commitTimeUs,
           unit.token,
           snapshots.open.length + snapshots.ended.length > 0 ? JSON.stringify(snapshots) : null,
+          replays.length > 0 ? replays : null,
         ],
       );
       return delivery;
@@ -161,7 +176,7 @@ export class Ledger {
   async recordDelivery(
     unit: OwnedUnit,
     delivery: OpenDelivery,
-    { receipt, durationMs }: Acknowledgement,
+    { receipt, durationMs, replayed, superseded, schemaIds }: Acknowledgement,
   ): Promise<OwnedUnit> {
     await inTransaction(this.#pool, async (client) => {
       await lockUnit(client, unit);
@@ -175,7 +190,7 @@ export class Ledger {
         throw new TidemarkError('TM901', `delivery ${delivery.sequence} of ${unit.unit} is not open`);
       await client.query(
         `update tidemark.units set mark = $5, mark_time_us = $6, merged_position = $5, merged_sequence = $7,
-           mark_offsets = $8, ${allWell} where ${ownUnit}`,
+           mark_offsets = $8, schema_ids = coalesce(schema_ids, '{}') || $9, ${allWell} where ${ownUnit}`,
         [
           ...key(unit),
           unit.token,
@@ -183,8 +198,10 @@ export class Ledger {
           delivery.commitTimeUs,
           delivery.sequence,
           JSON.stringify(delivery.markOffsets),
+          JSON.stringify(schemaIds),
         ],
       );
+      await settleQuarantine(client, { replayed, superseded });
     });
     return {
       ...unit,
@@ -209,6 +226,15 @@ export class Ledger {
       );
       return { ...unit, mark };
     });
+  }
+
+  /** By topic: the schemas of what was delivered last. @throws TidemarkError TM409 */
+  async schemaIds(unit: UnitName): Promise<Record<string, number>> {
+    const rows = await this.#query<{ schema_ids: Record<string, number> | null }>(
+      'select schema_ids from tidemark.units where source_id = $1 and destination = $2 and unit = $3',
+      key(unit),
+    );
+    return rows[0]?.schema_ids ?? {};
   }
 
   /** Tells status that the owner of Units lives. */
@@ -257,7 +283,7 @@ export class Ledger {
 
   async #ownedUnit(name: UnitName, row: UnitRow): Promise<OwnedUnit> {
     const rows = await this.#query<DeliveryRow>(
-      `select sequence, from_position, to_position, end_offsets, mark_offsets, commit_time_us, snapshots
+      `select sequence, from_position, to_position, end_offsets, mark_offsets, commit_time_us, snapshots, replays
        from tidemark.deliveries where source_id = $1 and destination = $2 and unit = $3 and state = 'decided'`,
       key(name),
     );
@@ -288,6 +314,7 @@ export class Ledger {
             markOffsets: open.mark_offsets ?? open.end_offsets,
             commitTimeUs: BigInt(open.commit_time_us),
             snapshots: open.snapshots ?? noSnapshots,
+            replays: (open.replays ?? []).map(Number),
           }
         : null,
     };
@@ -316,7 +343,7 @@ function key({ sourceId, destination, unit }: UnitName): string[] {
  * Locks the Unit's row, so that a hold requested meanwhile waits for this transaction or is seen by it.
  * @returns the number of the last Window merged
  */
-async function lockUnit(client: PoolClient, unit: OwnedUnit): Promise<number> {
+export async function lockUnit(client: PoolClient, unit: OwnedUnit): Promise<number> {
   const { rows } = await client.query<{ merged_sequence: string }>(
     `select merged_sequence from tidemark.units where ${ownUnit} for update`,
     [...key(unit), unit.token],

@@ -22,7 +22,7 @@ interface RowSchema {
 }
 
 /** Of one process; tables have few schemas over their life. */
-export class RowSchemas {
+export class RowSchemas implements RowReaders {
   readonly #source: SchemaSource;
   readonly #schemas = new Map<number, RowSchema>();
 
@@ -38,8 +38,22 @@ export class RowSchemas {
       found = { decoder: compileEnvelopeDecoder(schema), keyDecoder: compileKeyDecoder(schema) };
       this.#schemas.set(schemaId, found);
     }
-    return new RowReader(schemaId, found);
+    return new SchemaRowReader(schemaId, found);
   }
+}
+
+/** Reads rows of one shape. */
+export interface RowReader {
+  readonly shape: TableShape;
+  read(change: StoredChange): ShapedChange;
+  /** @param key without registry header, of a record with the Change's schema */
+  readKey(key: Buffer, change: Pick<StoredChange, 'schemaId'>): Cell[];
+}
+
+/** Where rows' readers come from. */
+export interface RowReaders {
+  /** A reader of the Changes that have this schema. */
+  reader(schemaId: number): Promise<RowReader>;
 }
 
 /** A Change's row. */
@@ -55,7 +69,7 @@ export interface ShapedChange {
 
 const keyHeader = Buffer.alloc(5);
 
-export class RowReader {
+class SchemaRowReader implements RowReader {
   readonly shape: TableShape;
   readonly #schemaId: number;
   readonly #decoder: EnvelopeDecoder;
@@ -84,7 +98,6 @@ export class RowReader {
     };
   }
 
-  /** @param key without registry header, of a record with the Change's schema */
   readKey(key: Buffer, change: Pick<StoredChange, 'schemaId'>): Cell[] {
     this.#expect(change);
     return this.#keyDecoder(Buffer.concat([keyHeader, key]));

@@ -70,6 +70,17 @@ export interface TopicContent {
   borrows: boolean;
 }
 
+/** A row that is withheld from the destination (Quarantine), for a stretch of Positions. */
+export interface WithheldKey {
+  topic: number;
+  /** Record key without its registry header. */
+  key: Buffer;
+  /** Inclusive; null: from the beginning. */
+  from: Position | null;
+  /** Exclusive; null: to the end. */
+  until: Position | null;
+}
+
 /** Columns that UnitStore.storedChange needs, in this order. */
 export const changeColumns =
   'topic, position, schema_id, truncate, partial, key, old_key, file, place, value_bytes, header_bytes';

@@ -1,6 +1,6 @@
 /** The ends of snapshots of whole tables, as the SDK hands them to a sink. */
 import type { AppendTable, RowEvent, Sweep } from '../connector/sink.ts';
-import type { RowSchemas } from './row-schemas.ts';
+import type { RowReaders } from './row-schemas.ts';
 import type { EndedSnapshot, OpenSnapshot, WindowSnapshots } from './snapshot-list.ts';
 import type { TopicContent } from './stored-change.ts';
 
@@ -10,7 +10,7 @@ type TopicSweep = Sweep & Pick<OpenSnapshot, 'topic'>;
  * Rows that were evicted are in destinations, older than any snapshot, and not in the source: whatever evicts rows has
  * to be asked here for those that a sweep must leave alone.
  */
-export function sweepsOf({ ended }: WindowSnapshots, schemas: RowSchemas): Promise<TopicSweep[]> {
+export function sweepsOf({ ended }: WindowSnapshots, schemas: RowReaders): Promise<TopicSweep[]> {
   return Promise.all(
     ended.map(async ({ topic, id, since, until, rows, schemaId }: EndedSnapshot) => {
       const { shape } = await schemas.reader(schemaId);

@@ -204,7 +204,7 @@ export class UnitIngest {
 }
 
 /** A record as the store keeps it; null for a null record. @throws TidemarkError TM206 when it is not ours */
-function readRecord(
+export function readRecord(
   message: KafkaMessage,
   topicNumber: number,
   topic: string,

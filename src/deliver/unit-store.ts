@@ -21,6 +21,7 @@ import {
   streamRows,
   type TopicContent,
   tableColumns,
+  type WithheldKey,
 } from './stored-change.ts';
 import { type Place, ValueFiles } from './value-files.ts';
 import { storeError } from './window-store.ts';
@@ -59,6 +60,8 @@ export class UnitStore {
   #keyBytes = 0;
   /** Rows in the table, those behind the mark included. */
   #rows = 0;
+  /** Keys that are left out of what is read, see `withhold`. */
+  #withheld: string | null = null;
   #last: Promise<unknown> = Promise.resolve();
   /** One chunk for all appends: each would keep a mebibyte outside the heap until a collection comes by. */
   readonly #chunk = DuckDBDataChunk.create(columnTypes, chunkRows);
@@ -186,6 +189,41 @@ export class UnitStore {
     return source && `(select * from ${source} where topic = ${topic} and not truncate)`;
   }
 
+  /** A FROM item with all rows, withheld ones and truncates too; null when there are none. */
+  allRowsSql({ from, to }: Range): string | null {
+    return this.#table && `(select * from ${this.#table} where position > '${from}' and position <= '${to}')`;
+  }
+
+  /** From now on Changes of these keys within their Positions are left out of whatever else is read. */
+  async withhold(keys: readonly WithheldKey[]): Promise<void> {
+    if (keys.length === 0 && this.#withheld === null) return;
+    await this.#alone(async () => {
+      try {
+        this.#writer ??= await this.#access.connect();
+        if (this.#withheld) await this.#writer.run(`drop table ${this.#withheld}`);
+        this.#withheld = null;
+        if (keys.length === 0) return;
+        const table = `${this.#name}_withheld_${this.#serial++}`;
+        await this.#writer.run(
+          `create table ${table} (topic integer, key blob, from_position varchar, until_position varchar)`,
+        );
+        const appender = await this.#writer.createAppender(table);
+        for (const { topic, key, from, until } of keys) {
+          appender.appendInteger(topic);
+          appender.appendBlob(key);
+          appender.appendVarchar(from ?? '');
+          if (until === null) appender.appendNull();
+          else appender.appendVarchar(until);
+          appender.endRow();
+        }
+        appender.closeSync();
+        this.#withheld = table;
+      } catch (error) {
+        throw storeError(error);
+      }
+    });
+  }
+
   /** A row of a query whose first columns are `changeColumnsOf`. */
   storedChange(values: DuckDBValue[][], row: number): StoredChange {
     const place = { file: values[7]![row] as number, offset: Number(values[8]![row]) };
@@ -218,6 +256,8 @@ export class UnitStore {
   clear(): Promise<void> {
     return this.#alone(async () => {
       await this.#dropTable();
+      if (this.#withheld) await this.#writer?.run(`drop table ${this.#withheld}`);
+      this.#withheld = null;
       this.#writer?.closeSync();
       this.#writer = null;
     });
@@ -337,7 +377,10 @@ export class UnitStore {
   }
 
   /** Positions are of fixed form (hexadecimal digits and slashes), so they can stand in the text. */
-  #source({ from, to }: Range): string | null {
-    return this.#table && `(select * from ${this.#table} where position > '${from}' and position <= '${to}')`;
+  #source(range: Range): string | null {
+    const rows = this.allRowsSql(range);
+    if (!rows || !this.#withheld) return rows;
+    return `(select * from ${rows} r where not exists (select 1 from ${this.#withheld} w where w.topic = r.topic
+      and w.key = r.key and r.position >= w.from_position and (w.until_position is null or r.position < w.until_position)))`;
   }
 }

@@ -25,7 +25,7 @@ export function matchTopics(
     if (name === null) heads.push(names.table({ schema, name: '' }));
     else exact.add(names.table({ schema, name }));
   }
-  const own = new Set([names.progress, names.parked]);
+  const own = new Set([names.progress, names.parked, names.quarantine]);
   const all = new Set(topics);
   return [...all]
     .filter((topic) => {

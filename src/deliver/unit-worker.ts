@@ -8,16 +8,21 @@ import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import { firstIndex } from './boundary-list.ts';
 import { type Cut, type CutSettings, cutWindow, type HoldState, type Mark } from './cut-window.ts';
+import { deliverWindow } from './deliver-window.ts';
 import { reactTo } from './failure-policy.ts';
 import type { Assignment } from './group-reader.ts';
 import type { Ledger, OpenDelivery, OwnedUnit } from './ledger.ts';
 import { type Offsets, pickTopics, recordsBetween } from './offsets.ts';
 import type { ProgressFollower } from './progress-follower.ts';
+import type { DeadLetters } from './quarantine/dead-letters.ts';
+import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
+import type { UnitQuarantine } from './quarantine/unit-quarantine.ts';
 import type { RowSchemas } from './row-schemas.ts';
+import { noSnapshots } from './snapshot-list.ts';
 import type { UnitIngest } from './unit-ingest.ts';
 import type { UnitStore } from './unit-store.ts';
 import { Wake } from './wake.ts';
-import { checkHeld, writeWindow } from './write-window.ts';
+import { checkHeld } from './write-window.ts';
 
 export interface DeliveredWindow {
   destination: string;
@@ -62,6 +67,13 @@ export interface UnitWorkerOptions {
   refreshHold(): Promise<void>;
   /** Nothing may be written to the destination at present. */
   paused(): boolean;
+  /** Somebody wants rows of the destination's Quarantine replayed. */
+  replaysWanted(): boolean;
+  quarantine: UnitQuarantine;
+  quarantineLedger: QuarantineLedger;
+  deadLetters: DeadLetters;
+  /** An empty store for the time of the work. */
+  replayStore<T>(work: (store: UnitStore) => Promise<T>): Promise<T>;
   /** Pauses the destination, because it failed for so long; null: never by itself. */
   pauseAfterMs: number | null;
   pause(error: TidemarkError): Promise<void>;
@@ -243,6 +255,7 @@ export class UnitWorker {
   /** The Unit was, or is, somebody else's: what we read of it and know about it is void. */
   async #forget(): Promise<void> {
     this.#unit = null;
+    this.#options.quarantine.invalidate();
     this.#heldChecked = false;
     this.#begunIn = 0;
     this.#options.ingest.reset();
@@ -255,6 +268,7 @@ export class UnitWorker {
       return;
     }
     if (unit.open) return this.#deliver(unit, unit.open);
+    if (this.#options.replaysWanted() && (await this.#decideReplay(unit))) return;
     const cut = this.#cut(unit.mark!);
     if (!cut) {
       this.#options.ingest.setTarget(null);
@@ -272,6 +286,32 @@ export class UnitWorker {
     if (!open) return this.#options.refreshHold();
     this.#unit = { ...unit, open };
     await this.#deliver(this.#unit, open);
+  }
+
+  /** A Window of its own for rows of Quarantine that somebody wants replayed: false where none of them is ours. */
+  async #decideReplay(unit: OwnedUnit): Promise<boolean> {
+    const { ledger, quarantineLedger } = this.#options;
+    const { position, commitTimeUs, offsets } = unit.mark!;
+    const wanted = (await quarantineLedger.active(unit)).filter(({ state }) => state === 'replaying');
+    if (wanted.length === 0) return false;
+    const cut: Cut = {
+      from: position,
+      to: position,
+      ingestOffsets: offsets,
+      markOffsets: offsets,
+      commitTimeUs,
+      records: 0,
+    };
+    const replays = wanted.map(({ id }) => id);
+    const open = await ledger.decideWindow(unit, cut, noSnapshots, replays);
+    if (!open) {
+      await this.#options.refreshHold();
+      return true;
+    }
+    this.#unit = { ...unit, open };
+    await this.#deliver(this.#unit, open);
+    await this.#options.refreshHold();
+    return true;
   }
 
   #cut(mark: Mark): Cut | null {
@@ -316,31 +356,28 @@ export class UnitWorker {
   }
 
   async #deliver(unit: OwnedUnit, open: OpenDelivery): Promise<void> {
-    const { ledger, store, onDelivery, commit, destination, log } = this.#options;
+    const { ledger, onDelivery, commit, destination, log } = this.#options;
     if (!(await this.#ingested(open.ingestOffsets))) return;
-    const content = await store.content(open);
-    const startedAt = performance.now();
-    const receipt = await writeWindow(unit, open, content, {
+    const { changes, ...acknowledged } = await deliverWindow(unit, open, {
       ...this.#options,
       topics: this.#options.ingest.topics,
       gone: () => this.#gone,
     });
     await failpoint('after-merge');
-    const durationMs = performance.now() - startedAt;
-    const recorded = await ledger.recordDelivery(unit, open, { receipt, durationMs });
+    const recorded = await ledger.recordDelivery(unit, open, acknowledged);
+    const { receipt, durationMs } = acknowledged;
     const deliveredAtUs = BigInt(Date.now()) * 1000n;
     await failpoint('after-ledger');
     await commit(open.markOffsets);
     this.#lastError = null;
     await this.#settle(recorded);
     const { sequence, commitTimeUs } = open;
-    const rows = content.reduce((sum, { changes }) => sum + changes, 0);
-    log.debug('delivered a Window', { sequence, to: open.to, rows });
+    log.debug('delivered a Window', { sequence, to: open.to, rows: changes });
     onDelivery({
       destination,
       unit: unit.unit,
       sequence,
-      rows,
+      rows: changes,
       bytes: receipt.bytes,
       commitTimeUs,
       deliveredAtUs,

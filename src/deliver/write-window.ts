@@ -3,7 +3,7 @@ import type { AppendWindow, MergeWindow, Receipt, Sink } from '../connector/sink
 import { TidemarkError } from '../platform/errors.ts';
 import { appendTables, mergeTables } from './compact-window.ts';
 import type { OpenDelivery, OwnedUnit } from './ledger.ts';
-import type { RowSchemas } from './row-schemas.ts';
+import type { RowReaders } from './row-schemas.ts';
 import type { TopicContent } from './stored-change.ts';
 import { sweepsOf, withSweeps } from './sweeps.ts';
 import type { UnitStore } from './unit-store.ts';
@@ -37,7 +37,7 @@ export async function checkHeld(sink: Sink, { destination, unit, merged, open }:
 export interface WriteContext {
   sink: Sink;
   store: UnitStore;
-  schemas: RowSchemas;
+  schemas: RowReaders;
   /** As the store numbers them. */
   topics: readonly string[];
   /** Nothing may be written for the Unit any more. */

@@ -263,6 +263,12 @@ export const errorCatalogue = {
     meaning: 'A destination is paused: by an operator, or because it failed for longer than pause.after.',
     remedy: '`tidemark destination resume <name>`, once what it was paused for is mended.',
   },
+  TM412: {
+    retry: 'operator',
+    meaning: 'A destination refused more rows than quarantine.max.rows allows.',
+    remedy:
+      '`tidemark quarantine list` shows why. Mend the destination and replay or drop them; or raise quarantine.max.rows in its instance file.',
+  },
   // 9xx
   TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },
 } as const satisfies Record<string, ErrorEntry>;

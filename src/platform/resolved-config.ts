@@ -86,7 +86,7 @@ export interface KafkaConfig {
   clientId: string;
   tls: ResolvedTls;
   sasl: { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512'; username: string; password: string } | null;
-  /** Topics are `<prefix>.<schema>.<table>`, `<prefix>.progress`, `<prefix>.parked`. */
+  /** Topics are `<prefix>.<schema>.<table>`, `<prefix>.progress`, `<prefix>.parked`, `<prefix>.quarantine`. */
   topicPrefix: string;
   partitions: number;
   replicationFactor: number;
@@ -135,6 +135,8 @@ export interface DestinationConfig {
   tableCadenceMs: Record<string, number>;
   /** `window.max.records`: a Window that reached it ends at the next transaction boundary. */
   windowMaxRecords: number;
+  /** `quarantine.max.rows`, of one Unit. */
+  quarantineMaxRows: number;
   /** `pause.after`: failing for so long in a row, it pauses itself; null: it is retried for ever. */
   pauseAfterMs: number | null;
   /** The sink's own options, validated against SinkKind.options. */

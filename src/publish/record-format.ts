@@ -22,6 +22,8 @@ export const header = {
   newKey: '__debezium.newkey',
   /** On the create half of a key change: the record key the row had before. */
   oldKey: '__debezium.oldkey',
+  /** On a record of the quarantine topic: JSON object with destination, unit, topic and reason. */
+  quarantine: 'tidemark.quarantine',
   /** On a record of the parked topic that only marks where a resume reads to: its own id. */
   resume: 'tidemark.resume',
 } as const;
@@ -35,6 +37,8 @@ export interface TopicNames {
   side(table: TableId, destination: string): string;
   progress: string;
   parked: string;
+  /** Dead letters: changes that a destination refused, and those that build on them. */
+  quarantine: string;
 }
 
 /** Characters that Kafka does not allow in a topic name become `_`. */
@@ -44,6 +48,7 @@ export function topicNames(prefix: string): TopicNames {
     side: (table, destination) => `${prefix}.${unitName(table)}${sideMark}${destination}`,
     progress: `${prefix}.progress`,
     parked: `${prefix}.parked`,
+    quarantine: `${prefix}.quarantine`,
   };
 }
 

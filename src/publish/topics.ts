@@ -1,4 +1,4 @@
-/** Change topics, the progress topic and the parked topic: created here, and compared by `check`. */
+/** Change topics, the progress, parked and quarantine topics: created here, and compared by `check`. */
 import kafkajs, { type Admin } from 'kafkajs';
 import type { TableId } from '../connector/shape.ts';
 import type { CheckFinding } from '../connector/sink.ts';
@@ -33,6 +33,8 @@ export function plannedTopics(config: KafkaConfig, tables: readonly TableId[]): 
     ...tables.map((table) => ({ topic: names.table(table), partitions: config.partitions, config: change })),
     { topic: names.progress, partitions: 1, config: progress },
     { topic: names.parked, partitions: 1, config: progress },
+    // Dead letters wait for somebody, however long that takes.
+    { topic: names.quarantine, partitions: 1, config: { ...shared, 'retention.ms': '-1' } },
   ];
 }
 

@@ -108,6 +108,7 @@ export async function startHarness(): Promise<Harness> {
         tableCadenceMs: {},
         windowMaxRecords: 100_000,
         pauseAfterMs: null,
+        quarantineMaxRows: 1000,
         options: {},
         ...each,
       })),

@@ -3,7 +3,7 @@
  * strict about everything that the SDK promises a sink.
  */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { TidemarkError } from '../../src/connector/failure.ts';
+import { type RefusedRow, RefusedRows, TidemarkError } from '../../src/connector/failure.ts';
 import type { Position } from '../../src/connector/position.ts';
 import { tableName } from '../../src/connector/shape.ts';
 import type { Held, MergeSink, MergeWindow, Receipt, Row, SinkKind } from '../../src/connector/sink.ts';
@@ -22,6 +22,8 @@ export class MemoryStore {
   readonly #file: string | null;
   /** Throws instead of merging, while set. */
   refuse: TidemarkError | null = null;
+  /** Rows that the destination does not take. */
+  refuseRow: (table: string, row: Row) => boolean = () => false;
   /** Awaited in the middle of every merge. */
   duringMerge: (window: MergeWindow) => Promise<void> = async () => {};
   /** Rows are counted, not kept: for very large Windows. */
@@ -165,6 +167,7 @@ async function mergeTable(
         ]),
       );
   const seen = new Set<string>();
+  const refused: RefusedRow[] = [];
   for await (const batch of table.states()) {
     if (store.countOnly) {
       store.counted += batch.length;
@@ -183,9 +186,13 @@ async function mergeTable(
       if (state.op === 'retire') continue;
       const fill = state.fillFrom && base[JSON.stringify(state.fillFrom)];
       if (state.values.includes(undefined) && !fill) throw new TidemarkError('TM407', 'nothing to fill from');
-      after[key] = state.values.map((cell, i) => (cell === undefined ? fill![i]! : cell));
+      const row = state.values.map((cell, i) => (cell === undefined ? fill![i]! : cell));
+      if (store.refuseRow(name, row))
+        refused.push({ table: table.shape, position: state.position, reason: 'not today' });
+      after[key] = row;
       totals.upserted++;
     }
   }
+  if (refused.length > 0) throw new RefusedRows(refused);
   next.rows[name] = after;
 }

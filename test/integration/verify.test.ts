@@ -144,6 +144,7 @@ class World {
           tableCadenceMs: {},
           windowMaxRecords: 1000,
           pauseAfterMs: null,
+          quarantineMaxRows: 1000,
           options: { 'connection.url': url('replica'), 'statement.timeout': 0, 'lock.timeout': 30_000 },
         },
       ],
@@ -306,7 +307,13 @@ class Worker {
       commitTimeUs: 2n,
       tables,
     });
-    this.#unit = await this.ledger.recordDelivery(unit, open, { receipt, durationMs: 1 });
+    this.#unit = await this.ledger.recordDelivery(unit, open, {
+      receipt,
+      durationMs: 1,
+      replayed: [],
+      superseded: [],
+      schemaIds: {},
+    });
     return true;
   }
 

@@ -217,6 +217,7 @@ describe('destinations', () => {
       tableCadenceMs: { 'app.findings': 60_000 },
       windowMaxRecords: 500,
       pauseAfterMs: null,
+      quarantineMaxRows: 1000,
       options: {
         'connection.url': 'postgres://u:hush@h/d',
         'pool.size': 8,

@@ -23,6 +23,14 @@ export interface InstanceContext {
   problems: Problems;
 }
 
+interface CommonValues {
+  tables: string[];
+  cadence: number;
+  'window.max.records': number;
+  'quarantine.max.rows': number;
+  'pause.after': number | null;
+}
+
 /** Names become consumer groups, folders and schema objects. */
 const destinationName = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
@@ -76,12 +84,7 @@ async function loadDestination(
     report,
     dynamicField: (key) => (tableOfCadence(key) === null ? null : destinationFields.cadence),
   });
-  const common = values as {
-    tables: string[];
-    cadence: number;
-    'window.max.records': number;
-    'pause.after': number | null;
-  };
+  const common = values as unknown as CommonValues;
   const tableCadences = [...dynamic].map(
     ([key, milliseconds]) => [tableOfCadence(key)!, milliseconds as number] as const,
   );
@@ -109,6 +112,7 @@ async function loadDestination(
     cadenceMs: common.cadence,
     tableCadenceMs: Object.fromEntries(tableCadences),
     windowMaxRecords: common['window.max.records'],
+    quarantineMaxRows: common['quarantine.max.rows'],
     pauseAfterMs: pauseAfter(common['pause.after'], sink),
     options,
   };

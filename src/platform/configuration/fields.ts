@@ -203,7 +203,8 @@ const ownKafkaFields = {
       pattern: /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/,
       says: 'letters, digits, ., _ and -, at most 100',
     },
-    description: 'Topics are `<prefix>.<schema>.<table>`, `<prefix>.progress` and `<prefix>.parked`.',
+    description:
+      'Topics are `<prefix>.<schema>.<table>`, `<prefix>.progress`, `<prefix>.parked` and `<prefix>.quarantine`.',
   },
   'topic.partitions': {
     type: 'integer',
@@ -450,6 +451,15 @@ export const destinationFields = {
     min: 1,
     max: 2 ** 31 - 1,
     description: 'A Window that reached this many Changes ends at the next transaction boundary.',
+  },
+  'quarantine.max.rows': {
+    type: 'integer',
+    unit: 'rows',
+    default: 1000,
+    min: 0,
+    max: 100_000,
+    description:
+      'Rows of one Unit that may be in Quarantine. One more, and the Unit stops: so many refusals are about the destination, not about rows.',
   },
   'pause.after': {
     type: 'duration',

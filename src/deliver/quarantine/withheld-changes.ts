@@ -1,0 +1,172 @@
+/**
+ * What of a Window is withheld when some of its rows are in Quarantine. A destination that keeps one row per key can
+ * take a row again once it came whole, so a full Change supersedes what waits; and where a row's key changed without
+ * carrying all of its columns, the rows under both keys wait together, since one supplies the other's values. A
+ * destination that keeps every Change gets them in order: whatever comes later waits.
+ */
+import type { DuckDBConnection } from '@duckdb/node-api';
+import type { Position } from '../../connector/position.ts';
+import {
+  blob,
+  changeColumnsOf,
+  type Range,
+  type StoredChange,
+  streamRows,
+  type WithheldKey,
+} from '../stored-change.ts';
+import type { UnitStore } from '../unit-store.ts';
+import { storeError } from '../window-store.ts';
+
+/** A key of the Unit that is withheld, or to be. */
+export interface HeldKey {
+  topic: number;
+  key: Buffer;
+  /** It takes part in a key change that borrows values. */
+  bound: boolean;
+  /** The first refused Position in this Window; null: it was withheld before. */
+  refusedAt: Position | null;
+}
+
+export interface WithheldChanges {
+  /** All keys that are withheld after this Window, those found by their key changes among them. */
+  keys: HeldKey[];
+  /** What is left out of the Window. */
+  withheld: WithheldKey[];
+  /** Keys withheld before that the Window brings whole. */
+  superseded: HeldKey[];
+}
+
+/** The key of the Change at a Position; null: there is none, or it has no key. */
+export async function keyAt(
+  store: UnitStore,
+  range: Range,
+  { topic, position }: { topic: number; position: Position },
+): Promise<Buffer | null> {
+  const rows = store.allRowsSql(range);
+  if (!rows) return null;
+  return withConnection(store, async (connection) => {
+    const found = await connection.run(
+      `select key from ${rows} where topic = ${topic} and position = '${position}' limit 1`,
+    );
+    const [row] = await found.getRows();
+    return row ? blob(row[0]!) : null;
+  });
+}
+
+/** @param merges whether the destination keeps one row per key */
+export async function withheldChanges(
+  store: UnitStore,
+  range: Range,
+  held: readonly HeldKey[],
+  merges: boolean,
+): Promise<WithheldChanges> {
+  const rows = store.allRowsSql(range);
+  if (!rows) return { keys: [...held], withheld: [], superseded: [] };
+  if (!merges) {
+    const withheld = held.map(({ topic, key, refusedAt }) => ({ topic, key, from: refusedAt, until: null }));
+    return { keys: [...held], withheld, superseded: [] };
+  }
+  return withConnection(store, async (connection) => {
+    await fillHeld(connection, held);
+    await followKeyChanges(connection, rows);
+    const result: WithheldChanges = { keys: [], withheld: [], superseded: [] };
+    const found = await connection.run(`
+      select h.topic, h.key, h.bound, h.refused_at,
+        max(r.position) filter (where not r.truncate and not r.partial),
+        (select max(t.position) from ${rows} t where t.truncate and t.topic = h.topic)
+      from held h left join ${rows} r on r.topic = h.topic and r.key = h.key
+      group by h.topic, h.key, h.bound, h.refused_at`);
+    for (const [topic, key, bound, refusedAt, fullAt, truncatedAt] of await found.getRows()) {
+      const one = {
+        topic: topic as number,
+        key: blob(key!)!,
+        bound: bound as boolean,
+        refusedAt: refusedAt as Position | null,
+      };
+      const whole = one.refusedAt ? null : latest(truncatedAt, one.bound ? null : fullAt);
+      result.withheld.push({ topic: one.topic, key: one.key, from: null, until: whole });
+      (whole ? result.superseded : result.keys).push(one);
+    }
+    return result;
+  });
+}
+
+/** The Changes that wait from now on, in order. */
+export async function* waitingChanges(
+  store: UnitStore,
+  range: Range,
+  withheld: readonly WithheldKey[],
+): AsyncIterable<StoredChange[]> {
+  const rows = store.allRowsSql(range);
+  const waiting = withheld.filter(({ until }) => until === null);
+  if (!rows || waiting.length === 0) return;
+  const connection = await store.connect();
+  try {
+    await fillHeld(
+      connection,
+      waiting.map(({ topic, key, from }) => ({ topic, key, bound: false, refusedAt: from })),
+    );
+    yield* streamRows(
+      connection,
+      `select ${changeColumnsOf('r')} from ${rows} r join held h on h.topic = r.topic and h.key = r.key
+        and r.position >= coalesce(h.refused_at, '') order by r.position`,
+      (values, row) => store.storedChange(values, row),
+    );
+  } finally {
+    connection.closeSync();
+  }
+}
+
+async function fillHeld(connection: DuckDBConnection, held: readonly HeldKey[]): Promise<void> {
+  await connection.run('create temp table held (topic integer, key blob, bound boolean, refused_at varchar)');
+  const appender = await connection.createAppender('held', null, 'temp');
+  for (const { topic, key, bound, refusedAt } of held) {
+    appender.appendInteger(topic);
+    appender.appendBlob(key);
+    appender.appendBoolean(bound);
+    if (refusedAt === null) appender.appendNull();
+    else appender.appendVarchar(refusedAt);
+    appender.endRow();
+  }
+  appender.closeSync();
+}
+
+/** Adds the other side of every key change that borrows values, until there is none left. */
+async function followKeyChanges(connection: DuckDBConnection, rows: string): Promise<void> {
+  await connection.run(`
+    create temp table edges as
+      select distinct topic, old_key, key from ${rows} where old_key is not null and partial`);
+  for (;;) {
+    await connection.run(`
+      update held set bound = true where not bound and exists (
+        select 1 from edges e where e.topic = held.topic and (e.key = held.key or e.old_key = held.key))`);
+    const added = await connection.run(`
+      insert into held
+        select distinct topic, key, true, null::varchar from (
+          select e.topic, e.old_key as key from edges e join held h on h.topic = e.topic and h.key = e.key
+          union all
+          select e.topic, e.key from edges e join held h on h.topic = e.topic and h.key = e.old_key) o
+        where not exists (select 1 from held h where h.topic = o.topic and h.key = o.key)
+      returning 1`);
+    if ((await added.getRows()).length === 0) return;
+  }
+}
+
+function latest(...positions: unknown[]): Position | null {
+  const known = positions.filter((position): position is Position => typeof position === 'string');
+  return known.sort().at(-1) ?? null;
+}
+
+async function withConnection<T>(
+  store: UnitStore,
+  work: (connection: DuckDBConnection) => Promise<T>,
+): Promise<T> {
+  const connection = await store.connect();
+  try {
+    return await work(connection);
+  } catch (error) {
+    throw storeError(error);
+  } finally {
+    connection.closeSync();
+  }
+}
