@@ -27,6 +27,8 @@ const options = {
   where: { type: 'string' },
   for: { type: 'string' },
   reason: { type: 'string' },
+  destination: { type: 'string' },
+  all: { type: 'boolean', default: false },
   watch: { type: 'boolean', default: false },
 } as const;
 
@@ -46,6 +48,8 @@ const commands: Record<string, (context: CommandContext, values: Values, rest: s
       (await import('./command/snapshot.ts')).snapshotCommand(context, values, rest),
     destination: async (context, values, rest) =>
       (await import('./command/destination.ts')).destinationCommand(context, values, rest),
+    quarantine: async (context, values, rest) =>
+      (await import('./command/quarantine.ts')).quarantineCommand(context, values, rest),
     teardown: async (context, values) =>
       (await import('./command/teardown.ts')).teardownCommand(context, values),
     demo: async (context, values) => (await import('./command/demo.ts')).demoCommand(context, values),

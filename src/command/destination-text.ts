@@ -3,7 +3,7 @@ import type { DeliveryRecord, DestinationRecord } from '../deliver/destination-l
 import { bytes, seconds } from './status-text.ts';
 
 export function destinationText(
-  { name, kind, pause, failure, units }: DestinationRecord,
+  { name, kind, pause, quarantined, failure, units }: DestinationRecord,
   deliveries: readonly DeliveryRecord[],
 ): string {
   const lines = [`destination ${name} (${kind})`];
@@ -11,6 +11,11 @@ export function destinationText(
     lines.push(
       `  ‖ paused since ${pause.at.toISOString()} by ${pause.by}: ${pause.reason}`,
       `    → tidemark destination resume ${name}`,
+    );
+  if (quarantined > 0)
+    lines.push(
+      `  ! ${quarantined} rows are in Quarantine`,
+      `    → tidemark quarantine list --destination ${name}`,
     );
   if (failure) lines.push(`  ✗ ${failure.code}: ${failure.message}`, `    → ${failure.remedy}`);
   const width = Math.max(0, ...units.map(({ unit }) => unit.length));

@@ -26,12 +26,17 @@ export function renderStatus(report: StatusReport): string {
   const tables = Math.max(0, ...snapshots.map(({ table }) => table.length));
   for (const snapshot of snapshots) lines.push(...snapshotLines(snapshot, tables).map((line) => `  ${line}`));
   const width = Math.max(0, ...units.map(({ unit }) => unit.length));
-  for (const { name, paused, problem } of destinations) {
+  for (const { name, paused, quarantined, problem } of destinations) {
     lines.push(`destination ${name}`);
     if (paused)
       lines.push(
         `  ‖ paused since ${paused.at} by ${paused.by}: ${paused.reason}`,
         `    → tidemark destination resume ${name}`,
+      );
+    if (quarantined > 0)
+      lines.push(
+        `  ! ${quarantined} rows are in Quarantine`,
+        `    → tidemark quarantine list --destination ${name}`,
       );
     if (problem) lines.push(...problemLines(problem, '  ✗ '));
     for (const unit of units.filter((each) => each.destination === name))

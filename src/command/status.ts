@@ -29,6 +29,8 @@ export interface DestinationStatus {
   name: string;
   kind: string;
   paused: { at: string; by: string; reason: string } | null;
+  /** Rows that it refused: `tidemark quarantine list`. */
+  quarantined: number;
   /** What keeps all of it from working. */
   problem: Problem | null;
 }
@@ -187,11 +189,18 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
   };
 }
 
-function destinationStatus({ name, kind, pause, failure }: DestinationRecord): DestinationStatus {
+function destinationStatus({
+  name,
+  kind,
+  pause,
+  quarantined,
+  failure,
+}: DestinationRecord): DestinationStatus {
   return {
     name,
     kind,
     paused: pause && { at: pause.at.toISOString(), by: pause.by, reason: pause.reason },
+    quarantined,
     problem: problemOf(failure),
   };
 }

@@ -23,6 +23,12 @@ export const usage = `tidemark <command> [options]
   destination pause|resume <name>
       --reason "…"                  for those who wonder why
   destination test <name>   can it be reached; a webhook gets a test event
+  quarantine list           rows that a destination refused: where, why, how much waits behind them
+      --destination name, --all     of one destination; those that are done too
+  quarantine show <id>      the rows themselves
+  quarantine replay <id>…   try them again, with what came since; or --destination name
+      --timeout 120s
+  quarantine drop <id>… --yes       they stay away until they come whole again
   teardown --yes            drop the slot and publications, so that nothing pins the source any more
       --slot                        the slot and its place in Kafka only: the next run starts a new epoch
       --topics                      also topics, subjects and the ledger of this source

@@ -22,6 +22,8 @@ export interface DestinationRecord {
   name: string;
   kind: string;
   pause: Pause | null;
+  /** Rows that it refused and that wait, or were dropped. */
+  quarantined: number;
   /** What keeps the whole destination from opening. */
   failure: RecordedFailure | null;
   units: UnitRecord[];
@@ -54,6 +56,7 @@ interface DestinationRow extends FailureRow {
   paused_at: Date | null;
   paused_by: string | null;
   pause_reason: string | null;
+  quarantined: number;
 }
 
 interface UnitRow extends FailureRow {
@@ -87,8 +90,10 @@ interface DeliveryRow extends FailureRow {
 export async function readDestinations(pool: Pool, sourceId: string): Promise<DestinationRecord[]> {
   try {
     const destinations = await pool.query<DestinationRow>(
-      `select destination, kind, paused_at, paused_by, pause_reason, error_code, error, remedy
-       from tidemark.destinations where source_id = $1 order by destination`,
+      `select destination, kind, paused_at, paused_by, pause_reason, error_code, error, remedy,
+              (select count(*)::int from tidemark.quarantine q where q.source_id = d.source_id
+                  and q.destination = d.destination and q.state in ('held', 'replaying', 'dropped')) as quarantined
+         from tidemark.destinations d where source_id = $1 order by destination`,
       [sourceId],
     );
     const units = await pool.query<UnitRow>(
@@ -108,6 +113,7 @@ export async function readDestinations(pool: Pool, sourceId: string): Promise<De
         by: row.paused_by ?? '',
         reason: row.pause_reason ?? '',
       },
+      quarantined: row.quarantined,
       failure: failureOf(row),
       units: units.rows.filter((unit) => unit.destination === row.destination).map(unitOf),
     }));

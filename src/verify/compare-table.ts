@@ -37,6 +37,7 @@ const reportEveryMs = 1000;
 
 /**
  * @param shape of the table's last published Change; null: none was ever published
+ * @param quarantined rows of the table that the destination refused
  * @throws TidemarkError of the source (TM201, TM202) or of the sink; the signal's reason
  */
 export async function compareTable(
@@ -44,6 +45,7 @@ export async function compareTable(
   table: CatalogueTable,
   shape: TableShape | null,
   parked: ParkedTables[string] | null,
+  quarantined = 0,
 ): Promise<TableReport> {
   const startedAt = performance.now();
   const report: TableReport = {
@@ -58,6 +60,7 @@ export async function compareTable(
     different: 0,
     countsExact: true,
     keys: [],
+    quarantined,
     hint: null,
     durationMs: 0,
   };

@@ -38,15 +38,23 @@ export function uncomparedColumns(
 /** @returns null where there is nothing to say */
 export function hintFor(
   table: CatalogueTable,
-  report: Pick<TableReport, 'status' | 'missing' | 'extra' | 'different' | 'countsExact'>,
+  report: Pick<TableReport, 'status' | 'missing' | 'extra' | 'different' | 'countsExact' | 'quarantined'>,
   { gone, added }: UncomparedColumns,
   carried: readonly string[] = [],
 ): string | null {
   const name = tableName(table);
   const parts: string[] = [];
+  if (report.quarantined > 0) {
+    parts.push(
+      `${report.quarantined} of its rows are in Quarantine, since the destination refused them: \`tidemark quarantine list\` says why.`,
+    );
+  }
   if (report.status === 'different') {
     const { missing, extra, different } = report;
-    if (!hasIdentity(table)) {
+    const explained = report.quarantined >= missing + extra + different && report.countsExact;
+    if (explained) {
+      // Nothing more is known to be wrong.
+    } else if (!hasIdentity(table)) {
       parts.push(
         `${name} has no replica identity, so only its inserts and truncates are published: rows updated or deleted at the source stay as they were at the destination. Give it a primary key, or: alter table ${name} replica identity full; then rebuild the destination's table.`,
       );

@@ -32,6 +32,8 @@ export interface TableReport {
   countsExact: boolean;
   /** At most `limit`. */
   keys: KeyDifference[];
+  /** Rows that the destination refused and that wait in Quarantine, or were dropped from it. */
+  quarantined: number;
   /** What it means and what to do; null where there is nothing to say. */
   hint: string | null;
   durationMs: number;

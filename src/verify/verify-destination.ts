@@ -18,6 +18,7 @@ import { formatPosition, type Position } from '../connector/position.ts';
 import type { TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
 import type { Readable, Sink, SinkKind } from '../connector/sink.ts';
+import { QuarantineLedger } from '../deliver/quarantine/quarantine-ledger.ts';
 import { matchTopics, unitsOf } from '../deliver/unit-topics.ts';
 import { openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
@@ -257,6 +258,10 @@ async function compareTables(
   const reports: TableReport[] = [];
   const memoryRows = run.memoryRows ?? defaultMemoryRows;
   const { source } = config;
+  const quarantined = await new QuarantineLedger(run.pool).list(source.id, {
+    destination: run.instance.name,
+    all: false,
+  });
   for (const table of tables) {
     const name = tableName(table);
     reports.push(
@@ -265,6 +270,7 @@ async function compareTables(
         table,
         shapes.get(name) ?? null,
         parked[name] ?? null,
+        quarantined.filter((entry) => entry.table === name).length,
       ),
     );
   }

@@ -204,19 +204,23 @@ describe('cutWindow', () => {
     expect(() => cutWindow(mark, list.list, settings, null)).toThrowError(/epoch 2/);
   });
 
-  test('a quiet source is passed in one step', () => {
-    const boundaries = Array.from(
-      { length: 1000 },
-      (_, i): Boundary => ({
-        position: at(10 + i),
-        commitTimeUs: BigInt(i) * 60_000_000n,
-        origin: false,
-        endOffsets: { t: [i > 900 ? 5 : 0] },
-      }),
-    );
+  test('a quiet source is passed in one step, and a backlog in one Window', () => {
+    const boundariesTo = (records: number) =>
+      Array.from(
+        { length: 1000 },
+        (_, i): Boundary => ({
+          position: at(10 + i),
+          commitTimeUs: BigInt(i) * 60_000_000n,
+          origin: false,
+          endOffsets: { t: [i > 900 ? records : 0] },
+        }),
+      );
     const mark = { position: at(10), commitTimeUs: 0n, offsets: { t: [0] } };
-    const cut = cutWindow(mark, boundaries, { topics: ['t'], cadenceMs: 60_000, maxRecords: 10 }, null);
-    expect(cut).toMatchObject({ to: at(910), records: 0 });
+    const settings = { topics: ['t'], cadenceMs: 60_000, maxRecords: 10 };
+    expect(cutWindow(mark, boundariesTo(0), settings, null)).toMatchObject({ to: at(1009), records: 0 });
+    expect(cutWindow(mark, boundariesTo(5), settings, null)).toMatchObject({ to: at(1009), records: 5 });
+    // One that reached the size ends there.
+    expect(cutWindow(mark, boundariesTo(50), settings, null)).toMatchObject({ to: at(911), records: 50 });
   });
 });
 

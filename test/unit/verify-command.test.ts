@@ -64,6 +64,7 @@ const equal: TableReport = {
   different: 0,
   countsExact: true,
   keys: [],
+  quarantined: 0,
   hint: null,
   durationMs: 1,
 };
