@@ -3,7 +3,9 @@ alter table tidemark.destinations
   add column paused_at    timestamptz,
   -- Who, and why; `tidemark` where the destination's own rule did.
   add column paused_by    text,
-  add column pause_reason text;
+  add column pause_reason text,
+  -- When somebody last wanted it to go on: what waits for its next attempt is tried then.
+  add column resumed_at   timestamptz;
 
 -- Since when a Unit fails without a success in between, how often, and when it is tried again.
 alter table tidemark.units

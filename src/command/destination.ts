@@ -13,17 +13,19 @@ import { openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
+import { type MoveArguments, moveDestination, resync } from './destination-moves.ts';
 import { destinationText } from './destination-text.ts';
 import { sinkContext } from './sink-context.ts';
 
-export interface DestinationArguments {
-  /** Of `pause`. */
+export interface DestinationArguments extends MoveArguments {
+  /** Of `pause`, `skip` and `replay`. */
   reason?: string | undefined;
   /** Of `show`: deliveries. */
   limit?: string | undefined;
 }
 
-const usage = 'tidemark destination list, show, pause, resume or test <name>';
+const usage =
+  'tidemark destination list, show, pause, resume, test, skip, replay or resync <name>; --help has their options';
 
 /** What `show` answers: a destination and its newest deliveries. */
 export interface ShownDestination extends DestinationRecord {
@@ -34,10 +36,11 @@ export interface ShownDestination extends DestinationRecord {
 export async function destinationCommand(
   context: CommandContext,
   args: DestinationArguments,
-  [action, name]: string[],
+  [action, name, ...tables]: string[],
 ): Promise<number> {
   const config = await configOf(context);
   if (action === 'test') return test(context, config, required(name));
+  if (action === 'resync') return resync(context, config, required(name), tables);
   const pool = openControl(config.control, context.log, 2);
   try {
     switch (action) {
@@ -49,6 +52,9 @@ export async function destinationCommand(
         return await pause(context, config, pool, { name: required(name), reason: args.reason });
       case 'resume':
         return await resume(context, config, pool, required(name));
+      case 'skip':
+      case 'replay':
+        return await moveDestination(context, config, pool, { kind: action, name: required(name), ...args });
       default:
         throw new TidemarkError('TM101', `destination: ${action ?? 'nothing'} is no action`, {
           remedy: usage,

@@ -23,6 +23,10 @@ export const usage = `tidemark <command> [options]
   destination pause|resume <name>
       --reason "…"                  for those who wonder why
   destination test <name>   can it be reached; a webhook gets a test event
+  destination skip <name> --to now|<position> --yes       go on there; what lies between is never delivered
+  destination replay <name> --from held|<position> --yes  go back to what it holds, after it was restored
+      --unit app.findings, --reason "…", --timeout 60s
+  destination resync <name> [table]…                      read its tables again, beside its stream
   quarantine list           rows that a destination refused: where, why, how much waits behind them
       --destination name, --all     of one destination; those that are done too
   quarantine show <id>      the rows themselves

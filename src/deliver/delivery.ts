@@ -15,6 +15,7 @@ import { type DestinationSnapshot, DestinationWorker } from './destination-worke
 import { reactTo } from './failure-policy.ts';
 import { Gates } from './gates.ts';
 import { Ledger } from './ledger.ts';
+import { Moves } from './moves.ts';
 import { ProgressFollower } from './progress-follower.ts';
 import { DeadLetters } from './quarantine/dead-letters.ts';
 import { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
@@ -74,6 +75,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
   const registry = new RegistryClient(config.registry, log);
   const ledger = new Ledger(pool, config.source.id);
   const gates = new Gates(pool, config.source.id, log);
+  const moves = new Moves(pool);
   const quarantineLedger = new QuarantineLedger(pool);
   const deadLetters = new DeadLetters(kafka, config.kafka, `tidemark.${config.source.id}`);
   const schemas = new RowSchemas(registry);
@@ -97,6 +99,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         pool,
         ledger,
         gates,
+        moves,
         quarantineLedger,
         deadLetters,
         follower,

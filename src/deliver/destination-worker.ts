@@ -15,6 +15,7 @@ import { reactTo } from './failure-policy.ts';
 import type { Gate, Gates } from './gates.ts';
 import { type Assignment, GroupReader } from './group-reader.ts';
 import type { Ledger } from './ledger.ts';
+import type { Moves } from './moves.ts';
 import type { Offsets } from './offsets.ts';
 import { unitAssigner } from './partition-assigner.ts';
 import { type DestinationName, pauseDestination } from './pauses.ts';
@@ -41,6 +42,7 @@ export interface DestinationWorkerOptions {
   pool: Pool;
   ledger: Ledger;
   gates: Gates;
+  moves: Moves;
   quarantineLedger: QuarantineLedger;
   deadLetters: DeadLetters;
   follower: ProgressFollower;
@@ -193,7 +195,7 @@ export class DestinationWorker {
     this.#moved.ring();
     for (const { worker, quarantine } of this.#units.values()) {
       quarantine.invalidate();
-      if (pause === null && before.pause !== null) worker.tryNow();
+      if (now.resumedAt > before.resumedAt || now.moving > before.moving) worker.tryNow();
       else worker.ring();
     }
   }
@@ -340,6 +342,8 @@ export class DestinationWorker {
       hold: () => this.#gate.hold,
       refreshHold: () => this.#options.gates.refresh(),
       paused: () => this.#gate.pause !== null,
+      moveWanted: () => this.#gate.moving > 0,
+      moves: this.#options.moves,
       replaysWanted: () => this.#gate.replaying > 0,
       quarantine,
       quarantineLedger: this.#options.quarantineLedger,

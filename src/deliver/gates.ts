@@ -17,9 +17,13 @@ export interface Gate {
   /** Entries of Quarantine, and how many of them somebody wants replayed. */
   quarantined: number;
   replaying: number;
+  /** Units that somebody wants elsewhere. */
+  moving: number;
+  /** When somebody last wanted it to go on, milliseconds since 1970. */
+  resumedAt: number;
 }
 
-const open: Gate = { hold: null, pause: null, quarantined: 0, replaying: 0 };
+const open: Gate = { hold: null, pause: null, quarantined: 0, replaying: 0, moving: 0, resumedAt: 0 };
 const pollMs = 500;
 
 interface GateRow {
@@ -31,6 +35,8 @@ interface GateRow {
   pause_reason: string | null;
   quarantined: number;
   replaying: number;
+  moving: number;
+  resumed_at: Date | null;
 }
 
 export class Gates {
@@ -72,8 +78,10 @@ export class Gates {
   async refresh(): Promise<void> {
     const { rows } = await this.#pool
       .query<GateRow>(
-        `select d.destination, h.holder is not null as held, h.target, d.paused_at, d.paused_by, d.pause_reason,
-                coalesce(q.quarantined, 0) as quarantined, coalesce(q.replaying, 0) as replaying
+        `select d.destination, h.holder is not null as held, h.target, d.paused_at, d.paused_by, d.pause_reason, d.resumed_at,
+                coalesce(q.quarantined, 0) as quarantined, coalesce(q.replaying, 0) as replaying,
+                (select count(*)::int from tidemark.moves m where m.source_id = d.source_id
+                    and m.destination = d.destination and m.done_at is null) as moving
          from tidemark.destinations d
          left join tidemark.holds h
            on h.source_id = d.source_id and h.destination = d.destination and h.expires_at > now()
@@ -81,7 +89,7 @@ export class Gates {
                            count(*) filter (where state = 'replaying')::int as replaying
                       from tidemark.quarantine where source_id = $1 and state in ('held', 'replaying', 'dropped')
                      group by destination) q on q.destination = d.destination
-         where d.source_id = $1 and (h.holder is not null or d.paused_at is not null or q.quarantined > 0)`,
+         where d.source_id = $1`,
         [this.#sourceId],
       )
       .catch((error) => {
@@ -112,6 +120,8 @@ function gateOf(row: GateRow): Gate {
     pause: at && { at, by: row.paused_by ?? '', reason: row.pause_reason ?? '' },
     quarantined: row.quarantined,
     replaying: row.replaying,
+    moving: row.moving,
+    resumedAt: row.resumed_at?.getTime() ?? 0,
   };
 }
 
@@ -121,6 +131,8 @@ function sameGate(a: Gate, b: Gate): boolean {
     a.hold?.target === b.hold?.target &&
     a.pause?.at.getTime() === b.pause?.at.getTime() &&
     a.quarantined === b.quarantined &&
-    a.replaying === b.replaying
+    a.replaying === b.replaying &&
+    a.moving === b.moving &&
+    a.resumedAt === b.resumedAt
   );
 }

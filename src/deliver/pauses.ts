@@ -60,7 +60,7 @@ export async function resumeDestination(
     );
     if (before.rows.length === 0) throw neverDelivered(destination);
     await client.query(
-      `update tidemark.destinations set paused_at = null, paused_by = null, pause_reason = null
+      `update tidemark.destinations set paused_at = null, paused_by = null, pause_reason = null, resumed_at = now()
        where source_id = $1 and destination = $2`,
       [sourceId, destination],
     );

@@ -12,6 +12,8 @@ import { deliverWindow } from './deliver-window.ts';
 import { reactTo } from './failure-policy.ts';
 import type { Assignment } from './group-reader.ts';
 import type { Ledger, OpenDelivery, OwnedUnit } from './ledger.ts';
+import { moveUnit } from './move-unit.ts';
+import type { Moves } from './moves.ts';
 import { type Offsets, pickTopics, recordsBetween } from './offsets.ts';
 import type { ProgressFollower } from './progress-follower.ts';
 import type { DeadLetters } from './quarantine/dead-letters.ts';
@@ -69,6 +71,9 @@ export interface UnitWorkerOptions {
   paused(): boolean;
   /** Somebody wants rows of the destination's Quarantine replayed. */
   replaysWanted(): boolean;
+  /** An operator wants Units of the destination elsewhere. */
+  moveWanted(): boolean;
+  moves: Moves;
   quarantine: UnitQuarantine;
   quarantineLedger: QuarantineLedger;
   deadLetters: DeadLetters;
@@ -228,6 +233,7 @@ export class UnitWorker {
     }
     if (!this.#unit) this.#unit = await ledger.acquireUnit(destination, name, owner);
     this.#confirmedIn = generation;
+    if (this.#options.moveWanted() && !(await this.#moved(this.#unit))) return null;
     if (!this.#heldChecked) await checkHeld(this.#options.sink, this.#unit);
     this.#heldChecked = true;
     this.#stale = false;
@@ -250,6 +256,31 @@ export class UnitWorker {
     }
     this.#options.ingest.throwIfFailed();
     return this.#unit;
+  }
+
+  /** Goes where an operator sends the Unit. False: look again. */
+  async #moved(unit: OwnedUnit): Promise<boolean> {
+    const { moves, follower, log, refreshHold } = this.#options;
+    const move = await moves.pending(unit);
+    if (!move) return true;
+    follower.track(this.#key, unit.mark);
+    const moved = await moveUnit(unit, move, { ...this.#options, boundaries: follower.boundaries });
+    if (!moved) {
+      await this.#wake.wait(idleWaitMs);
+      return false;
+    }
+    // A Window that the destination holds already is recorded before anything else.
+    if (moved === unit) return true;
+    log.warn('moved by an operator', {
+      unit: unit.unit,
+      kind: move.kind,
+      from: unit.mark?.position ?? null,
+      to: moved.mark?.position ?? null,
+    });
+    await this.#forget();
+    this.#unit = moved;
+    await refreshHold();
+    return true;
   }
 
   /** The Unit was, or is, somebody else's: what we read of it and know about it is void. */

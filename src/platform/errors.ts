@@ -197,7 +197,7 @@ export const errorCatalogue = {
     retry: 'operator',
     meaning: 'Kafka expired records that a destination had not yet received.',
     remedy:
-      'The destination cannot be brought up to date from Kafka: rebuild it, and raise the topic retention.',
+      'Kafka alone cannot bring the destination up to date: `tidemark destination skip <name> --to now --yes`, then `tidemark destination resync <name>`; and raise the topic retention.',
   },
   TM308: {
     retry: 'operator',
@@ -225,7 +225,8 @@ export const errorCatalogue = {
     retry: 'operator',
     meaning:
       'A destination holds an older Position than the ledger says: it was restored or changed by hand.',
-    remedy: 'Rebuild the destination; it has lost rows that were acknowledged.',
+    remedy:
+      '`tidemark destination replay <name> --from held --yes` goes on from what it holds, as far as Kafka still has it.',
   },
   TM405: {
     retry: 'data',

@@ -1,0 +1,193 @@
+/** What an operator does to a destination: pause and resume, skip, go back to what it holds. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { Delivery } from '../../src/deliver/delivery.ts';
+import { readDeliveries, readDestinations } from '../../src/deliver/destination-list.ts';
+import { type MoveOutcome, moveOutcomes, requestMove } from '../../src/deliver/moves.ts';
+import { pauseDestination, resumeDestination } from '../../src/deliver/pauses.ts';
+import { deliver, type Harness, marksAt, startHarness, until } from './deliver-harness.ts';
+import { MemoryStore, memorySink } from './deliver-memory-sink.ts';
+import { shape } from './deliver-records.ts';
+import type { FakeSource, TableChange } from './deliver-source.ts';
+
+let harness: Harness;
+const cleanups: (() => Promise<unknown>)[] = [];
+beforeAll(async () => {
+  harness = await startHarness();
+});
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+afterAll(async () => {
+  await harness?.stop();
+});
+
+const notes = shape('notes', ['id', 'title']);
+
+function* many(count: number, from = 0): Generator<TableChange> {
+  for (let i = from; i < from + count; i++)
+    yield { table: 'notes', change: { op: 'c', row: [String(i), `n${i}`] } };
+}
+
+interface Scene {
+  source: FakeSource;
+  store: MemoryStore;
+  delivery: Delivery;
+  place: { sourceId: string; destination: string };
+  restart(meanwhile?: () => Promise<void>): Promise<void>;
+  destination(): Promise<Awaited<ReturnType<typeof readDestinations>>[number]>;
+}
+
+async function scene(settings = {}): Promise<Scene> {
+  const source = harness.source();
+  await source.open([notes]);
+  cleanups.push(() => source.close());
+  const store = new MemoryStore();
+  const config = harness.config(source, [settings]);
+  const found: Scene = {
+    source,
+    store,
+    delivery: await deliver(config, memorySink(store)),
+    place: { sourceId: source.sourceId, destination: 'warehouse' },
+    async restart(meanwhile = async () => {}) {
+      await found.delivery.stop();
+      await meanwhile();
+      found.delivery = await deliver(config, memorySink(store));
+    },
+    destination: async () => (await readDestinations(harness.pool, source.sourceId))[0]!,
+  };
+  cleanups.push(() => found.delivery.stop());
+  return found;
+}
+
+const settled = ({ source, delivery }: Scene) => until('delivered', () => marksAt(delivery, source.position));
+const errorCode = ({ delivery }: Scene) => delivery.snapshot().destinations[0]!.units[0]?.lastError?.code;
+
+describe('pause', () => {
+  test('nothing is written until it is resumed, over restarts too', async () => {
+    const s = await scene();
+    await s.source.commit(many(3));
+    await settled(s);
+    await pauseDestination(harness.pool, s.place, { by: 'me', reason: 'maintenance' });
+    await s.source.commit(many(3, 10));
+    await s.restart();
+    await until('paused', () => s.delivery.snapshot().destinations[0]!.paused);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(s.store.dump()['app.notes']).toHaveLength(3);
+    expect(await s.destination()).toMatchObject({ pause: { by: 'me', reason: 'maintenance' } });
+    expect(await resumeDestination(harness.pool, s.place)).toMatchObject({ by: 'me' });
+    await settled(s);
+    expect(s.store.dump()).toEqual(s.source.expected());
+  });
+
+  test('a destination that fails for longer than pause.after pauses itself; resume tries at once', async () => {
+    const s = await scene({ pauseAfterMs: 1500 });
+    s.store.refuse = new TidemarkError('TM401', 'the destination is away');
+    await s.source.commit(many(3));
+    const paused = await until('paused', async () => (await s.destination())?.pause);
+    expect(paused).toMatchObject({ by: 'tidemark', reason: 'TM401: the destination is away' });
+    const failure = (await s.destination()).units[0]!.failure!;
+    expect(failure).toMatchObject({ code: 'TM401' });
+    expect(failure.failures).toBeGreaterThan(2);
+    expect(failure.since!.getTime()).toBeLessThan(Date.now() - 1400);
+    s.store.refuse = null;
+    const resumedAt = Date.now();
+    await resumeDestination(harness.pool, s.place);
+    await settled(s);
+    expect(Date.now() - resumedAt).toBeLessThan(5000);
+    const [delivered] = await readDeliveries(harness.pool, { ...s.place, limit: 1 });
+    expect(delivered).toMatchObject({ state: 'delivered', failure: null, nextAttemptAt: null });
+    expect(delivered!.attempts).toBeGreaterThan(2);
+    expect(delivered!.durationMs).not.toBeNull();
+  });
+
+  test('Retry-After is kept', async () => {
+    const s = await scene();
+    s.store.refuse = new TidemarkError('TM401', 'slow down', { retryAfterMs: 60_000 });
+    await s.source.commit(many(3));
+    const failure = await until('failure', async () => (await s.destination())?.units[0]?.failure);
+    expect(failure!.nextAttemptAt!.getTime() - Date.now()).toBeGreaterThan(50_000);
+    s.store.refuse = null;
+    // Nobody paused it; whoever asks to go on need not wait.
+    expect(await resumeDestination(harness.pool, s.place)).toBeNull();
+    await settled(s);
+  });
+});
+
+describe('moves', () => {
+  async function move(s: Scene, kind: 'skip' | 'replay'): Promise<MoveOutcome[]> {
+    const request = { kind, target: null, unit: null, by: 'me', reason: 'test' };
+    const ids = await requestMove(harness.pool, s.place, request);
+    let outcomes: MoveOutcome[] = [];
+    await until('moved', async () => {
+      outcomes = await moveOutcomes(harness.pool, ids);
+      return outcomes.every(({ done }) => done);
+    });
+    return outcomes;
+  }
+
+  test('skip: past what Kafka expired', async () => {
+    const s = await scene();
+    await s.source.commit(many(3));
+    await settled(s);
+    await s.restart(async () => {
+      await s.source.commit(many(3, 10));
+      await s.source.expire('notes');
+    });
+    await s.source.commit(many(3, 20));
+    await until('TM307', () => errorCode(s) === 'TM307');
+    await move(s, 'skip');
+    await s.source.commit(many(3, 30));
+    await settled(s);
+    expect(s.store.dump()['app.notes']).toHaveLength(6);
+  });
+
+  test('skip: a Window that cannot be delivered is given up, and what comes later goes on', async () => {
+    const s = await scene();
+    await s.source.commit(many(3));
+    await settled(s);
+    s.store.refuse = new TidemarkError('TM405', 'never');
+    await s.source.commit(many(3, 10));
+    await until('failing', () => errorCode(s) === 'TM405');
+    const skippedTo = s.source.position;
+    const [outcome] = await move(s, 'skip');
+    expect(outcome).toMatchObject({ unit: '*', to: skippedTo });
+    s.store.refuse = null;
+    await s.source.commit(many(3, 20));
+    await settled(s);
+    expect(s.store.dump()['app.notes']).toHaveLength(6);
+    expect(s.store.contents.windows.map(({ sequence }) => sequence)).toEqual([1, 2]);
+  });
+
+  test('replay: a destination restored from a backup gets what it lacks', async () => {
+    const s = await scene();
+    await s.source.commit(many(3));
+    await settled(s);
+    const backup = structuredClone(s.store.contents);
+    await s.source.commit(many(3, 10));
+    await settled(s);
+    await s.source.commit([{ table: 'notes', change: { op: 'd', row: ['1', null] } }]);
+    await settled(s);
+    s.store.commit(backup);
+    await s.restart();
+    await until('TM404', () => errorCode(s) === 'TM404');
+    await move(s, 'replay');
+    await settled(s);
+    expect(s.store.dump()).toEqual(s.source.expected());
+    await s.source.commit(many(2, 30));
+    await settled(s);
+    expect(s.store.dump()).toEqual(s.source.expected());
+  });
+
+  test('replay: an emptied destination begins at the origin', async () => {
+    const s = await scene();
+    await s.source.commit(many(3));
+    await settled(s);
+    s.store.commit({ held: {}, rows: {}, copies: {}, windows: [] });
+    await s.restart();
+    await until('TM404', () => errorCode(s) === 'TM404');
+    await move(s, 'replay');
+    await settled(s);
+    expect(s.store.dump()).toEqual(s.source.expected());
+  });
+});
