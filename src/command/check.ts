@@ -1,13 +1,16 @@
 /** `tidemark check`: everything that could keep the pipeline from working, each with the line that mends it. */
 import type { CheckFinding } from '../connector/sink.ts';
+import { matchTopics } from '../deliver/unit-topics.ts';
 import { openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { RegistryClient } from '../platform/registry.ts';
-import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
+import { tableName } from '../platform/table-name.ts';
+import { topicNames } from '../publish/record-format.ts';
 import { compareTopics } from '../publish/topics.ts';
 import { checkValueForm } from '../publish/value-form.ts';
-import { trackedTables } from '../replicate/catalogue.ts';
+import { tenantColumnOf, trackedTables } from '../replicate/catalogue.ts';
 import { connectSource } from '../replicate/source.ts';
 import { checkSource } from '../replicate/source-check.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
@@ -34,12 +37,38 @@ export async function checkCommand(context: CommandContext): Promise<number> {
     const findings = await findingsOf(() =>
       kind.check(sinkContext(config, destination, context.log), destination.options),
     );
+    if (destination.tenant !== null)
+      findings.push(...(await findingsOf(() => checkTenant(config, destination))));
     sections.push({ part: `destination ${destination.name}`, findings });
   }
   const failed = sections.some(({ findings }) => findings.some(({ level }) => level === 'error'));
   if (context.json) context.stdout(`${JSON.stringify({ ok: !failed, sections }, null, 2)}\n`);
   else context.stdout(render(sections, failed));
   return failed ? exitCode.no : exitCode.ok;
+}
+
+/** A tenant's destination takes only tables that say whose a row is. */
+async function checkTenant(config: ResolvedConfig, { tables }: DestinationConfig): Promise<CheckFinding[]> {
+  const client = await connectSource(config.source, 'tidemark/check');
+  try {
+    const { topicPrefix } = config.kafka;
+    const names = topicNames(topicPrefix);
+    const chosen = (await trackedTables(client, config.source)).filter(
+      (table) => matchTopics(topicPrefix, tables, [names.table(table)]).length > 0,
+    );
+    return chosen
+      .filter((table) => {
+        const tenant = tenantColumnOf(config.source, table);
+        return !table.columns.some(({ name, identity }) => name === tenant && identity);
+      })
+      .map((table) => ({
+        level: 'error',
+        what: `${tableName(table)} has no tenant column in its replica identity, and the destination is a tenant's`,
+        remedy: `Leave it out of \`tables\`, or: alter table ${tableName(table)} replica identity full;`,
+      }));
+  } finally {
+    await client.end().catch(() => {});
+  }
 }
 
 /** An exception is a finding too: check always answers for every part. */

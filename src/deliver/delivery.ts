@@ -104,6 +104,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         deadLetters,
         follower,
         schemas,
+        registry,
         watermarks: (topic) => watermarks.of(topic),
         log,
         onDelivery,

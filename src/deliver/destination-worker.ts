@@ -25,6 +25,7 @@ import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { UnitQuarantine } from './quarantine/unit-quarantine.ts';
 import type { RowSchemas } from './row-schemas.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
+import { TenantFilter, type TenantSchemas } from './tenant-filter.ts';
 import { UnitIngest, type Watermarks } from './unit-ingest.ts';
 import type { UnitStore } from './unit-store.ts';
 import { matchTopics, unitsOf } from './unit-topics.ts';
@@ -47,6 +48,7 @@ export interface DestinationWorkerOptions {
   deadLetters: DeadLetters;
   follower: ProgressFollower;
   schemas: RowSchemas;
+  registry: TenantSchemas;
   watermarks(topic: string): Promise<Watermarks[]>;
   log: Logger;
   onDelivery(delivery: DeliveredWindow): void;
@@ -310,6 +312,8 @@ export class DestinationWorker {
       reader: this.#reader!,
       watermarks: this.#options.watermarks,
       newestEnds: () => follower.newest?.endOffsets ?? {},
+      tenant:
+        destination.tenant === null ? null : new TenantFilter(destination.tenant, this.#options.registry),
       crowded: () => this.#store!.bytes >= crowded,
       changed: () => worker.ring(),
     });

@@ -8,6 +8,7 @@ import type { Mark } from './cut-window.ts';
 import type { Assignment, GroupReader } from './group-reader.ts';
 import { lostToRetention, type Offsets } from './offsets.ts';
 import type { IncomingChange } from './stored-change.ts';
+import type { TenantFilter } from './tenant-filter.ts';
 import type { UnitStore } from './unit-store.ts';
 
 export interface Watermarks {
@@ -23,6 +24,8 @@ export interface UnitIngestOptions {
   watermarks(topic: string): Promise<Watermarks[]>;
   /** End offsets of the newest Progress. */
   newestEnds(): Offsets;
+  /** Set where the destination is bound to a tenant. */
+  tenant: TenantFilter | null;
   /** The store of the destination holds so much that only what a Window waits for may come in. */
   crowded(): boolean;
   /** Something was ingested, or failed. */
@@ -74,14 +77,18 @@ export class UnitIngest {
    */
   async begin(mark: Mark): Promise<void> {
     const watermarks = new Map<string, Watermarks[]>();
-    for (const topic of Object.keys(this.#assignment))
+    const all = new Set(this.#topics);
+    for (const topic of Object.keys(this.#assignment)) {
+      await this.#options.tenant?.requireTenant(topic, splitTopic(topic, all).table);
       watermarks.set(topic, await this.#options.watermarks(topic));
+    }
     // A batch on its way into the store would be read, and stored, a second time.
     await this.#taking;
     this.#mark = mark;
     const starts: { topic: string; partition: number; start: number }[] = [];
     for (const [topic, partitions] of Object.entries(this.#assignment)) {
       for (const partition of partitions) {
+        if (!this.#reads(topic, partition)) continue;
         if (this.#options.reader.position(topic, partition) !== null) continue;
         const wanted = this.#next.get(`${topic}/${partition}`) ?? mark.offsets[topic]?.[partition] ?? 0;
         const start = this.#checkedStart(topic, partition, wanted, watermarks.get(topic)?.[partition]);
@@ -111,7 +118,7 @@ export class UnitIngest {
   reached(ends: Offsets): boolean {
     for (const [topic, list] of Object.entries(ends)) {
       for (let partition = 0; partition < list.length; partition++)
-        if (list[partition]! > this.#reached(topic, partition)) return false;
+        if (this.#reads(topic, partition) && list[partition]! > this.#reached(topic, partition)) return false;
     }
     return true;
   }
@@ -145,7 +152,7 @@ export class UnitIngest {
         if (change.position > mark.position) changes.push(change);
         else if (subscribedLate) throw cannotCatchUp(topic);
       }
-      await this.#options.store.append(changes);
+      await this.#options.store.append((await this.#options.tenant?.own(changes)) ?? changes);
       this.#next.set(`${topic}/${partition}`, Number(messages.at(-1)!.offset) + 1);
       this.#pauseOrResume(topic, partition);
       return true;
@@ -165,6 +172,12 @@ export class UnitIngest {
       `reading ${topic}/${partition} has to start over at ${expected}`,
     );
     this.#options.changed();
+  }
+
+  /** A tenant's rows are in one partition alone. */
+  #reads(topic: string, partition: number): boolean {
+    const { tenant } = this.#options;
+    return tenant === null || tenant.partition(this.#assignment[topic]?.length ?? 0) === partition;
   }
 
   #reached(topic: string, partition: number): number {

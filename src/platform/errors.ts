@@ -270,6 +270,12 @@ export const errorCatalogue = {
     remedy:
       '`tidemark quarantine list` shows why. Mend the destination and replay or drop them; or raise quarantine.max.rows in its instance file.',
   },
+  TM413: {
+    retry: 'operator',
+    meaning: 'A destination is bound to a tenant, and a table of it cannot be told apart by tenant.',
+    remedy:
+      'Leave the table out of the destination’s `tables`, or give it the tenant in its replica identity.',
+  },
   // 9xx
   TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },
 } as const satisfies Record<string, ErrorEntry>;

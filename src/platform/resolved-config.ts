@@ -129,6 +129,8 @@ export interface DestinationConfig {
   kind: string;
   /** `tables`: patterns of the subscribed tables (`schema.table`, `schema.*`). */
   tables: string[];
+  /** `tenant`: the one whose rows it gets; null: everybody's. */
+  tenant: string | null;
   /** `cadence`: 0 for `continuous`. */
   cadenceMs: number;
   /** `cadence.<schema>.<table>` overrides, for sinks whose Unit is a table. */

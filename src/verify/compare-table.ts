@@ -6,6 +6,7 @@ import type { Client } from 'pg';
 import type { Position } from '../connector/position.ts';
 import { type TableShape, tableName } from '../connector/shape.ts';
 import type { Readable, Row } from '../connector/sink.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { BucketSums } from './bucket-sums.ts';
@@ -25,6 +26,8 @@ export interface CompareContext {
   /** Held at `position`. */
   sink: Readable;
   position: Position;
+  /** The destination is bound to it: only its rows are compared. */
+  tenant: string | null;
   limit: number;
   /** Rows of the source that the second pass may remember, about 200 bytes each. */
   memoryRows: number;
@@ -165,7 +168,7 @@ class TableScan {
     this.#sourceRows = 0;
     const { client, source } = this.#context;
     const rows = protectedRows(sourceRows(client, this.#table, this.#shape), this.#shape, source.hashKey);
-    await scanRows(rows, signal, take, (count) => {
+    await scanRows(this.#ofTenant(rows), signal, take, (count) => {
       this.#sourceRows += count;
       this.#report(pass);
     });
@@ -178,6 +181,19 @@ class TableScan {
       this.#destinationRows += count;
       this.#report(pass);
     });
+  }
+
+  /** @throws TidemarkError TM413 where the table does not say whose its rows are */
+  async *#ofTenant(batches: AsyncIterable<Row[]>): AsyncIterable<Row[]> {
+    const { tenant } = this.#context;
+    const { tenantColumn } = this.#shape;
+    if (tenant !== null && tenantColumn === null)
+      throw new TidemarkError(
+        'TM413',
+        `${tableName(this.#shape)} has no tenant column in its replica identity`,
+      );
+    for await (const rows of batches)
+      yield tenant === null ? rows : rows.filter((row) => row[tenantColumn!] === tenant);
   }
 
   /** At the same time; when one side fails, the other stops. */

@@ -266,7 +266,17 @@ async function compareTables(
     const name = tableName(table);
     reports.push(
       await compareTable(
-        { source, client, sink, position, limit, memoryRows, signal, onProgress },
+        {
+          source,
+          client,
+          sink,
+          position,
+          tenant: run.instance.tenant,
+          limit,
+          memoryRows,
+          signal,
+          onProgress,
+        },
         table,
         shapes.get(name) ?? null,
         parked[name] ?? null,

@@ -104,6 +104,7 @@ export async function startHarness(): Promise<Harness> {
         file: 'warehouse.json',
         kind: 'memory',
         tables: ['app.*'],
+        tenant: null,
         cadenceMs: 0,
         tableCadenceMs: {},
         windowMaxRecords: 100_000,

@@ -140,6 +140,7 @@ class World {
           file: '',
           kind: 'postgres',
           tables: ['app.*'],
+          tenant: null,
           cadenceMs: 0,
           tableCadenceMs: {},
           windowMaxRecords: 1000,

@@ -215,6 +215,7 @@ describe('destinations', () => {
       tables: ['app.*', 'audit.log'],
       cadenceMs: 900_000,
       tableCadenceMs: { 'app.findings': 60_000 },
+      tenant: null,
       windowMaxRecords: 500,
       pauseAfterMs: null,
       quarantineMaxRows: 1000,

@@ -50,6 +50,7 @@ class Bench {
       reader: { begin: () => {}, setPaused: () => {}, position: () => null },
       watermarks: async () => [],
       newestEnds: () => ({}),
+      tenant: null,
       crowded: () => false,
       changed: () => {},
     });

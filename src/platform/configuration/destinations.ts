@@ -25,6 +25,7 @@ export interface InstanceContext {
 
 interface CommonValues {
   tables: string[];
+  tenant: string | null;
   cadence: number;
   'window.max.records': number;
   'quarantine.max.rows': number;
@@ -109,6 +110,7 @@ async function loadDestination(
     file,
     kind: sink.name,
     tables: common.tables,
+    tenant: common.tenant,
     cadenceMs: common.cadence,
     tableCadenceMs: Object.fromEntries(tableCadences),
     windowMaxRecords: common['window.max.records'],

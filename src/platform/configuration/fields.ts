@@ -436,6 +436,13 @@ export const destinationFields = {
     form: tablePattern,
     description: 'Tables it receives, comma-separated: `schema.table` or `schema.*`.',
   },
+  tenant: {
+    type: 'string',
+    unit: 'tenant',
+    default: null,
+    description:
+      "The one tenant whose rows it gets, as its column has it; absent: everybody's. Every table needs the tenant column in its primary key or replica identity.",
+  },
   cadence: {
     type: 'cadence',
     unit: 'duration',
