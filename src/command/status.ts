@@ -2,6 +2,7 @@
 import { formatLsn, parsePosition } from '../connector/position.ts';
 import { type DestinationRecord, readDestinations } from '../deliver/destination-list.ts';
 import type { RecordedFailure } from '../deliver/ledger.ts';
+import { retentionLeft } from '../deliver/retention-left.ts';
 import { openControl } from '../platform/control.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
@@ -17,7 +18,7 @@ import { connectSource, readSlot } from '../replicate/source.ts';
 import { type WithheldColumn, withheldColumns } from '../replicate/withheld-columns.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 import { type SnapshotStatus, snapshotStatus } from './snapshot-text.ts';
-import { renderStatus } from './status-text.ts';
+import { renderStatus, seconds } from './status-text.ts';
 
 export interface Problem {
   code: string;
@@ -47,6 +48,8 @@ export interface UnitStatus {
   /** Windows decided but not yet acknowledged. */
   open: number;
   ownerSeenAt: string | null;
+  /** How long Kafka keeps what it has yet to read; null: nothing can be lost. */
+  kafkaKeepsSeconds: number | null;
   problem: Problem | null;
 }
 
@@ -121,8 +124,11 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
   }
   const destinations = (ledger?.destinations ?? []).map(destinationStatus);
   const units = (ledger?.destinations ?? []).flatMap(({ name, units }) =>
-    units.map(
-      ({ unit, mark, markTimeUs, windows, open, ownerSeenAt, failure }): UnitStatus => ({
+    units.map(({ unit, mark, markTimeUs, windows, open, ownerSeenAt, failure }): UnitStatus => {
+      const pending = progress !== null && mark !== null && progress.position > mark;
+      const left =
+        markTimeUs === null ? null : retentionLeft(config.kafka.retentionMs, { markTimeUs, pending });
+      return {
         destination: name,
         unit,
         mark,
@@ -131,9 +137,10 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
         windows,
         open,
         ownerSeenAt: ownerSeenAt?.toISOString() ?? null,
-        problem: problemOf(failure),
-      }),
-    ),
+        kafkaKeepsSeconds: left && left.leftMs / 1000,
+        problem: problemOf(failure) ?? (left?.short ? overtaken(left.leftMs) : null),
+      };
+    }),
   );
   const parked = Object.entries(progress?.parked ?? {}).map(([table, { position, code, reason }]) => ({
     table,
@@ -187,6 +194,12 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
       destinations.every(({ problem, paused }) => problem === null && paused?.by !== 'tidemark') &&
       units.every((unit) => unit.problem === null),
   };
+}
+
+/** Kafka's retention comes near to what a Unit has yet to read. */
+function overtaken(leftMs: number): Problem {
+  const { code, remedy } = new TidemarkError('TM414', '');
+  return { code, error: `Kafka keeps what it has yet to read for another ${seconds(leftMs / 1000)}`, remedy };
 }
 
 function destinationStatus({

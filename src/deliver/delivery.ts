@@ -19,6 +19,7 @@ import { Moves } from './moves.ts';
 import { ProgressFollower } from './progress-follower.ts';
 import { DeadLetters } from './quarantine/dead-letters.ts';
 import { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
+import { retentionLeft } from './retention-left.ts';
 import { RowSchemas } from './row-schemas.ts';
 import type { DeliveredWindow } from './unit-worker.ts';
 import { Wake } from './wake.ts';
@@ -50,6 +51,7 @@ export interface Delivery {
 
 /** How often the ledger sees that the owner of Units lives. */
 const touchMs = 5000;
+const retentionWatchMs = 30_000;
 
 /**
  * Starts a worker per destination and returns at once; Kafka, the control database, the registry and destinations
@@ -132,6 +134,11 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
     for (const worker of workers) worker.start();
   })();
 
+  const warned = new Set<string>();
+  const retentionWatch = setInterval(() => {
+    for (const worker of workers) warnOfRetention(worker.snapshot(), config.kafka.retentionMs, warned, log);
+  }, retentionWatchMs);
+
   const touching = setInterval(() => {
     ledger.touchUnits(owner).catch((error) => log.debug('the ledger was not touched', errorFields(error)));
   }, touchMs);
@@ -140,6 +147,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
     async stop() {
       stopped = true;
       clearInterval(touching);
+      clearInterval(retentionWatch);
       stopping.ring();
       await migrated;
       await Promise.all(workers.map((worker) => worker.stop()));
@@ -159,6 +167,35 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
       },
     }),
   };
+}
+
+/** Once per Unit, until it is out of danger again. */
+function warnOfRetention(
+  { destination, units }: DestinationSnapshot,
+  retentionMs: number,
+  warned: Set<string>,
+  log: Logger,
+): void {
+  for (const { unit, commitTimeUs, backlogRecords } of units) {
+    if (commitTimeUs === null) continue;
+    const left = retentionLeft(retentionMs, { markTimeUs: commitTimeUs, pending: backlogRecords > 0 });
+    const name = `${destination}/${unit}`;
+    if (!left?.short) {
+      warned.delete(name);
+      continue;
+    }
+    if (warned.has(name)) continue;
+    warned.add(name);
+    const { code, remedy } = new TidemarkError('TM414', '');
+    const leftSeconds = Math.round(left.leftMs / 1000);
+    log.error('Kafka will expire what a Unit has yet to read', {
+      destination,
+      unit,
+      leftSeconds,
+      code,
+      remedy,
+    });
+  }
 }
 
 /** First and next offsets of topics, over one connection that is made when it is first needed. */

@@ -276,6 +276,13 @@ export const errorCatalogue = {
     remedy:
       'Leave the table out of the destination’s `tables`, or give it the tenant in its replica identity.',
   },
+  TM414: {
+    retry: 'operator',
+    meaning:
+      'A Unit has fallen behind by most of what Kafka keeps: what it has yet to read will expire before long.',
+    remedy:
+      'Mend or resume the destination; until then keep more: `kafka-configs.sh --alter --topic <topic> --add-config retention.ms=…` on its topics and on <prefix>.progress, and raise kafka.topic.retention.',
+  },
   // 9xx
   TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },
 } as const satisfies Record<string, ErrorEntry>;
