@@ -34,7 +34,11 @@ export default defineConfig({
         test: {
           ...servers,
           name: 'servers',
-          include: ['test/integration/**/*.test.ts', 'test/faults/**/*.test.ts'],
+          include: [
+            'test/integration/**/*.test.ts',
+            'test/faults/**/*.test.ts',
+            'test/conformance/**/*.test.ts',
+          ],
           exclude: alone,
           maxWorkers: 2,
           sequence: { groupOrder: 1 },

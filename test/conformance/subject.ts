@@ -9,6 +9,8 @@ import type { ErrorCode } from '../../src/platform/errors.ts';
 
 export interface Subject {
   kind: SinkKind;
+  /** Where one kind has several subjects: which this is. */
+  name?: string;
   /** What opening one gives. */
   mode: 'merge' | 'append' | 'send';
   /** Starts the server, once per file. */
@@ -20,8 +22,13 @@ export interface Subject {
   refuses: Partial<Record<Behaviour, ErrorCode>>;
   /** Failpoints that the sink passes on the way through a Window, in order; each is a place to crash in. */
   failpoints: readonly string[];
-  /** A row that the destination cannot take, for `RefusedRows`; null where it takes whatever Postgres can hold. */
+  /**
+   * A row that the destination cannot take, for `RefusedRows`; null where it takes whatever Postgres can hold. Its key is
+   * of an integer or text type, and with NULL in every other column it would be taken.
+   */
   refusedRow: { shape: TableShape; values: Row } | null;
+  /** Rows of the largest Window; 200,000 where not given. Fewer where every row costs a request. */
+  manyRows?: number;
 }
 
 /** Behaviours that a destination's nature may rule out. */
@@ -57,6 +64,8 @@ export interface SeenEvent {
   op: RowEvent['op'];
   position: string;
   key: Cell[];
-  /** Of those columns that the event carries. */
+  /** Of those columns that the event carries, by their name then; not of a TOASTed one that the change left untouched. */
   values: Readonly<Record<string, Cell>>;
+  /** Of kinds that send: what it names itself by, the same each time it is sent. */
+  identity?: string;
 }

@@ -1,0 +1,153 @@
+/** What an operator or the network does to a destination, and how it goes on. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, test } from 'vitest';
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import type { ErrorCode } from '../../../src/platform/errors.ts';
+import { change, everything, user, users } from '../example-tables.ts';
+import { gateAt, settled } from '../gate.ts';
+import type { Subject } from '../subject.ts';
+import type { InTrial } from '../suite.ts';
+import { expectRefusal, failure, type Trial } from '../trial.ts';
+
+/** An operator who looks meanwhile sees the reason; connecting may take its time to fail. */
+const promptMs = 20_000;
+
+export function failureCases(subject: Subject, inTrial: InTrial): void {
+  const keyless = subject.refuses.keyless === undefined;
+
+  test(
+    'a server that is down is TM401 promptly, and delivery goes on by itself',
+    inTrial(async (trial) => {
+      const source = everything(trial.source, { keyless });
+      const writer = await trial.open();
+      change(source, 1);
+      const [first] = await trial.deliver(writer);
+      change(source, 2);
+      const plans = trial.cut();
+      await trial.stage.server.whileDown(async () => {
+        const begun = Date.now();
+        for (const plan of plans) await expectRefusal(writer.write(plan), 'TM401');
+        expect(Date.now() - begun).toBeLessThan(promptMs * plans.length);
+        const { place } = trial;
+        const late = await settled(openAndWrite(trial, first!.unit, plans[0]!));
+        expect(late).toBeInstanceOf(TidemarkError);
+        expect((late as TidemarkError).code).toBe('TM401');
+        expect(place).toBe(trial.place);
+      });
+      for (const plan of plans) await writer.writeUntilTaken(plan);
+      await trial.expectSame();
+    }),
+  );
+
+  test.each(subject.failpoints)('a server that goes down at %s: the Window is there once', (name) =>
+    inTrial(async (trial) => {
+      const source = everything(trial.source, { keyless });
+      const gate = gateAt(name);
+      const writer = await trial.open({ failpoint: gate.failpoint });
+      change(source, 1);
+      await trial.deliver(writer);
+      change(source, 2);
+      const [plan, ...others] = trial.cut();
+      gate.close();
+      const work = settled(writer.write(plan!));
+      try {
+        await gate.waitsBefore(work);
+        await trial.stage.server.whileDown(async () => {
+          gate.open();
+          const outcome = await work;
+          // Past the place where the destination has everything there is nothing left to fail.
+          if (outcome instanceof Error) await expectRefusal(Promise.reject(outcome), 'TM401');
+          else expect(outcome).toMatchObject({ position: plan!.to });
+        });
+      } finally {
+        gate.open();
+      }
+      for (const each of [plan!, ...others]) await writer.writeUntilTaken(each);
+      await trial.expectSame();
+    })(),
+  );
+
+  test('credentials that the server refuses are TM402', async ({ skip }) => {
+    await inTrial(async (trial) => {
+      const { refusedOptions } = trial.place;
+      if (refusedOptions === null) return skip('this destination has no credentials');
+      trial.source.keyed(users).insert(user(1));
+      const plan = trial.cutOne();
+      const attempt = async () => {
+        const writer = await trial.open({ options: refusedOptions });
+        await writer.held(plan.unit);
+        await writer.write(plan);
+      };
+      await expectRefusal(attempt(), 'TM402');
+      const { subject, witness, folder } = trial.stage;
+      const findings = await subject.kind.check(
+        {
+          sourceId: plan.unit,
+          destination: plan.unit,
+          scratchDirectory: folder,
+          log: (level, message, fields) => witness.log(level, message, fields),
+          failpoint: async () => undefined,
+        },
+        refusedOptions,
+      );
+      witness.log('check', 'findings', { findings });
+      expect(findings.filter(({ level }) => level === 'error')).not.toEqual([]);
+      const writer = await trial.open();
+      await writer.write(plan);
+      await trial.expectSame();
+    })();
+  });
+
+  test(
+    'check finds nothing wrong with a good place, and each finding has its remedy',
+    inTrial(async (trial) => {
+      const { subject, witness, folder } = trial.stage;
+      const context = {
+        sourceId: 'conformance',
+        destination: 'subject',
+        scratchDirectory: folder,
+        log: witness.log.bind(witness),
+        failpoint: async () => undefined,
+      };
+      const findings = await subject.kind.check(context, trial.place.options);
+      expect(findings.length).toBeGreaterThan(0);
+      expect(findings.filter(({ level }) => level === 'error')).toEqual([]);
+      for (const { level, remedy } of findings) expect(remedy === null).toBe(level === 'ok');
+      witness.log('check', 'findings', { findings });
+    }),
+  );
+
+  const circumstances = [
+    { what: 'a server that asks to be left alone', method: 'whileThrottled', codes: ['TM401'] },
+    { what: 'a server without room', method: 'whileFull', codes: ['TM401', 'TM405', 'TM406'] },
+  ] as const;
+  for (const { what, method, codes } of circumstances) {
+    test(`${what}: nothing of the Window is seen, and delivery goes on once it is over`, async ({ skip }) => {
+      await inTrial(async (trial) => {
+        const { place } = trial;
+        if (!place[method]) return skip('this cannot be had here');
+        const source = everything(trial.source, { keyless });
+        const writer = await trial.open();
+        change(source, 1);
+        const [first] = await trial.deliver(writer);
+        change(source, 2);
+        const plans = trial.cut();
+        await place[method]!(async () => {
+          const { code } = await failure(writer.write(plans[0]!));
+          expect(codes as readonly ErrorCode[]).toContain(code);
+          await sleep(50);
+          await failure(writer.write(plans[0]!));
+        });
+        if (subject.mode !== 'send') await trial.expectSame(first);
+        for (const plan of plans) await writer.writeUntilTaken(plan);
+        await trial.expectSame();
+      })();
+    });
+  }
+}
+
+async function openAndWrite(trial: Trial, unit: string, plan: ReturnType<Trial['cut']>[0]): Promise<void> {
+  const writer = await trial.open();
+  await writer.held(unit);
+  await writer.write(plan);
+}
