@@ -6,7 +6,7 @@
  * No case is skipped in silence: what a kind cannot have is in `Subject.refuses` and must be refused, and cases of
  * another mode are not made.
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { crashCases } from './cases/crashes.ts';
@@ -38,6 +38,8 @@ export function conformance(subject: Subject): void {
       const root = resolve(import.meta.dirname, '..', '..', '.tidemark');
       await mkdir(root, { recursive: true });
       const folder = await mkdtemp(join(root, `conformance-${subject.kind.name}-`));
+      // When root runs the tests, some servers are another user.
+      await chmod(folder, 0o755);
       stage = { subject, server: await subject.start(folder), witness: new Witness(), folder };
     });
     afterAll(async () => {
