@@ -60,7 +60,8 @@ export function conformance(subject: Subject): void {
     describe('crashes', () => crashCases(subject, inTrial));
     describe('two writers', () => fencingCases(subject, inTrial));
     describe('a destination that fails', () => failureCases(subject, inTrial));
-    describe('rows that the destination refuses', () => refusedRowCases(subject, inTrial));
+    if (subject.refusedRow !== null)
+      describe('rows that the destination refuses', () => refusedRowCases(subject, inTrial));
     describe('by chance', () => randomCases(subject, inTrial));
 
     describe('in all of these', () => {

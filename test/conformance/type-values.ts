@@ -267,14 +267,14 @@ export const typeValues: readonly TypeValues[] = [
   },
   { type: 'public.ltree', ...ofExtension('ltree'), values: ['Top.Science', ''] },
   { type: 'public.lquery', ...ofExtension('ltree', 'lquery'), values: ['*.a.*{1,2}', 'foo|bar@*'] },
-  { type: 'public.ltxtquery', ...ofExtension('ltree', 'ltxtquery'), values: ['a & b*@'] },
+  { type: 'public.ltxtquery', ...ofExtension('ltree', 'ltxtquery'), values: ['a & b'] },
   {
     type: 'integer[]',
     values: ['{}', '{NULL}', '{1,2}', '{{1,2},{3,NULL}}', '[0:1]={1,2}', '[2:2][1:1]={{NULL}}'],
   },
   {
     type: 'text[]',
-    values: ['{a,"b c",NULL,"NULL","","\\"q\\"","\\\\","{}","a,b"}', '{"line\nbreak","🌊"}'],
+    values: ['{a,"b c",NULL,"NULL","","\\"q\\"","\\\\","{}","a,b"}', '{"line\nbreak",🌊}'],
   },
   { type: 'numeric[]', values: ['{NaN,Infinity,1.10}', `{${thousandDigits}}`] },
   { type: 'double precision[]', values: ['{NaN,-Infinity,-0,5e-324}'] },

@@ -1,0 +1,4 @@
+import { parquetInDirectory } from './parquet-subject.ts';
+import { conformance } from './suite.ts';
+
+conformance(parquetInDirectory);

@@ -1,0 +1,133 @@
+/** Kind `parquet`, in a directory and in a bucket. */
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { GetObjectCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import { startStack } from '../../compose/local-stack.ts';
+import { parquetSink } from '../../connectors/sinks/parquet/index.ts';
+import { optionValues } from './option-values.ts';
+import { changes, latestRows } from './parquet-reader.ts';
+import { startS3Front } from './s3-front.ts';
+import type { Subject, SubjectServer } from './subject.ts';
+
+const common: Omit<Subject, 'name' | 'start'> = {
+  kind: parquetSink,
+  mode: 'append',
+  // Change files of one table have one key all along.
+  refuses: { 'key-definition-change': 'TM405' },
+  failpoints: ['parquet:before-upload', 'parquet:before-manifest', 'parquet:after-manifest'],
+  // Whatever is not a native value is kept as text.
+  refusedRow: null,
+};
+
+export const parquetInDirectory: Subject = {
+  ...common,
+  name: 'parquet in a directory',
+  async start(folder): Promise<SubjectServer> {
+    const root = join(folder, 'lake');
+    await mkdir(root);
+    let places = 0;
+    return {
+      async place() {
+        places += 1;
+        const directory = join(root, `case-${places}`);
+        return {
+          options: optionValues(parquetSink, { 'parquet.url': `file://${directory}` }),
+          refusedOptions: null,
+          rows: (shape) => latestRows(directory, shape),
+          events: (shape) => changes(directory, shape),
+        };
+      },
+      /** The volume is not there: where it was is something else. */
+      async whileDown(work) {
+        await rename(root, `${root}.away`);
+        await writeFile(root, '');
+        try {
+          await work();
+        } finally {
+          await rm(root);
+          await rename(`${root}.away`, root);
+        }
+      },
+      stop: async () => undefined,
+    };
+  },
+};
+
+export const parquetInBucket: Subject = {
+  ...common,
+  name: 'parquet in a bucket',
+  async start(folder): Promise<SubjectServer> {
+    const stack = await startStack({ directory: join(folder, 'stack'), parts: ['s3'] });
+    const { environment } = stack;
+    const endpoint = environment.TIDEMARK_S3_ENDPOINT!;
+    const front = await startS3Front(endpoint);
+    const bucket = environment.TIDEMARK_S3_BUCKET!;
+    const accessKeyId = environment.TIDEMARK_S3_ACCESS_KEY!;
+    const secretAccessKey = environment.TIDEMARK_S3_SECRET_KEY!;
+    const client = new S3Client({
+      endpoint,
+      region: 'us-east-1',
+      forcePathStyle: true,
+      credentials: { accessKeyId, secretAccessKey },
+    });
+    let places = 0;
+    return {
+      async place() {
+        places += 1;
+        const prefix = `lake/case-${places}/`;
+        const copy = join(folder, `copy-${places}`);
+        const options = (secret: string) =>
+          optionValues(parquetSink, {
+            'parquet.url': `s3://${bucket}/${prefix}`,
+            's3.endpoint': front.endpoint,
+            's3.access.key.id': accessKeyId,
+            's3.secret.access.key': secret,
+            's3.path.style': true,
+          });
+        const copied = async () => {
+          await download(client, bucket, prefix, copy);
+          return copy;
+        };
+        return {
+          options: options(secretAccessKey),
+          refusedOptions: options(`wrong-${secretAccessKey}`),
+          rows: async (shape) => latestRows(await copied(), shape),
+          events: async (shape) => changes(await copied(), shape),
+          whileThrottled: front.whileSlow,
+        };
+      },
+      async whileDown(work) {
+        await stack.stopPart('s3', { signal: 'SIGKILL' });
+        try {
+          await work();
+        } finally {
+          await stack.startPart('s3');
+        }
+      },
+      async stop() {
+        client.destroy();
+        front.stop();
+        await stack.stop();
+      },
+    };
+  },
+};
+
+/** A copy of what is under the prefix now. Objects are written once, but for `_latest.sql`. */
+async function download(client: S3Client, bucket: string, prefix: string, folder: string): Promise<void> {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  for (let token: string | undefined; ; ) {
+    const page = await client.send(
+      new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, ContinuationToken: token }),
+    );
+    for (const { Key: key } of page.Contents ?? []) {
+      const target = join(folder, key!.slice(prefix.length));
+      await mkdir(dirname(target), { recursive: true });
+      const { Body: body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
+      await writeFile(target, await body!.transformToByteArray());
+    }
+    token = page.NextContinuationToken;
+    if (token === undefined) return;
+  }
+}
