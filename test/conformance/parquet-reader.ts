@@ -24,7 +24,7 @@ export async function latestRows(folder: string, shape: TableShape): Promise<Row
     return `SET VARIABLE tidemark_base = ${quoteText(`${table}/`)};`;
   });
   return inDuckdb(async (connection) => {
-    await runAll(connection, moved);
+    await makeViews(connection, moved);
     const columns = (await describe(connection, 'tidemark_latest')).slice(0, shape.columns.length);
     const names = columns.map(({ name }, i) => `${asText(`l.${quote(name)}`, columns[i]!.type)} AS c${i}`);
     const exact = `SELECT "_position", any_value("_exact") AS exact FROM tidemark_changes WHERE "_op" <> 'd' GROUP BY ALL`;
@@ -49,7 +49,10 @@ export async function changes(folder: string, shape: TableShape): Promise<SeenEv
   if (table === null) return [];
   const seen: SeenEvent[] = [];
   await inDuckdb(async (connection) => {
-    for (const { files, fields } of await manifests(table)) {
+    const written = await manifests(table);
+    // The newest one has the fields of all, under the names of today.
+    const { fields } = written.at(-1)!;
+    for (const { files } of written) {
       const window: { order: string; event: SeenEvent }[] = [];
       for (const { path } of files) {
         const file = `read_parquet(${quoteText(join(table, path))}, hive_partitioning => false)`;
@@ -75,8 +78,8 @@ function eventOf(cells: ReadonlyMap<string, Cell>, fields: readonly Field[], sha
   const exact = JSON.parse(cells.get('_exact') ?? '{}') as Record<string, string>;
   const values: Record<string, Cell> = Object.create(null) as Record<string, Cell>;
   for (const { name } of shape.columns) {
-    const field = fields.findLast((each) => each.name === name)?.field;
-    if (field === undefined || !cells.has(field) || unchanged.includes(field)) continue;
+    const field = fieldsOfColumn(fields, name).find((each) => cells.has(each));
+    if (field === undefined || unchanged.includes(field)) continue;
     values[name] = Object.hasOwn(exact, field) ? exact[field]! : cells.get(field)!;
   }
   const rowless = op === 't' || op === 's';
@@ -87,6 +90,20 @@ function eventOf(cells: ReadonlyMap<string, Cell>, fields: readonly Field[], sha
 interface Field {
   name: string;
   field: string;
+  /** The one that the column had before, under another type. */
+  earlier?: string;
+}
+
+/** The newest first. */
+function fieldsOfColumn(fields: readonly Field[], name: string): string[] {
+  const found: string[] = [];
+  let next = fields.findLast((each) => each.name === name);
+  while (next) {
+    found.push(next.field);
+    const { earlier } = next;
+    next = fields.find(({ field }) => field === earlier);
+  }
+  return found;
 }
 
 interface Manifest {
@@ -114,23 +131,27 @@ async function tableFolder(folder: string, shape: TableShape): Promise<string | 
 
 async function fieldsOf(table: string, shape: TableShape): Promise<string[]> {
   const { fields } = (await manifests(table)).at(-1)!;
-  return shape.columns.map(({ name }) => fields.findLast((each) => each.name === name)?.field ?? name);
+  return shape.columns.map(({ name }) => fieldsOfColumn(fields, name)[0] ?? name);
 }
 
+let instance: Promise<DuckDBInstance> | undefined;
+
+/** Each time in a session of its own. */
 async function inDuckdb<T>(work: (connection: DuckDBConnection) => Promise<T>): Promise<T> {
-  const instance = await DuckDBInstance.create(':memory:', { threads: '1' });
+  instance ??= DuckDBInstance.create(':memory:', { threads: '1' });
+  const connection = await (await instance).connect();
   try {
-    const connection = await instance.connect();
     await connection.run("SET TimeZone = 'UTC'");
     return await work(connection);
   } finally {
-    instance.closeSync();
+    connection.closeSync();
   }
 }
 
-async function runAll(connection: DuckDBConnection, script: string): Promise<void> {
+/** All but the last statement, which gives the rows as they are typed. */
+async function makeViews(connection: DuckDBConnection, script: string): Promise<void> {
   const statements = await connection.extractStatements(script);
-  for (let i = 0; i < statements.count; i += 1) await (await statements.prepare(i)).run();
+  for (let i = 0; i < statements.count - 1; i += 1) await (await statements.prepare(i)).run();
 }
 
 async function allRows(connection: DuckDBConnection, sql: string): Promise<unknown[][]> {

@@ -1,5 +1,5 @@
 /** Kind `parquet`, in a directory and in a bucket. */
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { GetObjectCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import { startStack } from '../../compose/local-stack.ts';
@@ -113,16 +113,17 @@ export const parquetInBucket: Subject = {
   },
 };
 
-/** A copy of what is under the prefix now. Objects are written once, but for `_latest.sql`. */
+/** A copy of what is under the prefix now. What was copied before is not again: only `_latest.sql` is written twice. */
 async function download(client: S3Client, bucket: string, prefix: string, folder: string): Promise<void> {
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
+  const copied = new Set(await readdir(folder, { recursive: true }).catch(() => []));
   for (let token: string | undefined; ; ) {
     const page = await client.send(
       new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, ContinuationToken: token }),
     );
     for (const { Key: key } of page.Contents ?? []) {
-      const target = join(folder, key!.slice(prefix.length));
+      const name = key!.slice(prefix.length);
+      const target = join(folder, name);
+      if (copied.has(name) && !name.endsWith('_latest.sql')) continue;
       await mkdir(dirname(target), { recursive: true });
       const { Body: body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
       await writeFile(target, await body!.transformToByteArray());
