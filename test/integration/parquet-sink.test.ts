@@ -2,13 +2,12 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { FileStore } from '../../connectors/sinks/parquet/file-store.ts';
+import { attemptFolder, manifestFolder, tableFolder } from '../../connectors/object-log/layout.ts';
+import { commitManifest, findLatest, type Manifest } from '../../connectors/object-log/manifest.ts';
+import { listAll, type ObjectStore } from '../../connectors/object-log/object-store.ts';
+import { openStore } from '../../connectors/object-log/open-store.ts';
 import { parquetSink } from '../../connectors/sinks/parquet/index.ts';
-import { attemptFolder, manifestFolder, tableFolder } from '../../connectors/sinks/parquet/layout.ts';
-import { commitManifest, findLatest, type Manifest } from '../../connectors/sinks/parquet/manifest.ts';
-import { listAll, type ObjectStore } from '../../connectors/sinks/parquet/object-store.ts';
 import { parquetOptionsFrom } from '../../connectors/sinks/parquet/options.ts';
-import { S3Store } from '../../connectors/sinks/parquet/s3-store.ts';
 import { TidemarkError } from '../../src/connector/failure.ts';
 import { unitName } from '../../src/connector/shape.ts';
 import type { OptionValues, Row } from '../../src/connector/sink.ts';
@@ -51,8 +50,7 @@ describe.each([
   }, 60_000);
 
   const storeOf = async (options: OptionValues): Promise<ObjectStore> => {
-    const { target } = parquetOptionsFrom(options);
-    return target.kind === 's3' ? S3Store.open(target) : FileStore.open(target.directory);
+    return openStore(parquetOptionsFrom(options).location);
   };
   const keysIn = async (store: ObjectStore, folder: string): Promise<string[]> => {
     const keys: string[] = [];

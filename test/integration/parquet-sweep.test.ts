@@ -1,7 +1,7 @@
 /** The end of a snapshot is a row of its own among the changes: the latest state is without what it did not see. */
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { tableFolder } from '../../connectors/sinks/parquet/layout.ts';
+import { tableFolder } from '../../connectors/object-log/layout.ts';
 import type { PartialRow, RowEvent } from '../../src/connector/sink.ts';
 import {
   at,

@@ -1,11 +1,13 @@
 /** The Parquet sink's pure parts: names, types and Postgres' spelling of floats. */
 import { describe, expect, it } from 'vitest';
-import { sha256 } from '../../connectors/sinks/parquet/change-row.ts';
-import { assignFields, fitsNatively, storageOf } from '../../connectors/sinks/parquet/columns.ts';
-import { tableFolder, tenantSegment } from '../../connectors/sinks/parquet/layout.ts';
+import { sha256 } from '../../connectors/object-log/change-row.ts';
+import { assignFields } from '../../connectors/object-log/fields.ts';
+import { tableFolder, tenantSegment } from '../../connectors/object-log/layout.ts';
+import { postgresFloat } from '../../connectors/object-log/postgres-float.ts';
+import { classifyS3 } from '../../connectors/object-log/s3-failure.ts';
+import { storageOf } from '../../connectors/object-log/storage.ts';
+import { fitsNatively } from '../../connectors/sinks/parquet/fits-natively.ts';
 import { parquetOptionsFrom } from '../../connectors/sinks/parquet/options.ts';
-import { postgresFloat } from '../../connectors/sinks/parquet/postgres-float.ts';
-import { classifyS3 } from '../../connectors/sinks/parquet/s3-failure.ts';
 
 describe('names of objects', () => {
   const hostile = [
@@ -166,7 +168,7 @@ it.each([
   ['NotImplemented', 405, 'TM402'],
 ])('S3 %s (%s) is %s', (name, httpStatusCode, code) => {
   const error = Object.assign(new Error('secret body'), { name, $metadata: { httpStatusCode } });
-  const failure = classifyS3(error, 'write x');
+  const failure = classifyS3(error, 'write x', 'parquet.url');
   expect(failure.code).toBe(code);
   expect(failure.message).not.toContain('secret body');
 });

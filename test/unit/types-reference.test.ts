@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
-import { storageOf } from '../../connectors/sinks/parquet/columns.ts';
+import { storageOf } from '../../connectors/object-log/storage.ts';
 import { typesReference } from '../../src/publish/types/reference.ts';
 
 const pageFile = new URL('../../docs/types.md', import.meta.url);

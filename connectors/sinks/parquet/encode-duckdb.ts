@@ -18,16 +18,14 @@ import {
   INTEGER,
   VARCHAR,
 } from '@duckdb/node-api';
-import type { ChangeRow } from './change-row.ts';
-import { quoteName, quoteText, type StoredColumn } from './columns.ts';
-import { duckdbFailure } from './duckdb-failure.ts';
-import {
-  type EncodedFile,
-  type Encoder,
-  type EncoderSettings,
-  maxFileBytes,
-  partitionOf,
-} from './encoder.ts';
+import type { ChangeRow } from '../../object-log/change-row.ts';
+import { type DataFile, type FileEncoder, maxFileBytes } from '../../object-log/data-file.ts';
+import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
+import type { StoredColumn } from '../../object-log/fields.ts';
+import { partitionOf } from '../../object-log/partition.ts';
+import { quoteName, quoteText } from '../../object-log/sql-text.ts';
+import { beforeJson } from './before-json.ts';
+import { type EncoderSettings, memoryKey } from './options.ts';
 
 /** DuckDB's vector size. */
 const chunkRows = 2048;
@@ -49,7 +47,7 @@ interface Part {
   size: number;
 }
 
-export class DuckdbEncoder implements Encoder {
+export class DuckdbEncoder implements FileEncoder {
   readonly #settings: EncoderSettings;
   readonly #instance: DuckDBInstance;
   readonly #connection: DuckDBConnection;
@@ -97,7 +95,7 @@ export class DuckdbEncoder implements Encoder {
       await connection.run(stagingTable);
       return new DuckdbEncoder(settings, instance, connection, await connection.createAppender('staged'));
     } catch (error) {
-      throw duckdbFailure(error, 'start the Parquet encoder');
+      throw duckdbFailure(error, 'start the Parquet encoder', memoryKey);
     }
   }
 
@@ -109,11 +107,11 @@ export class DuckdbEncoder implements Encoder {
         if (this.#staged >= this.#roundBytes) await this.#endRound();
       }
     } catch (error) {
-      throw duckdbFailure(error, 'stage rows');
+      throw duckdbFailure(error, 'stage rows', memoryKey);
     }
   }
 
-  async finish(): Promise<EncodedFile[]> {
+  async finish(): Promise<DataFile[]> {
     try {
       this.#append();
       this.#appender.flushSync();
@@ -124,7 +122,7 @@ export class DuckdbEncoder implements Encoder {
       const pieces = `read_parquet([${this.#pieces.map(quoteText).join(', ')}])`;
       return await this.#copyParts(pieces, '* EXCLUDE ("_part")');
     } catch (error) {
-      throw duckdbFailure(error, 'write a Parquet file');
+      throw duckdbFailure(error, 'write a Parquet file', memoryKey);
     }
   }
 
@@ -152,7 +150,7 @@ export class DuckdbEncoder implements Encoder {
       row.position,
       row.unchanged && JSON.stringify(row.unchanged),
       row.previousKey && JSON.stringify(row.previousKey),
-      row.before,
+      beforeJson(this.#settings.columns, row),
       row.exact,
       row.image,
       row.beforeImage,
@@ -206,10 +204,10 @@ export class DuckdbEncoder implements Encoder {
     return 'sorted';
   }
 
-  async #copyParts(source: string, selected: string): Promise<EncodedFile[]> {
+  async #copyParts(source: string, selected: string): Promise<DataFile[]> {
     const { folder, compression, rowGroupRows } = this.#settings;
     const part = this.#pieces.length === 0 ? 'part' : '"_part"';
-    const files: EncodedFile[] = [];
+    const files: DataFile[] = [];
     for (const [number, { tenant, date }] of this.#parts.entries()) {
       const localPath = join(folder, `${number}.parquet`);
       const result = await this.#connection.runAndReadAll(`COPY (

@@ -11,15 +11,13 @@ import { createInterface } from 'node:readline';
 import { setImmediate } from 'node:timers/promises';
 import parquet, { type ParquetField, type ParquetSchema } from 'parquetjs-lite';
 import { TidemarkError } from '../../../src/connector/failure.ts';
-import type { ChangeRow } from './change-row.ts';
-import type { Storage, StoredColumn } from './columns.ts';
-import {
-  type EncodedFile,
-  type Encoder,
-  type EncoderSettings,
-  maxFileBytes,
-  partitionOf,
-} from './encoder.ts';
+import type { ChangeRow } from '../../object-log/change-row.ts';
+import { type DataFile, type FileEncoder, maxFileBytes } from '../../object-log/data-file.ts';
+import type { StoredColumn } from '../../object-log/fields.ts';
+import { partitionOf } from '../../object-log/partition.ts';
+import type { Storage } from '../../object-log/storage.ts';
+import { beforeJson } from './before-json.ts';
+import type { EncoderSettings } from './options.ts';
 
 const maxRowGroupRows = 5_000;
 /** Measured: what a buffered cell costs beside its text (its buffer, two levels, an entry in a set of values). */
@@ -30,7 +28,7 @@ const spoolCharacters = 8 * 1024 * 1024;
 
 /** What becomes one file: the rows of a partition, up to maxFileBytes of text. */
 interface Part {
-  file: EncodedFile;
+  file: DataFile;
   spool: string;
   /** Characters of text. */
   size: number;
@@ -38,9 +36,12 @@ interface Part {
 }
 
 /** A ChangeRow on its way over the disk: JSON has no bigint. */
-type SpooledRow = Omit<ChangeRow, 'commitTimeUs' | 'tenant' | 'date'> & { commitTimeUs: string };
+type SpooledRow = Omit<ChangeRow, 'commitTimeUs' | 'tenant' | 'date' | 'before'> & {
+  commitTimeUs: string;
+  before: string | null;
+};
 
-export class ParquetjsEncoder implements Encoder {
+export class ParquetjsEncoder implements FileEncoder {
   readonly #settings: EncoderSettings;
   readonly #schema: ParquetSchema;
   readonly #rowGroupRows: number;
@@ -66,7 +67,7 @@ export class ParquetjsEncoder implements Encoder {
     }
   }
 
-  async finish(): Promise<EncodedFile[]> {
+  async finish(): Promise<DataFile[]> {
     try {
       await this.#spool();
       for (const part of this.#parts) await this.#encode(part);
@@ -90,7 +91,8 @@ export class ParquetjsEncoder implements Encoder {
       this.#current.set(identity, part);
     }
     const { tenant: _tenant, date: _date, ...rest } = row;
-    const spooled: SpooledRow = { ...rest, commitTimeUs: String(row.commitTimeUs) };
+    const before = beforeJson(this.#settings.columns, row);
+    const spooled: SpooledRow = { ...rest, before, commitTimeUs: String(row.commitTimeUs) };
     // readline also ends a line at these two, which JSON leaves as they are.
     const json = JSON.stringify(spooled).replace(/[\u2028\u2029]/g, (char) =>
       char === '\u2028' ? '\\u2028' : '\\u2029',
@@ -199,7 +201,8 @@ function recordOf(row: SpooledRow, columns: readonly StoredColumn[]): Record<str
   if (row.image !== null) record._image = row.image;
   if (row.beforeImage !== null) record._before_image = row.beforeImage;
   for (const [index, { field, storage }] of columns.entries()) {
-    const text = row.cells[index]!;
+    // What the Change does not show is null after the spool.
+    const text = row.cells[index] ?? null;
     if (text !== null) record[field] = nativeValue(storage.kind, text);
   }
   return record;

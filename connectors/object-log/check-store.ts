@@ -1,11 +1,11 @@
-/** `tidemark check` for this sink: what the store lets us do, tried for real on objects of its own. */
+/** `tidemark check` of an object store: what it lets us do, tried for real on objects of its own. */
 import { randomBytes } from 'node:crypto';
-import { TidemarkError } from '../../../src/connector/failure.ts';
-import type { CheckFinding } from '../../../src/connector/sink.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { CheckFinding } from '../../src/connector/sink.ts';
 import type { ObjectStore } from './object-store.ts';
 
 /** One line per finding; stops at the first step that fails, since the later ones build on it. */
-export async function checkStore(store: ObjectStore): Promise<CheckFinding[]> {
+export async function checkStore(store: ObjectStore, urlKey: string): Promise<CheckFinding[]> {
   const findings: CheckFinding[] = [];
   const folder = `_tidemark_check/${randomBytes(6).toString('hex')}/`;
   const [plain, conditional] = [`${folder}plain`, `${folder}conditional`];
@@ -23,7 +23,7 @@ export async function checkStore(store: ObjectStore): Promise<CheckFinding[]> {
     }
   };
   const passed =
-    (await step('parquet.url is reachable and can be listed', async () => {
+    (await step(`${urlKey} is reachable and can be listed`, async () => {
       await store.listPage(folder, null, 1);
       return null;
     })) &&

@@ -1,11 +1,14 @@
-/** Appends Windows: encode → record the attempt → upload → commit the manifest → forget the attempt. */
+/**
+ * A log of Changes in an object store, whatever its data files are: encode → record the attempt → upload → commit the
+ * manifest → forget the attempt. Sinks give it a format (format.ts) and are AppendSinks by it.
+ */
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { TidemarkError } from '../../../src/connector/failure.ts';
-import type { Position } from '../../../src/connector/position.ts';
-import { type TableShape, tableName, unitName } from '../../../src/connector/shape.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { Position } from '../../src/connector/position.ts';
+import { type TableShape, tableName, unitName } from '../../src/connector/shape.ts';
 import type {
   AppendSink,
   AppendWindow,
@@ -14,50 +17,59 @@ import type {
   Receipt,
   Row,
   SinkContext,
-} from '../../../src/connector/sink.ts';
-import { ChangeRows, noRows, sha256 } from './change-row.ts';
-import { assignFields, type FieldName, storedColumns } from './columns.ts';
-import { DuckdbEncoder } from './encode-duckdb.ts';
-import { ParquetjsEncoder } from './encode-parquetjs.ts';
-import type { EncodedFile, Encoder, EncoderSettings } from './encoder.ts';
-import { latestSqlScript } from './latest-view.ts';
+} from '../../src/connector/sink.ts';
+import { ChangeRows, noRows, type OpCounts, sha256 } from './change-row.ts';
+import type { DataFile } from './data-file.ts';
+import { assignFields, type FieldName, storedColumns } from './fields.ts';
+import type { LogFormat } from './format.ts';
+import { latestSqlScript } from './latest-script.ts';
 import { type AttemptName, dataPath, latestSqlKey, tableFolder, tenantSegment } from './layout.ts';
-import { commitManifest, heldOf, historyWith, type Manifest, newManifest, receiptOf } from './manifest.ts';
+import { commitManifest, heldOf, historyWith, newManifest, receiptOf } from './manifest.ts';
 import type { ObjectStore } from './object-store.ts';
-import type { ParquetOptions } from './options.ts';
 import { dropAttempt, recordAttempt, sweepOrphans } from './orphans.ts';
 import { PartEvents, refuseNewKey } from './part-events.ts';
+import { type DateChoice, dateColumn } from './partition.ts';
 import { readLatestRows } from './read-back.ts';
 import { UnitState } from './unit-state.ts';
+import { uploadFiles } from './upload.ts';
 
 /** A join of a table's changes with their newest ones; 1,000,000 rows of 300 bytes pass with half of this. */
 const minReadBytes = 256 * 1024 * 1024;
-/** Data objects uploaded at once. */
-const uploads = 4;
+
+export interface LogSettings {
+  /** The option that names the URL, for messages. */
+  urlKey: string;
+  /** The option that caps DuckDB's memory, for messages. */
+  memoryKey: string;
+  memoryBytes: number;
+  dates: DateChoice;
+}
 
 interface Encoded {
-  files: EncodedFile[];
+  files: DataFile[];
   shape: TableShape | null;
   /** Of the Window's parts. */
   shapes: TableShape[];
   fields: FieldName[];
-  rows: Manifest['rows'];
+  rows: OpCounts;
   contentHash: string;
 }
 
-export class ParquetSink implements AppendSink, Readable {
+export class AppendLog implements AppendSink, Readable {
   readonly mode = 'append' as const;
   readonly #store: ObjectStore;
   readonly #context: SinkContext;
-  readonly #options: ParquetOptions;
+  readonly #format: LogFormat;
+  readonly #settings: LogSettings;
   readonly #units = new Map<string, UnitState>();
   /** Tail of the queue of encodings: one at a time, so that memory is one encoder's whatever the number of Units. */
   #encoding: Promise<unknown> = Promise.resolve();
 
-  constructor(store: ObjectStore, context: SinkContext, options: ParquetOptions) {
+  constructor(store: ObjectStore, context: SinkContext, format: LogFormat, settings: LogSettings) {
     this.#store = store;
     this.#context = context;
-    this.#options = options;
+    this.#format = format;
+    this.#settings = settings;
   }
 
   async held(unit: string): Promise<Held | null> {
@@ -89,9 +101,10 @@ export class ParquetSink implements AppendSink, Readable {
   }
 
   readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
-    return readLatestRows(this.#store, unitName(shape), shape, at, {
+    return readLatestRows(this.#store, this.#format, shape, at, {
       folder: join(this.#context.scratchDirectory, `read-${randomBytes(6).toString('hex')}`),
-      memoryBytes: Math.max(this.#options.memoryBytes / 2, minReadBytes),
+      memoryBytes: Math.max(this.#settings.memoryBytes / 2, minReadBytes),
+      memoryKey: this.#settings.memoryKey,
     });
   }
 
@@ -103,7 +116,7 @@ export class ParquetSink implements AppendSink, Readable {
   #state(unit: string): UnitState {
     let state = this.#units.get(unit);
     if (state === undefined) {
-      state = new UnitState(this.#store, this.#context, unit);
+      state = new UnitState(this.#store, this.#context, unit, this.#settings.urlKey);
       this.#units.set(unit, state);
     }
     return state;
@@ -124,26 +137,23 @@ export class ParquetSink implements AppendSink, Readable {
       rows: noRows(),
       contentHash: '0'.repeat(32),
     };
+    const { fits, images, storageOf } = this.#format;
     let earlier: ChangeRows | null = null;
     for (const [part, table] of window.tables.entries()) {
       const { shape } = table;
       if (unitName(shape) !== window.unit) {
         throw new TidemarkError('TM901', `${window.unit}: the Window holds ${tableName(shape)}`);
       }
-      if (encoded.shape) refuseNewKey(encoded.shape, shape);
+      if (encoded.shape) refuseNewKey(encoded.shape, shape, this.#settings.urlKey);
       const partFolder = join(folder, String(part));
       await mkdir(partFolder, { recursive: true });
       const begun = await PartEvents.begin(table, encoded.shape);
       const fields = assignFields(shape, encoded.fields, begun.since);
-      const columns = storedColumns(shape, fields);
-      const rows: ChangeRows = new ChangeRows(shape, columns, this.#options.encoder, earlier);
-      const encoder = await this.#encoder({
-        columns,
-        folder: partFolder,
-        compression: this.#options.compression,
-        memoryBytes: this.#options.memoryBytes,
-        rowGroupRows: this.#options.rowGroupRows,
-      });
+      const columns = storedColumns(shape, fields, storageOf);
+      const choices = { fits, images, dates: this.#settings.dates };
+      const rows: ChangeRows = new ChangeRows(shape, columns, choices, earlier);
+      const { keyColumns } = shape;
+      const encoder = await this.#format.open({ columns, keyColumns, folder: partFolder });
       try {
         for await (const batch of begun.batches()) {
           // In slices: a batch may be larger than what should be held twice.
@@ -164,10 +174,6 @@ export class ParquetSink implements AppendSink, Readable {
     return encoded;
   }
 
-  async #encoder(settings: EncoderSettings): Promise<Encoder> {
-    return this.#options.encoder === 'duckdb' ? DuckdbEncoder.open(settings) : new ParquetjsEncoder(settings);
-  }
-
   async #commit(
     window: AppendWindow,
     state: UnitState,
@@ -175,14 +181,15 @@ export class ParquetSink implements AppendSink, Readable {
     encoded: Encoded,
   ): Promise<Receipt> {
     const { unit } = window;
+    const { name, extension, encoder } = this.#format;
     const paths = encoded.files.map(({ tenant, date }, part) =>
-      dataPath(attempt, tenantSegment(tenant, sha256), date, part),
+      dataPath(attempt, tenantSegment(tenant, sha256), date, part, extension),
     );
-    await this.#context.failpoint('parquet:before-upload');
+    await this.#context.failpoint(`${name}:before-upload`);
     if (paths.length > 0) await recordAttempt(this.#store, unit, attempt, paths);
     try {
-      await this.#upload(unit, encoded.files, paths);
-      await this.#context.failpoint('parquet:before-manifest');
+      await uploadFiles(this.#store, unit, encoded.files, paths, this.#format.contentType);
+      await this.#context.failpoint(`${name}:before-manifest`);
     } catch (error) {
       // No manifest was tried, so nothing can ever name these objects. The attempt's record stays: an upload of
       // unknown outcome may still arrive, and the next sweep gets it.
@@ -190,21 +197,24 @@ export class ParquetSink implements AppendSink, Readable {
       state.swept = false;
       throw error;
     }
+    const dated = encoded.shape && dateColumn(encoded.shape, this.#settings.dates);
     const manifest = newManifest(window, {
       nonce: attempt.nonce,
-      encoder: this.#options.encoder,
+      encoder,
       shape: encoded.shape,
-      ...historyWith(state.latest, this.#options.encoder, encoded.shapes),
+      ...historyWith(state.latest, encoder, encoded.shapes),
       fields: encoded.fields,
+      dateColumn: dated === null ? null : encoded.shape!.columns[dated]!.name,
       rows: encoded.rows,
       bytes: encoded.files.reduce((sum, { bytes }) => sum + bytes, 0),
       contentHash: encoded.contentHash,
-      files: encoded.files.map(({ rows, bytes, tenant, date }, part) => ({
+      files: encoded.files.map(({ rows, bytes, tenant, date, longestLine }, part) => ({
         path: paths[part]!,
         rows,
         bytes,
         tenant: tenant ?? null,
         date,
+        ...(longestLine === undefined ? {} : { longestLine }),
       })),
     });
     // Last look before the write that counts: a newer owner may have come while this one was encoding.
@@ -215,7 +225,7 @@ export class ParquetSink implements AppendSink, Readable {
     }
     // A failure here leaves the outcome open: the data stays, and a retry or the sweep decides.
     const committed = await commitManifest(this.#store, manifest);
-    await this.#context.failpoint('parquet:after-manifest');
+    await this.#context.failpoint(`${name}:after-manifest`);
     const won = committed.nonce === attempt.nonce;
     if (paths.length > 0) {
       await dropAttempt(this.#store, unit, attempt, won ? [] : paths).catch(() => {
@@ -227,20 +237,6 @@ export class ParquetSink implements AppendSink, Readable {
     await this.#sweepOnce(state);
     await this.#writeLatestSql(state);
     return receiptOf(committed, !won);
-  }
-
-  async #upload(unit: string, files: readonly EncodedFile[], paths: readonly string[]): Promise<void> {
-    let next = 0;
-    const worker = async (): Promise<void> => {
-      while (next < files.length) {
-        const part = next;
-        next += 1;
-        await this.#store.putFile(`${tableFolder(unit)}/${paths[part]}`, files[part]!.localPath);
-        await rm(files[part]!.localPath, { force: true });
-      }
-    };
-    const results = await Promise.allSettled(Array.from({ length: uploads }, worker));
-    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Once per Unit and process: attempts of this process itself are cleaned up as they end. */
@@ -268,14 +264,11 @@ export class ParquetSink implements AppendSink, Readable {
   async #writeLatestSql(state: UnitState): Promise<void> {
     const shape = state.latest?.shape;
     if (!shape) return;
-    const columns = storedColumns(shape, state.latest!.fields);
+    const columns = storedColumns(shape, state.latest!.fields, this.#format.storageOf);
     const base = `${this.#store.readableUrl}/${tableFolder(state.unit)}/`;
-    const sql = latestSqlScript(base, state.unit, {
-      columns,
-      keyColumns: shape.keyColumns,
-      uniform: state.latest!.uniform,
-      reshaped: state.latest!.reshaped,
-    });
+    const { uniform, reshaped } = state.latest!;
+    const table = { columns, keyColumns: shape.keyColumns, uniform, reshaped };
+    const sql = latestSqlScript(base, state.unit, table, this.#format);
     if (sql === state.latestSql) return;
     try {
       await this.#store.put(latestSqlKey(state.unit), Buffer.from(sql));

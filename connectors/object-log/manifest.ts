@@ -2,11 +2,12 @@
  * The manifest of a Window: one JSON object, written last and only if that sequence has none. A Window is held from
  * the moment its manifest exists; nothing else counts. Format version 1.
  */
-import { TidemarkError } from '../../../src/connector/failure.ts';
-import type { Position } from '../../../src/connector/position.ts';
-import type { TableShape } from '../../../src/connector/shape.ts';
-import type { AppendWindow, Held, Receipt } from '../../../src/connector/sink.ts';
-import type { FieldName } from './columns.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { Position } from '../../src/connector/position.ts';
+import type { TableShape } from '../../src/connector/shape.ts';
+import type { AppendWindow, Held, Receipt } from '../../src/connector/sink.ts';
+import type { OpCounts } from './change-row.ts';
+import type { FieldName } from './fields.ts';
 import { manifestFolder, manifestKey, parseManifestKey } from './layout.ts';
 import type { ObjectStore } from './object-store.ts';
 
@@ -19,8 +20,10 @@ export interface ManifestFile {
   bytes: number;
   /** The tenant itself; null for NULL and for rows without a tenant (`path` tells them apart). */
   tenant: string | null;
-  /** YYYY-MM-DD, UTC. */
+  /** YYYY-MM-DD, UTC: see `dateColumn`. */
   date: string;
+  /** Bytes of its longest line, where it has lines. */
+  longestLine?: number;
 }
 
 export interface Manifest {
@@ -51,8 +54,10 @@ export interface Manifest {
   reshaped: boolean;
   /** Every field the table ever had, and the Postgres column behind it. */
   fields: FieldName[];
-  /** By op. Manifests of older versions have no `r` and `s`, and count rows of snapshots as `c`. */
-  rows: { c: number; u: number; d: number; t: number; r?: number; s?: number };
+  /** The column whose dates the files lie under; null or absent: the commit's. Of the last shape in the Window. */
+  dateColumn?: string | null;
+  /** By op. Manifests of older versions lack some, and count rows of snapshots as `c`. */
+  rows: Partial<OpCounts>;
   /** Of all data files. */
   bytes: number;
   contentHash: string;
@@ -60,10 +65,13 @@ export interface Manifest {
 }
 
 export function receiptOf(manifest: Manifest, alreadyHeld: boolean): Receipt {
-  const { c, u, d, t, r = 0, s = 0 } = manifest.rows;
   return {
     position: manifest.to,
-    rows: { upserted: 0, deleted: 0, appended: c + u + d + t + r + s },
+    rows: {
+      upserted: 0,
+      deleted: 0,
+      appended: Object.values(manifest.rows).reduce((sum, rows) => sum + rows, 0),
+    },
     bytes: manifest.bytes,
     contentHash: manifest.contentHash,
     commitId: manifestKey(manifest.unit, manifest.sequence),
@@ -85,6 +93,7 @@ export function newManifest(
     | 'uniform'
     | 'reshaped'
     | 'fields'
+    | 'dateColumn'
     | 'rows'
     | 'bytes'
     | 'contentHash'

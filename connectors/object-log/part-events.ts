@@ -1,10 +1,10 @@
 /** The Changes of one shape of a Window, and what must be known of them before the first is written. */
-import { TidemarkError } from '../../../src/connector/failure.ts';
-import { formatPosition, type Position, parsePosition } from '../../../src/connector/position.ts';
-import { sameText } from '../../../src/connector/recast.ts';
-import { type TableShape, tableName } from '../../../src/connector/shape.ts';
-import { madeAnew, pairColumns } from '../../../src/connector/shape-versions.ts';
-import type { AppendTable, RowEvent } from '../../../src/connector/sink.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import { formatPosition, type Position, parsePosition } from '../../src/connector/position.ts';
+import { sameText } from '../../src/connector/recast.ts';
+import { type TableShape, tableName } from '../../src/connector/shape.ts';
+import { madeAnew, pairColumns } from '../../src/connector/shape-versions.ts';
+import type { AppendTable, RowEvent } from '../../src/connector/sink.ts';
 
 export class PartEvents {
   /** Position just before the first Change; undefined where there is none. */
@@ -53,7 +53,7 @@ function positionBefore(position: Position): Position {
  * The latest state is found by key over the whole history, so the key must be the same all along.
  * @throws TidemarkError TM405
  */
-export function refuseNewKey(before: TableShape, after: TableShape): void {
+export function refuseNewKey(before: TableShape, after: TableShape, urlKey: string): void {
   if (madeAnew(before, after)) return;
   const former = new Map(pairColumns(before, after).kept.map(([old, column]) => [column.name, old]));
   const oldKey = before.keyColumns.map((i) => before.columns[i]!.name).sort();
@@ -68,8 +68,7 @@ export function refuseNewKey(before: TableShape, after: TableShape): void {
     'TM405',
     `the key of ${tableName(after)} changed, and its change files are found by it`,
     {
-      remedy:
-        'Give the table to a new destination (another parquet.url): change files of one table have one key all along.',
+      remedy: `Give the table to a new destination (another ${urlKey}): change files of one table have one key all along.`,
     },
   );
 }

@@ -1,26 +1,26 @@
 /**
  * SQL for DuckDB that turns the change files into the table's latest state.
  *
- * Input: the variable `tidemark_files` (list of files that the manifests name) and, optionally, `tidemark_at` (a
+ * Input: a relation over the files (LogFormat.relation) and, optionally, the variable `tidemark_at` (a
  * Position; later changes are left out). It makes two views: `tidemark_changes`, every change with typed columns, and
  * `tidemark_latest`, the rows as they are. `tidemark_parts` and `tidemark_part`, where set, leave one of so many parts of
  * a table with a key.
  *
  * With a key: the change with the highest Position wins; a delete removes; a truncate removes everything before it; the
- * end of a snapshot removes the rows whose newest change is no later than its start.
+ * end of a snapshot removes the rows whose newest change is no later than its start. A row that the source let go of in
+ * between (`e`) was there then and is not removed by either; only another change of its key ends that.
  * A column that the winning change left unchanged is looked up in the same row's earlier changes, back to the insert
  * that began it; where that was a key change, the search goes on under the old key. Without a key: rows are counted by
  * their image, plus one for each change that added it and minus one for each that removed it.
  */
-import { metadataColumns, quoteName, quoteText, type StoredColumn } from './columns.ts';
+import { type Held, metadataColumns, type StoredColumn } from './fields.ts';
+import { quoteName, quoteText } from './sql-text.ts';
 
 export interface ViewTable {
   /** The table's columns in the shape's order. */
   columns: readonly StoredColumn[];
   /** Indexes into columns, in key order; empty for a table without a key. */
   keyColumns: readonly number[];
-  /** Whether all files have the same columns and types (Manifest.uniform). */
-  uniform: boolean;
   /** Whether files hold rows of other columns (Manifest.reshaped). */
   reshaped: boolean;
 }
@@ -30,9 +30,6 @@ export interface ViewTable {
  * `text`: Postgres' own text of each column, `_exact` included; real and double precision stay numbers.
  */
 export type ViewOutput = 'native' | 'text';
-
-/** A field of the files, under a type. */
-type Held = Pick<StoredColumn, 'field' | 'storage'>;
 
 /** Text of a field's native value, as Postgres prints it. */
 function nativeText(value: string, { storage }: Held): string {
@@ -127,7 +124,7 @@ function textOverTime(column: StoredColumn): string {
 function beforeOverTime(column: StoredColumn): string {
   const text = (field: string) => `CAST(c."_before" AS JSON) ->> ${quoteText(jsonPointer(field))}`;
   const spelled = (value: string) =>
-    isFloat(column) ? `CAST(${fromText(value, column)} AS VARCHAR)` : value;
+    isFloat(column) ? `CAST(${fromText(value, column)} AS VARCHAR)` : booleanAsPostgres(column, value);
   const cases = [...column.forms].reverse().map(({ until, held }) => {
     const value = 'field' in held ? text(held.field) : held.value === null ? 'NULL' : quoteText(held.value);
     return `WHEN c."_position" <= ${quoteText(until)} THEN ${spelled(`(${value})`)}`;
@@ -135,6 +132,11 @@ function beforeOverTime(column: StoredColumn): string {
   // A delete may show its old row in the columns themselves.
   const shown = `WHEN c."_before" IS NULL THEN ${textOverTime(column)}`;
   return `CASE ${[shown, ...cases].join(' ')} ELSE ${spelled(`(${text(column.field)})`)} END`;
+}
+
+/** A boolean may be one of JSON; Postgres prints a letter. */
+function booleanAsPostgres({ storage }: Held, text: string): string {
+  return storage.kind === 'boolean' ? `left(${text}, 1)` : text;
 }
 
 function jsonPointer(field: string): string {
@@ -150,7 +152,7 @@ function imageOf(texts: readonly string[]): string {
 /** A key part of `_previous_key`, spelled as exactText spells the column. */
 function previousPart(column: StoredColumn, part: number): string {
   const text = `c."_previous_key"[${part + 1}]`;
-  if (!isFloat(column)) return text;
+  if (!isFloat(column)) return booleanAsPostgres(column, text);
   return `CAST(CAST(${text} AS ${column.storage.duckdbType}) AS VARCHAR)`;
 }
 
@@ -159,7 +161,11 @@ function keyText(parts: readonly string[]): string {
 }
 
 /** The statement that makes `tidemark_changes`. */
-function changesView({ columns, keyColumns, uniform, reshaped }: ViewTable, output: ViewOutput): string {
+function changesView(
+  { columns, keyColumns, reshaped }: ViewTable,
+  output: ViewOutput,
+  source: string,
+): string {
   const keys = keyColumns.map((index) => columns[index]!);
   const lines = metadataColumns.map(([name]) => {
     // Hashes of rows of another shape say nothing about rows of this one.
@@ -186,32 +192,22 @@ function changesView({ columns, keyColumns, uniform, reshaped }: ViewTable, outp
     const value = overTime(column, now, (text) => (native ? fromText(text, column) : text));
     lines.push(`  ${value} AS ${quoteName(column.shown)}`);
   }
-  const held = columns.flatMap((column): Held[] => [
-    column,
-    ...column.forms.flatMap((form) => ('field' in form.held ? [form.held] : [])),
-  ]);
-  // The second half adds no rows: it gives columns that no file has yet, with their types.
-  const empty = [
-    ...metadataColumns.map(([name, type]) => `NULL::${type} AS ${quoteName(name)}`),
-    ...held.map(({ field, storage }) => `NULL::${storage.duckdbType} AS ${quoteName(field)}`),
-  ];
   return `CREATE OR REPLACE TEMP VIEW tidemark_changes AS
 SELECT
 ${lines.join(',\n')}
 FROM (
-  FROM read_parquet(getvariable('tidemark_files'), union_by_name => ${!uniform}, hive_partitioning => false)
-  UNION ALL BY NAME
-  SELECT ${empty.join(', ')} WHERE false
+${source}
 ) AS c
 WHERE coalesce(c."_position" <= CAST(getvariable('tidemark_at') AS VARCHAR), true);`;
 }
 
-const cleared = `cleared AS MATERIALIZED (
-  SELECT coalesce(max("_position"), '') AS upto FROM tidemark_changes WHERE "_op" = 't'
-),
-live AS NOT MATERIALIZED (
-  SELECT * FROM tidemark_changes WHERE "_op" NOT IN ('t', 's') AND "_position" > (SELECT upto FROM cleared)
-)`;
+/** Every field of these columns, earlier ones too. */
+export function heldFields(columns: readonly StoredColumn[]): Held[] {
+  return columns.flatMap((column): Held[] => [
+    column,
+    ...column.forms.flatMap((form) => ('field' in form.held ? [form.held] : [])),
+  ]);
+}
 
 const systemColumns: Record<ViewOutput, string[]> = { native: ['_position', '_commit_time'], text: [] };
 
@@ -234,14 +230,44 @@ function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): stri
     return `CASE WHEN ${isKnown('p', column)} THEN p.${name} ELSE f.v_${slot} END AS ${name}`;
   });
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
-WITH RECURSIVE ${cleared},
-swept AS MATERIALIZED (
-  SELECT coalesce(max(CAST("_before" AS JSON) ->> 'since'), '') AS since FROM tidemark_changes WHERE "_op" = 's'
+WITH RECURSIVE marks AS MATERIALIZED (
+  SELECT coalesce(max("_position") FILTER (WHERE "_op" = 't'), '') AS truncated,
+    coalesce(max(CAST("_before" AS JSON) ->> 'since') FILTER (WHERE "_op" = 's'), '') AS swept,
+    count(*) FILTER (WHERE "_op" = 'e') > 0 AS retired
+  FROM tidemark_changes WHERE "_op" IN ('t', 's', 'e')
+),
+-- Where the source let go of rows, some from before the last truncate are still there.
+live AS NOT MATERIALIZED (
+  SELECT * FROM tidemark_changes WHERE "_op" NOT IN ('t', 's', 'e')
+    AND ("_position" > (SELECT truncated FROM marks) OR (SELECT retired FROM marks))
 ),
 newest AS MATERIALIZED (SELECT "_key", max("_at") AS "_at" FROM live GROUP BY "_key"),
+-- What emptied the table of the rows whose newest change is no later than "since", and when the first such thing did.
+emptied AS MATERIALIZED (
+  SELECT since, min("_position") OVER (ORDER BY since DESC) AS "_position"
+  FROM (
+    SELECT CASE WHEN "_op" = 't' THEN "_position" ELSE CAST("_before" AS JSON) ->> 'since' END AS since, "_position"
+    FROM tidemark_changes WHERE "_op" IN ('t', 's')
+  )
+),
+-- Rows that the source let go of after their newest change, while they were there.
+kept AS MATERIALIZED (
+  SELECT r."_key"
+  FROM (
+    SELECT n."_key", left(n."_at", 42) AS changed, min(e."_position") AS retired
+    FROM tidemark_changes e JOIN newest n ON n."_key" = e."_key" AND n."_at" < e."_at"
+    WHERE e."_op" = 'e'
+    GROUP BY n."_key", n."_at"
+  ) r ASOF LEFT JOIN emptied ON emptied.since >= r.changed
+  WHERE emptied."_position" IS NULL OR r.retired <= emptied."_position"
+),
+standing AS NOT MATERIALIZED (
+  SELECT n."_key", n."_at" FROM newest n LEFT JOIN kept k ON k."_key" = n."_key"
+  WHERE k."_key" IS NOT NULL OR left(n."_at", 42) > (SELECT greatest(truncated, swept) FROM marks)
+),
 present AS NOT MATERIALIZED (
-  SELECT live.* FROM live JOIN newest USING ("_key", "_at")
-  WHERE live."_op" <> 'd' AND live."_position" > (SELECT since FROM swept)
+  SELECT live.* FROM live JOIN standing USING ("_key", "_at")
+  WHERE live."_op" <> 'd'
     AND coalesce(hash(live."_key") % CAST(getvariable('tidemark_parts') AS BIGINT) = getvariable('tidemark_part'), true)
 ),
 -- What follows is about the few rows whose newest change left columns unchanged.
@@ -297,7 +323,13 @@ function keylessView({ columns }: ViewTable, output: ViewOutput): string {
     ...systemColumns[output].map((name) => quoteName(name)),
   ].map((name) => `l.${name}`);
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
-WITH ${cleared},
+WITH cleared AS MATERIALIZED (
+  SELECT coalesce(max("_position"), '') AS upto FROM tidemark_changes WHERE "_op" = 't'
+),
+live AS NOT MATERIALIZED (
+  SELECT * FROM tidemark_changes
+  WHERE "_op" NOT IN ('t', 's', 'e') AND "_position" > (SELECT upto FROM cleared)
+),
 net AS MATERIALIZED (
   SELECT image, sum(n) AS copies, max("_position") FILTER (WHERE n > 0) AS "_position"
   FROM (
@@ -314,40 +346,10 @@ SELECT ${selected.join(', ')}
 FROM live l JOIN copy ON copy.image = l."_image" AND copy."_position" = l."_position";`;
 }
 
-/** The two CREATE VIEW statements; the caller sets `tidemark_files` first (it must not be empty). */
-export function latestViewStatements(table: ViewTable, output: ViewOutput): string[] {
+/** The two CREATE VIEW statements. @param source SQL of the relation over the files */
+export function latestViewStatements(table: ViewTable, output: ViewOutput, source: string): string[] {
   return [
-    changesView(table, output),
+    changesView(table, output, source),
     table.keyColumns.length > 0 ? keyedView(table, output) : keylessView(table, output),
   ];
-}
-
-/** Statement that fills `tidemark_files` from the manifests below `tidemark_base`. */
-const filesStatement = `SET VARIABLE tidemark_files = (
-  SELECT list(getvariable('tidemark_base') || file.path)
-  FROM (
-    SELECT unnest(files) AS file
-    FROM read_json(getvariable('tidemark_base') || '_manifests/*.json', maximum_object_size => 268435456,
-      columns => {'from': 'VARCHAR', 'files': 'STRUCT(path VARCHAR)[]'})
-    WHERE coalesce("from" < CAST(getvariable('tidemark_at') AS VARCHAR), true)
-  )
-);`;
-
-/**
- * The script beside the data, complete: DuckDB runs it as written and it ends with the rows.
- * @param base URL or absolute path of the table's folder, with a trailing slash.
- */
-export function latestSqlScript(base: string, unit: string, table: ViewTable): string {
-  return `-- Latest state of ${unit.replace(/[\r\n]/g, ' ')}, written by Tidemark. Run it in DuckDB; for s3:// load httpfs and create
--- a secret first. Afterwards tidemark_latest and tidemark_changes are views of this session.
-SET TimeZone = 'UTC';
--- Correct this if the folder was moved or copied.
-SET VARIABLE tidemark_base = ${quoteText(base)};
--- NULL for now, or a Position (42 characters) to see the table as it was then.
-SET VARIABLE tidemark_at = NULL;
--- Only files that a manifest names count; an interrupted attempt may have left others.
-${filesStatement}
-${latestViewStatements(table, 'native').join('\n')}
-FROM tidemark_latest;
-`;
 }

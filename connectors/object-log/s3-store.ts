@@ -13,9 +13,9 @@ import {
   PutObjectCommand,
   S3Client,
 } from '@aws-sdk/client-s3';
-import { TidemarkError } from '../../../src/connector/failure.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { S3Location } from './location.ts';
 import type { ObjectStore } from './object-store.ts';
-import type { S3Target } from './options.ts';
 import { classifyS3, s3ErrorName, s3Status } from './s3-failure.ts';
 
 /** Tries of one streamed upload; the SDK cannot repeat a request whose body was a stream. */
@@ -27,38 +27,40 @@ export class S3Store implements ObjectStore {
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  readonly #urlKey: string;
 
-  private constructor(client: S3Client, target: S3Target) {
+  private constructor(client: S3Client, location: S3Location) {
     this.#client = client;
-    this.#bucket = target.bucket;
-    this.#prefix = target.prefix === '' ? '' : `${target.prefix}/`;
-    this.readableUrl = `s3://${target.bucket}${target.prefix === '' ? '' : `/${target.prefix}`}`;
+    this.#bucket = location.bucket;
+    this.#prefix = location.prefix === '' ? '' : `${location.prefix}/`;
+    this.#urlKey = location.urlKey;
+    this.readableUrl = `s3://${location.bucket}${location.prefix === '' ? '' : `/${location.prefix}`}`;
   }
 
   /** @throws TidemarkError TM102 where the PEM file of s3.tls.ca cannot be read. */
-  static async open(target: S3Target): Promise<S3Store> {
+  static async open(location: S3Location): Promise<S3Store> {
     const requestHandler: Record<string, unknown> = { connectionTimeout: 5_000, requestTimeout: 60_000 };
-    if (target.tlsCa !== null) {
-      const ca = await readFile(target.tlsCa).catch((error) => {
+    if (location.tlsCa !== null) {
+      const ca = await readFile(location.tlsCa).catch((error) => {
         throw new TidemarkError('TM102', 'the file of s3.tls.ca cannot be read', { cause: error });
       });
       requestHandler.httpsAgent = new Agent({ ca, keepAlive: true, maxSockets: 50 });
     }
     const client = new S3Client({
-      region: target.region,
-      forcePathStyle: target.pathStyle,
+      region: location.region,
+      forcePathStyle: location.pathStyle,
       maxAttempts: 3,
       // The default adds trailing checksums in a chunked encoding that many S3-compatible servers refuse.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
       requestHandler,
-      ...(target.endpoint === null ? {} : { endpoint: target.endpoint }),
-      ...(target.credentials === null ? {} : { credentials: target.credentials }),
+      ...(location.endpoint === null ? {} : { endpoint: location.endpoint }),
+      ...(location.credentials === null ? {} : { credentials: location.credentials }),
     });
-    return new S3Store(client, target);
+    return new S3Store(client, location);
   }
 
-  async putFile(key: string, localPath: string): Promise<void> {
+  async putFile(key: string, localPath: string, contentType: string): Promise<void> {
     const { size } = await stat(localPath);
     const hash = createHash('md5');
     for await (const piece of createReadStream(localPath)) hash.update(piece as Buffer);
@@ -72,12 +74,12 @@ export class S3Store implements ObjectStore {
             Body: body,
             ContentLength: size,
             ContentMD5: md5,
-            ContentType: 'application/vnd.apache.parquet',
+            ContentType: contentType,
           }),
         );
         return;
       } catch (error) {
-        const failure = classifyS3(error, `write ${key}`);
+        const failure = this.#classify(error, `write ${key}`);
         if (failure.retry !== 'transient' || attempt === uploadTries) throw failure;
         await sleep(200 * attempt);
       } finally {
@@ -108,7 +110,7 @@ export class S3Store implements ObjectStore {
         if (s3Status(error) === 412) return 'exists';
         // ConditionalRequestConflict: another conditional write was under way; nothing was decided, so ask again.
         const conflict = s3Status(error) === 409 || s3ErrorName(error) === 'ConditionalRequestConflict';
-        if (!conflict || attempt === conflictTries) throw classifyS3(error, `write ${key}`);
+        if (!conflict || attempt === conflictTries) throw this.#classify(error, `write ${key}`);
         await sleep(50 * attempt * (0.5 + Math.random()));
       }
     }
@@ -120,7 +122,7 @@ export class S3Store implements ObjectStore {
       return Buffer.from(await answer.Body!.transformToByteArray());
     } catch (error) {
       if (s3Status(error) === 404 && s3ErrorName(error) !== 'NoSuchBucket') return null;
-      throw classifyS3(error, `read ${key}`);
+      throw this.#classify(error, `read ${key}`);
     }
   }
 
@@ -158,7 +160,7 @@ export class S3Store implements ObjectStore {
       );
       const refused = (answer.Errors ?? []).find((error) => error.Code !== 'NoSuchKey');
       if (refused) {
-        throw classifyS3(
+        throw this.#classify(
           Object.assign(new Error('delete refused'), {
             name: refused.Code ?? 'Unknown',
             $metadata: { httpStatusCode: refused.Code === 'AccessDenied' ? 403 : 500 },
@@ -177,6 +179,10 @@ export class S3Store implements ObjectStore {
     this.#client.destroy();
   }
 
+  #classify(error: unknown, what: string): TidemarkError {
+    return classifyS3(error, what, this.#urlKey);
+  }
+
   #at(key: string): { Bucket: string; Key: string } {
     return { Bucket: this.#bucket, Key: `${this.#prefix}${key}` };
   }
@@ -185,7 +191,7 @@ export class S3Store implements ObjectStore {
     try {
       return await request();
     } catch (error) {
-      throw classifyS3(error, what);
+      throw this.#classify(error, what);
     }
   }
 }

@@ -1,12 +1,12 @@
 /**
- * What the sink needs of a place for objects. Keys are relative to the destination's URL and use `/`.
+ * What a sink needs of a place for objects. Keys are relative to the destination's URL and use `/`.
  * Failures are TidemarkErrors: TM401 where trying again may help, TM402 where a right is missing.
  */
 export interface ObjectStore {
   /** The destination's URL as DuckDB reads it (`s3://bucket/prefix` or an absolute path), no trailing slash. */
   readonly readableUrl: string;
   /** Stores a finished local file; an existing object of that key is replaced. Durable when it returns. */
-  putFile(key: string, localPath: string): Promise<void>;
+  putFile(key: string, localPath: string, contentType: string): Promise<void>;
   /** Stores a small body; an existing object is replaced. Durable when it returns. */
   put(key: string, body: Buffer): Promise<void>;
   /**
@@ -28,8 +28,17 @@ export interface ObjectStore {
 }
 
 /** Every key below a folder, in pages. */
-export async function* listAll(store: ObjectStore, folder: string): AsyncIterable<string[]> {
-  for (let after: string | null = null; ; ) {
+export function listAll(store: ObjectStore, folder: string): AsyncIterable<string[]> {
+  return listAllAfter(store, folder, null);
+}
+
+/** Every key below a folder after the key `start`, in pages. */
+export async function* listAllAfter(
+  store: ObjectStore,
+  folder: string,
+  start: string | null,
+): AsyncIterable<string[]> {
+  for (let after = start; ; ) {
     const page: string[] = await store.listPage(folder, after, 1000);
     if (page.length > 0) yield page;
     if (page.length < 1000) return;

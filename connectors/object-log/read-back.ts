@@ -2,22 +2,27 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import type { Position } from '../../../src/connector/position.ts';
-import type { TableShape } from '../../../src/connector/shape.ts';
-import type { Row } from '../../../src/connector/sink.ts';
-import { assignFields, quoteName, quoteText, storedColumns } from './columns.ts';
+import type { Position } from '../../src/connector/position.ts';
+import { type TableShape, unitName } from '../../src/connector/shape.ts';
+import type { Row } from '../../src/connector/sink.ts';
 import { duckdbFailure } from './duckdb-failure.ts';
-import { latestViewStatements } from './latest-view.ts';
-import { manifestFolder, parseManifestKey, tableFolder } from './layout.ts';
-import { type Manifest, readManifest } from './manifest.ts';
-import { listAll, type ObjectStore } from './object-store.ts';
+import { assignFields, storedColumns } from './fields.ts';
+import type { LogFormat, ReadFiles } from './format.ts';
+import { heldFields, latestViewStatements } from './latest-view.ts';
+import { tableFolder } from './layout.ts';
+import { filesUpTo } from './live-files.ts';
+import type { ManifestFile } from './manifest.ts';
+import type { ObjectStore } from './object-store.ts';
 import { postgresFloat } from './postgres-float.ts';
+import { quoteName, quoteText } from './sql-text.ts';
 
 export interface ReadBackSettings {
   /** An empty folder of this read's own; removed at the end. */
   folder: string;
   /** DuckDB's memory limit, bytes; beyond it DuckDB spills to the folder. */
   memoryBytes: number;
+  /** The option that says it. */
+  memoryKey: string;
 }
 
 /** Files downloaded at once. */
@@ -30,22 +35,21 @@ const downloads = 4;
  */
 export async function* readLatestRows(
   store: ObjectStore,
-  unit: string,
+  format: LogFormat,
   shape: TableShape,
   at: Position,
   settings: ReadBackSettings,
 ): AsyncIterable<Row[]> {
+  const unit = unitName(shape);
   await mkdir(settings.folder, { recursive: true });
   try {
-    const { paths, newest } = await filesUpTo(store, unit, at, settings.folder);
-    if (paths.length === 0 || newest === null) return;
+    const { files, newest } = await filesUpTo(store, unit, at);
+    if (files.length === 0 || newest === null) return;
+    const paths = await localPaths(store, unit, files, settings.folder, format.extension);
     const fields = assignFields(shape, newest.fields);
-    const table = {
-      columns: storedColumns(shape, fields),
-      keyColumns: shape.keyColumns,
-      uniform: newest.uniform,
-      reshaped: newest.reshaped,
-    };
+    const columns = storedColumns(shape, fields, format.storageOf);
+    const { uniform, reshaped } = newest;
+    const read = { columns, held: heldFields(columns), uniform, longestLine: longestOf(files) };
     const instance = await DuckDBInstance.create(':memory:', {
       threads: '1',
       memory_limit: `${settings.memoryBytes}B`,
@@ -56,9 +60,11 @@ export async function* readLatestRows(
     });
     try {
       const connection = await instance.connect();
-      const few = await mergeFiles(connection, paths, settings.folder, newest.uniform);
-      await prepare(connection, few, at, latestViewStatements(table, 'text'));
-      const floats = table.columns.flatMap(({ storage }, index) =>
+      const few = await mergeFiles(connection, paths, settings.folder, format, read);
+      const table = { columns, keyColumns: shape.keyColumns, reshaped: reshaped || !format.images };
+      const source = few === paths ? format.relation({ ...read, paths: listOf(few) }) : parquetRelation(few);
+      await prepare(connection, at, latestViewStatements(table, 'text', source));
+      const floats = columns.flatMap(({ storage }, index) =>
         storage.kind === 'real' || storage.kind === 'double' ? [[index, storage.kind] as const] : [],
       );
       const parts = shape.keyColumns.length === 0 ? 1 : await partsFor(connection, few, settings.memoryBytes);
@@ -82,7 +88,7 @@ export async function* readLatestRows(
       }
       connection.closeSync();
     } catch (error) {
-      throw duckdbFailure(error, `read ${unit} back`);
+      throw duckdbFailure(error, `read ${unit} back`, settings.memoryKey);
     } finally {
       instance.closeSync();
     }
@@ -96,30 +102,41 @@ const filesAtOnce = 64;
 
 /**
  * Short Windows leave a table in thousands of small files, more than the memory limit has room to open. They are
- * copied together, so many at a time, before anything is computed. Row groups are bounded in bytes: by rows, DuckDB
- * would hold 122,880 of them, of whatever size.
+ * copied together, so many at a time, before anything is computed; so are those that cannot be gone through directly.
+ * Row groups are bounded in bytes: by rows, DuckDB would hold 122,880 of them, of whatever size.
  */
 async function mergeFiles(
   connection: DuckDBConnection,
   paths: readonly string[],
   folder: string,
-  uniform: boolean,
+  format: LogFormat,
+  read: Omit<ReadFiles, 'paths'>,
 ): Promise<readonly string[]> {
-  if (paths.length <= filesAtOnce) return paths;
+  if (format.direct && paths.length <= filesAtOnce) return paths;
   const merged: string[] = [];
   for (let start = 0; start < paths.length; start += filesAtOnce) {
     const target = join(folder, `merged-${start}.parquet`);
-    const files = paths
-      .slice(start, start + filesAtOnce)
-      .map(quoteText)
-      .join(', ');
+    const source = format.relation({ ...read, paths: listOf(paths.slice(start, start + filesAtOnce)) });
     await connection.run(
-      `COPY (FROM read_parquet([${files}], union_by_name => ${!uniform}, hive_partitioning => false))
-         TO ${quoteText(target)} (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB')`,
+      `COPY (${source}) TO ${quoteText(target)}
+         (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB')`,
     );
     merged.push(target);
   }
   return merged;
+}
+
+/** Of files that mergeFiles made: each has every column. */
+function parquetRelation(paths: readonly string[]): string {
+  return `FROM read_parquet(${listOf(paths)}, hive_partitioning => false)`;
+}
+
+function listOf(paths: readonly string[]): string {
+  return `[${paths.map(quoteText).join(', ')}]`;
+}
+
+function longestOf(files: readonly ManifestFile[]): string {
+  return String(files.reduce((longest, { longestLine = 0 }) => Math.max(longest, longestLine), 0));
 }
 
 /**
@@ -155,52 +172,35 @@ async function partsFor(
   return Math.max(1, Math.ceil((6 * looked) / memoryBytes));
 }
 
-async function prepare(
-  connection: DuckDBConnection,
-  paths: readonly string[],
-  at: Position,
-  views: readonly string[],
-): Promise<void> {
+async function prepare(connection: DuckDBConnection, at: Position, views: readonly string[]): Promise<void> {
   await connection.run("SET TimeZone = 'UTC'");
   // The views' joins have what is small, or can go to disk, on their right. DuckDB knows nothing of the files' widths and
   // would build a hash table of all rows, whole.
   await connection.run("SET disabled_optimizers = 'build_side_probe_side'");
-  await connection.run(`SET VARIABLE tidemark_files = [${paths.map(quoteText).join(', ')}]`);
   await connection.run(`SET VARIABLE tidemark_at = ${quoteText(at)}`);
   for (const view of views) await connection.run(view);
 }
 
-/** Local paths of the data files whose Window begins before `at`, and the newest of their manifests. */
-async function filesUpTo(
+/** Where DuckDB can open the files: objects of an S3 store are downloaded. */
+async function localPaths(
   store: ObjectStore,
   unit: string,
-  at: Position,
+  files: readonly ManifestFile[],
   folder: string,
-): Promise<{ paths: string[]; newest: Manifest | null }> {
+  extension: string,
+): Promise<string[]> {
   const paths: string[] = [];
-  const wanted: string[] = [];
-  let newest: Manifest | null = null;
-  walk: for await (const page of listAll(store, manifestFolder(unit))) {
-    for (const key of page) {
-      const name = parseManifestKey(key);
-      if (name === null || name.fence !== null) continue;
-      const manifest = await readManifest(store, unit, name.sequence);
-      newest = manifest;
-      // Every later Window begins later still.
-      if (manifest.from >= at) break walk;
-      wanted.push(...manifest.files.map(({ path }) => `${tableFolder(unit)}/${path}`));
-    }
-  }
   const remote: [string, string][] = [];
-  for (const [number, key] of wanted.entries()) {
+  for (const [number, { path }] of files.entries()) {
+    const key = `${tableFolder(unit)}/${path}`;
     const local = store.localPath(key);
-    if (local !== null) paths.push(local);
-    else remote.push([key, join(folder, `${number}.parquet`)]);
+    if (local === null) remote.push([key, join(folder, `${number}.${extension}`)]);
+    paths.push(local ?? join(folder, `${number}.${extension}`));
   }
   for (let start = 0; start < remote.length; start += downloads) {
     await Promise.all(
       remote.slice(start, start + downloads).map(([key, local]) => store.download(key, local)),
     );
   }
-  return { paths: [...paths, ...remote.map(([, local]) => local)], newest };
+  return paths;
 }

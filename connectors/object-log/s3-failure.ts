@@ -1,5 +1,5 @@
 /** What an error of the S3 client means for the pipeline, in one place. */
-import { TidemarkError } from '../../../src/connector/failure.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
 
 export function s3Status(error: unknown): number | null {
   return (error as { $metadata?: { httpStatusCode?: number } }).$metadata?.httpStatusCode ?? null;
@@ -28,7 +28,7 @@ const addressNames = new Set([
 ]);
 
 /** TM401 transient unless the answer says that only a person can help. The message holds names, never bodies. */
-export function classifyS3(error: unknown, what: string): TidemarkError {
+export function classifyS3(error: unknown, what: string, urlKey: string): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const name = s3ErrorName(error);
   const status = s3Status(error);
@@ -36,7 +36,7 @@ export function classifyS3(error: unknown, what: string): TidemarkError {
   if (name === 'NoSuchBucket') {
     return new TidemarkError('TM402', message, {
       cause: error,
-      remedy: 'Create the bucket of parquet.url, or correct the name.',
+      remedy: `Create the bucket of ${urlKey}, or correct the name.`,
     });
   }
   if (name === 'RequestTimeTooSkewed') {
@@ -52,7 +52,7 @@ export function classifyS3(error: unknown, what: string): TidemarkError {
   if (addressNames.has(name) || status === 301) {
     return new TidemarkError('TM101', message, {
       cause: error,
-      remedy: 'Correct s3.region, s3.endpoint, s3.path.style or the bucket of parquet.url.',
+      remedy: `Correct s3.region, s3.endpoint, s3.path.style or the bucket of ${urlKey}.`,
     });
   }
   const certificate = (error as { code?: unknown }).code;

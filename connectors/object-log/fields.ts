@@ -1,106 +1,9 @@
 /**
- * How a Postgres column is stored in a data file: the native type where it is a superset of the column's type,
- * else Postgres' own text. A value outside its native type goes to `_exact` as text, with NULL in the column.
+ * Which field of the data files holds a Postgres column, over all the shapes that its table had. Fields are given alike
+ * in every format; how a format stores a type, it says with a StorageOf.
  */
-import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
-import type { EncoderName } from './options.ts';
-
-export type StorageKind =
-  | 'smallint'
-  | 'integer'
-  | 'bigint'
-  | 'boolean'
-  | 'real'
-  | 'double'
-  | 'decimal'
-  | 'date'
-  | 'timestamp'
-  | 'timestamptz'
-  | 'bytea'
-  | 'uuid'
-  | 'text';
-
-export interface Storage {
-  kind: StorageKind;
-  /** DuckDB's name of the type. */
-  duckdbType: string;
-  /** Of a decimal: digits before and after the point. */
-  integerDigits: number;
-  scale: number;
-}
-
-const plain: Record<string, [StorageKind, string]> = {
-  smallint: ['smallint', 'SMALLINT'],
-  integer: ['integer', 'INTEGER'],
-  bigint: ['bigint', 'BIGINT'],
-  boolean: ['boolean', 'BOOLEAN'],
-  real: ['real', 'FLOAT'],
-  'double precision': ['double', 'DOUBLE'],
-  date: ['date', 'DATE'],
-  'timestamp without time zone': ['timestamp', 'TIMESTAMP'],
-  'timestamp with time zone': ['timestamptz', 'TIMESTAMPTZ'],
-  bytea: ['bytea', 'BLOB'],
-  uuid: ['uuid', 'UUID'],
-};
-
-/** Storage of a type as format_type prints it; whatever is not known is text. */
-export function storageOf(type: string): Storage {
-  const [kind, duckdbType] = plain[type.replace(/^timestamp\(\d\) /, 'timestamp ')] ?? ['text', 'VARCHAR'];
-  const numeric = /^numeric\((\d+)(?:,(-?\d+))?\)$/.exec(type);
-  if (numeric) {
-    const scale = Number(numeric[2] ?? 0);
-    // At least one digit before the point: DuckDB prints DECIMAL(5,5) as `.12345`, Postgres as `0.12345`.
-    const precision = Math.max(Number(numeric[1]), scale + 1);
-    if (scale >= 0 && precision <= 38) {
-      return {
-        kind: 'decimal',
-        duckdbType: `DECIMAL(${precision},${scale})`,
-        integerDigits: precision - scale,
-        scale,
-      };
-    }
-  }
-  return { kind, duckdbType, integerDigits: 0, scale: 0 };
-}
-
-/**
- * Whether the native column gives this value's text back. Dates and timestamps are native in the years 1 to 9999.
- * parquetjs has no integers beyond 2^53, nothing before 1970 and no NaN; decimals and uuids are text there.
- */
-export function fitsNatively(storage: Storage, value: string, encoder: EncoderName): boolean {
-  const js = encoder === 'parquetjs';
-  switch (storage.kind) {
-    case 'bigint':
-      return !js || value.length <= 15;
-    case 'real':
-    case 'double':
-      // DuckDB's Parquet dictionary takes -0 and 0 for one value and writes whichever came first.
-      return value !== '-0' && (!js || value !== 'NaN');
-    case 'decimal':
-      return fitsDecimal(storage, value);
-    case 'date':
-      return value.length === 10 && value.charCodeAt(4) === 45 && (!js || value >= '1970');
-    case 'timestamp':
-    case 'timestamptz':
-      // 45 is `-`: five-digit years, `infinity` and `-infinity` have something else there.
-      return (
-        value.charCodeAt(4) === 45 && value.charCodeAt(value.length - 1) !== 67 && (!js || value >= '1970')
-      );
-    default:
-      return true;
-  }
-}
-
-/** Digits only, exactly the column's scale, and not more digits than the type holds: NaN and Infinity are out. */
-function fitsDecimal({ integerDigits, scale }: Storage, value: string): boolean {
-  const start = value.charCodeAt(0) === 45 ? 1 : 0;
-  const first = value.charCodeAt(start);
-  if (!(first >= 48 && first <= 57)) return false;
-  const point = scale === 0 ? value.length : value.length - scale - 1;
-  if (scale > 0 && value.charCodeAt(point) !== 46) return false;
-  if (scale === 0 && value.includes('.')) return false;
-  return point > start && point - start <= integerDigits;
-}
+import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
+import { type Storage, type StorageOf, storageOf } from './storage.ts';
 
 /** The columns that Tidemark adds, in file order; `_image` and `_before_image` are set for keyless tables only. */
 export const metadataColumns = [
@@ -144,11 +47,17 @@ export interface FieldName {
   earlier?: string;
 }
 
+/** A field of the files, under a type. */
+export interface Held {
+  field: string;
+  storage: Storage;
+}
+
 /** How Changes up to `until` have the column. */
 export interface EarlierForm {
   until: string;
   /** Their field, or the value that all of them have. */
-  held: { field: string; storage: Storage } | { value: string | null };
+  held: Held | { value: string | null };
 }
 
 export interface StoredColumn extends FieldName {
@@ -207,7 +116,10 @@ export function assignFields(
       ...(before ? {} : { since }),
       ...(before || known || missing === undefined ? {} : { missing }),
       ...(before || !known ? {} : { earlier: known.field }),
-      ...(before || !known || !column.carried || alwaysCasts(storageOfField(known, type), storageOf(type))
+      ...(before ||
+      !known ||
+      !column.carried ||
+      alwaysCasts(storageOfField(known, type, storageOf), storageOf(type))
         ? {}
         : { asText: true as const }),
     });
@@ -234,12 +146,11 @@ function storedType({ base, type }: Pick<ColumnShape, 'base' | 'type'>): string 
 }
 
 function storedAlike(before: string, after: string): boolean {
-  const [old, now] = [storageOf(before), storageOf(after)];
-  return old.duckdbType === now.duckdbType;
+  return storageOf(before).duckdbType === storageOf(after).duckdbType;
 }
 
-function storageOfField({ type, asText }: FieldName, otherwise: string): Storage {
-  return storageOf(asText ? 'text' : (type ?? otherwise));
+function storageOfField({ type, asText }: FieldName, otherwise: string, stored: StorageOf): Storage {
+  return stored(asText ? 'text' : (type ?? otherwise));
 }
 
 /** Whether DuckDB casts every value of a native column to the other type, and to what Postgres casts it to. */
@@ -255,6 +166,7 @@ function alwaysCasts(from: Storage, to: Storage): boolean {
 export function storedColumns(
   shape: Pick<TableShape, 'columns' | 'oid'>,
   fields: readonly FieldName[],
+  stored: StorageOf,
 ): StoredColumn[] {
   const current = currentFields(fields);
   const byField = new Map(fields.map((each) => [each.field, each]));
@@ -269,13 +181,16 @@ export function storedColumns(
         break;
       }
       const { field } = earlier;
-      forms.push({ until: at.since, held: { field, storage: storageOfField(earlier, storedType(column)) } });
+      forms.push({
+        until: at.since,
+        held: { field, storage: storageOfField(earlier, storedType(column), stored) },
+      });
       at = earlier;
     }
     return {
       ...found,
       name: column.name,
-      storage: storageOfField(found, storedType(column)),
+      storage: storageOfField(found, storedType(column), stored),
       ...(column.carried && forms.some(({ held }) => 'field' in held)
         ? { castTo: storageOf(storedType(column)) }
         : {}),
@@ -295,14 +210,4 @@ function shownNames(columns: readonly ColumnShape[]): [string, string][] {
     nullable,
   }));
   return assignFields({ columns: plain }, []).map(({ name, field }) => [name, field]);
-}
-
-/** An identifier in DuckDB's SQL. */
-export function quoteName(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
-}
-
-/** A text literal in DuckDB's SQL. */
-export function quoteText(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
 }

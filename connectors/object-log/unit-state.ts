@@ -1,6 +1,6 @@
 /** What the sink knows of a Unit at its destination: the latest manifest and the newest owner. */
-import { TidemarkError } from '../../../src/connector/failure.ts';
-import type { AppendWindow, SinkContext } from '../../../src/connector/sink.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { AppendWindow, SinkContext } from '../../src/connector/sink.ts';
 import { fenceKey } from './layout.ts';
 import { findLatest, type Manifest, readManifest } from './manifest.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -17,9 +17,11 @@ export class UnitState {
   latestSql: string | null = null;
   readonly #store: ObjectStore;
   readonly #context: SinkContext;
+  readonly #urlKey: string;
 
-  constructor(store: ObjectStore, context: SinkContext, unit: string) {
+  constructor(store: ObjectStore, context: SinkContext, unit: string, urlKey: string) {
     this.#store = store;
+    this.#urlKey = urlKey;
     this.#context = context;
     this.unit = unit;
   }
@@ -35,8 +37,8 @@ export class UnitState {
   /** @throws TidemarkError TM101 where the manifest was written for another source or destination. */
   adopt(manifest: Manifest): void {
     if (manifest.sourceId !== this.#context.sourceId || manifest.destination !== this.#context.destination) {
-      throw new TidemarkError('TM101', `parquet.url already holds ${this.unit} of another pipeline`, {
-        remedy: 'Give every source and destination a parquet.url of its own.',
+      throw new TidemarkError('TM101', `${this.#urlKey} already holds ${this.unit} of another pipeline`, {
+        remedy: `Give every source and destination a ${this.#urlKey} of its own.`,
       });
     }
     if (this.latest === null || manifest.sequence >= this.latest.sequence) this.latest = manifest;

@@ -7,7 +7,8 @@ import { randomBytes } from 'node:crypto';
 import type { Dirent } from 'node:fs';
 import { copyFile, link, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { TidemarkError } from '../../../src/connector/failure.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
+import type { DirectoryLocation } from './location.ts';
 import type { ObjectStore } from './object-store.ts';
 
 const temporaryFolder = '.tidemark-tmp';
@@ -17,19 +18,19 @@ function errno(error: unknown): string {
   return (error as NodeJS.ErrnoException).code ?? 'unknown';
 }
 
-function classify(error: unknown, what: string): TidemarkError {
+function classify(error: unknown, what: string, urlKey: string): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const code = errno(error);
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
     return new TidemarkError('TM402', `cannot ${what}: ${code}`, {
       cause: error,
-      remedy: 'Give the Tidemark process read and write rights on the directory of parquet.url.',
+      remedy: `Give the Tidemark process read and write rights on the directory of ${urlKey}.`,
     });
   }
   return new TidemarkError('TM401', `cannot ${what}: ${code}`, {
     cause: error,
     ...(code === 'ENOSPC' || code === 'EDQUOT'
-      ? { remedy: 'Free space on the volume of parquet.url; delivery goes on by itself.' }
+      ? { remedy: `Free space on the volume of ${urlKey}; delivery goes on by itself.` }
       : {}),
   });
 }
@@ -46,18 +47,20 @@ async function syncPath(path: string): Promise<void> {
 export class FileStore implements ObjectStore {
   readonly readableUrl: string;
   readonly #root: string;
+  readonly #urlKey: string;
   /** Directories known to exist and to be durable in their parents. */
   readonly #made = new Set<string>();
 
-  private constructor(root: string) {
-    this.#root = root;
-    this.readableUrl = root;
+  private constructor({ directory, urlKey }: DirectoryLocation) {
+    this.#root = directory;
+    this.#urlKey = urlKey;
+    this.readableUrl = directory;
   }
 
   /** Creates the directory where it is missing and removes temporary files older than a day. */
-  static async open(root: string): Promise<FileStore> {
-    const store = new FileStore(root);
-    const temporary = join(root, temporaryFolder);
+  static async open(location: DirectoryLocation): Promise<FileStore> {
+    const store = new FileStore(location);
+    const temporary = join(location.directory, temporaryFolder);
     try {
       await mkdir(temporary, { recursive: true });
       for (const name of await readdir(temporary)) {
@@ -67,7 +70,7 @@ export class FileStore implements ObjectStore {
         if (found && Date.now() - found.mtimeMs > dayMs) await rm(path, { force: true });
       }
     } catch (error) {
-      throw classify(error, 'open the directory of parquet.url');
+      throw store.#classify(error, `open the directory of ${location.urlKey}`);
     }
     return store;
   }
@@ -95,13 +98,13 @@ export class FileStore implements ObjectStore {
       return await readFile(join(this.#root, key));
     } catch (error) {
       if (errno(error) === 'ENOENT') return null;
-      throw classify(error, `read ${key}`);
+      throw this.#classify(error, `read ${key}`);
     }
   }
 
   async download(key: string, localPath: string): Promise<void> {
     await copyFile(join(this.#root, key), localPath).catch((error) => {
-      throw classify(error, `read ${key}`);
+      throw this.#classify(error, `read ${key}`);
     });
   }
 
@@ -113,7 +116,7 @@ export class FileStore implements ObjectStore {
         entries = await readdir(join(this.#root, below), { withFileTypes: true });
       } catch (error) {
         if (errno(error) === 'ENOENT') return;
-        throw classify(error, `list ${folder}`);
+        throw this.#classify(error, `list ${folder}`);
       }
       for (const entry of entries) {
         if (entry.isDirectory()) await walk(`${below}${entry.name}/`);
@@ -128,7 +131,7 @@ export class FileStore implements ObjectStore {
   async delete(keys: readonly string[]): Promise<void> {
     for (const key of keys) {
       await unlink(join(this.#root, key)).catch((error) => {
-        if (errno(error) !== 'ENOENT') throw classify(error, `delete ${key}`);
+        if (errno(error) !== 'ENOENT') throw this.#classify(error, `delete ${key}`);
       });
     }
   }
@@ -138,6 +141,10 @@ export class FileStore implements ObjectStore {
   }
 
   async close(): Promise<void> {}
+
+  #classify(error: unknown, what: string): TidemarkError {
+    return classify(error, what, this.#urlKey);
+  }
 
   /** Writes a temporary file, makes it durable, and gives it its name. */
   async #place(
@@ -154,7 +161,7 @@ export class FileStore implements ObjectStore {
       await name(temporary, target);
       await syncPath(dirname(target));
     } catch (error) {
-      throw classify(error, `write ${key}`);
+      throw this.#classify(error, `write ${key}`);
     } finally {
       await rm(temporary, { force: true }).catch(() => {});
     }

@@ -1,13 +1,14 @@
 /** What an error of DuckDB means. Its messages quote values ("Could not convert string '…'"): never repeat them. */
-import { TidemarkError } from '../../../src/connector/failure.ts';
+import { TidemarkError } from '../../src/connector/failure.ts';
 
-export function duckdbFailure(error: unknown, what: string): TidemarkError {
+/** @param memoryKey the option that caps DuckDB's memory */
+export function duckdbFailure(error: unknown, what: string, memoryKey: string): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const message = error instanceof Error ? error.message : '';
   const kind = /^([A-Z][A-Za-z -]{2,30}) Error/.exec(message)?.[1] ?? 'Unknown';
   if (kind === 'Out of Memory') {
     return new TidemarkError('TM406', `DuckDB ran out of memory: cannot ${what}`, {
-      remedy: 'Raise parquet.memory.bytes, and see that the scratch directory has free space.',
+      remedy: `Raise ${memoryKey}, and see that the scratch directory has free space.`,
     });
   }
   if (kind === 'IO') {

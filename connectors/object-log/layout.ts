@@ -1,7 +1,7 @@
 /**
  * Names of objects, relative to the destination's URL:
  *
- *   <table>/data/tenant=<tenant>/date=YYYY-MM-DD/<sequence>-<fencing token>-<nonce>-<part>.parquet
+ *   <table>/data/tenant=<tenant>/date=YYYY-MM-DD/<sequence>-<fencing token>-<nonce>-<part>.<extension>
  *   <table>/_manifests/<sequence>.json            the Window counts from the moment this exists
  *   <table>/_manifests/<sequence>.fence-<token>   a newer owner adopted that Window
  *   <table>/_attempts/<sequence>-<token>-<nonce>.json  the data objects an attempt is about to write
@@ -58,8 +58,14 @@ function attemptText({ sequence, fencingToken, nonce }: AttemptName): string {
 }
 
 /** Relative to the table's folder. */
-export function dataPath(attempt: AttemptName, tenant: string, date: string, part: number): string {
-  return `data/tenant=${tenant}/date=${date}/${attemptText(attempt)}-${part}.parquet`;
+export function dataPath(
+  attempt: AttemptName,
+  tenant: string,
+  date: string,
+  part: number,
+  extension: string,
+): string {
+  return `data/tenant=${tenant}/date=${date}/${attemptText(attempt)}-${part}.${extension}`;
 }
 
 export function manifestKey(unit: string, sequence: number): string {
