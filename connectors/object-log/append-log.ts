@@ -19,6 +19,8 @@ import type {
   SinkContext,
 } from '../../src/connector/sink.ts';
 import { ChangeRows, noRows, type OpCounts, sha256 } from './change-row.ts';
+import { Compaction } from './compaction.ts';
+import type { CompactionChoice } from './compaction-options.ts';
 import type { DataFile } from './data-file.ts';
 import { assignFields, type FieldName, storedColumns } from './fields.ts';
 import type { LogFormat } from './format.ts';
@@ -43,6 +45,7 @@ export interface LogSettings {
   memoryKey: string;
   memoryBytes: number;
   dates: DateChoice;
+  compaction: CompactionChoice;
 }
 
 interface Encoded {
@@ -61,6 +64,7 @@ export class AppendLog implements AppendSink, Readable {
   readonly #context: SinkContext;
   readonly #format: LogFormat;
   readonly #settings: LogSettings;
+  readonly #compaction: Compaction;
   readonly #units = new Map<string, UnitState>();
   /** Tail of the queue of encodings: one at a time, so that memory is one encoder's whatever the number of Units. */
   #encoding: Promise<unknown> = Promise.resolve();
@@ -70,6 +74,9 @@ export class AppendLog implements AppendSink, Readable {
     this.#context = context;
     this.#format = format;
     this.#settings = settings;
+    this.#compaction = new Compaction(store, context, format, settings.compaction, (work) =>
+      this.#inTurn(work),
+    );
   }
 
   async held(unit: string): Promise<Held | null> {
@@ -94,7 +101,9 @@ export class AppendLog implements AppendSink, Readable {
     try {
       await mkdir(folder, { recursive: true });
       const encoded = await this.#inTurn(() => this.#encode(window, state, folder));
-      return await this.#commit(window, state, attempt, encoded);
+      const receipt = await this.#commit(window, state, attempt, encoded);
+      this.#compaction.consider(state);
+      return receipt;
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
@@ -109,6 +118,7 @@ export class AppendLog implements AppendSink, Readable {
   }
 
   async close(): Promise<void> {
+    await this.#compaction.close();
     await this.#encoding.catch(() => {});
     await this.#store.close();
   }
@@ -137,7 +147,7 @@ export class AppendLog implements AppendSink, Readable {
       rows: noRows(),
       contentHash: '0'.repeat(32),
     };
-    const { fits, images, storageOf } = this.#format;
+    const { fits, storageOf } = this.#format;
     let earlier: ChangeRows | null = null;
     for (const [part, table] of window.tables.entries()) {
       const { shape } = table;
@@ -150,7 +160,7 @@ export class AppendLog implements AppendSink, Readable {
       const begun = await PartEvents.begin(table, encoded.shape);
       const fields = assignFields(shape, encoded.fields, begun.since);
       const columns = storedColumns(shape, fields, storageOf);
-      const choices = { fits, images, dates: this.#settings.dates };
+      const choices = { fits, dates: this.#settings.dates };
       const rows: ChangeRows = new ChangeRows(shape, columns, choices, earlier);
       const { keyColumns } = shape;
       const encoder = await this.#format.open({ columns, keyColumns, folder: partFolder });
@@ -198,7 +208,7 @@ export class AppendLog implements AppendSink, Readable {
       throw error;
     }
     const dated = encoded.shape && dateColumn(encoded.shape, this.#settings.dates);
-    const manifest = newManifest(window, {
+    const manifest = newManifest(window, state.hasGenerations, {
       nonce: attempt.nonce,
       encoder,
       shape: encoded.shape,

@@ -67,8 +67,6 @@ export function noRows(): OpCounts {
 export interface RowChoices {
   /** Whether the field's storage gives this value's text back; what does not goes to `exact`. */
   fits(storage: Storage, value: string): boolean;
-  /** Whether rows of tables without a key carry hashes of their images. */
-  images: boolean;
   dates: DateChoice;
 }
 
@@ -144,10 +142,8 @@ export class ChangeRows {
       }
     }
     if (before) for (const cell of before) size += (cell?.length ?? 0) + 8;
-    const images = keyless && this.#choices.images;
     const added = op === 'c' || op === 'u' || op === 'r';
     const removed = keyless && (op === 'u' || op === 'd') ? this.#removed(event) : null;
-    if (keyless && added) this.#whole(values);
     this.#count(base, values);
     const { tenantColumn } = this.#shape;
     return {
@@ -155,8 +151,8 @@ export class ChangeRows {
       cells,
       unchanged,
       exact: exact && JSON.stringify(exact),
-      image: images && added ? rowImage(columns, this.#byName, values as Cell[]) : null,
-      beforeImage: images && removed ? rowImage(columns, this.#byName, removed) : null,
+      image: keyless && added ? rowImage(columns, this.#byName, this.#whole(values)) : null,
+      beforeImage: removed && rowImage(columns, this.#byName, removed),
       tenant: tenantColumn === null ? undefined : values[tenantColumn],
       date:
         this.#dateColumn === null ? this.#commitDates.of(commitTimeUs) : eventDate(values[this.#dateColumn]!),

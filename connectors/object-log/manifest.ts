@@ -1,6 +1,7 @@
 /**
  * The manifest of a Window: one JSON object, written last and only if that sequence has none. A Window is held from
- * the moment its manifest exists; nothing else counts. Format version 1.
+ * the moment its manifest exists; nothing else counts. Format version 1; 2 once the table has generations
+ * (generations.ts), which a reader of version 1 does not know.
  */
 import { TidemarkError } from '../../src/connector/failure.ts';
 import type { Position } from '../../src/connector/position.ts';
@@ -11,7 +12,8 @@ import type { FieldName } from './fields.ts';
 import { manifestFolder, manifestKey, parseManifestKey } from './layout.ts';
 import type { ObjectStore } from './object-store.ts';
 
-const formatVersion = 1;
+const plainVersion = 1;
+const generationsVersion = 2;
 
 export interface ManifestFile {
   /** Relative to the table's folder. */
@@ -79,12 +81,18 @@ export function receiptOf(manifest: Manifest, alreadyHeld: boolean): Receipt {
   };
 }
 
+/** Whether the table had generations when this was written. */
+export function hasGenerations({ formatVersion }: Manifest): boolean {
+  return formatVersion >= generationsVersion;
+}
+
 export function heldOf({ to, sequence, fencingToken }: Manifest): Held {
   return { position: to, sequence, fencingToken: BigInt(fencingToken) };
 }
 
 export function newManifest(
   window: AppendWindow,
+  hasGenerations: boolean,
   rest: Pick<
     Manifest,
     | 'nonce'
@@ -101,7 +109,7 @@ export function newManifest(
   >,
 ): Manifest {
   return {
-    formatVersion,
+    formatVersion: hasGenerations ? generationsVersion : plainVersion,
     sourceId: window.sourceId,
     destination: window.destination,
     unit: window.unit,
@@ -142,7 +150,7 @@ export async function readManifest(store: ObjectStore, unit: string, sequence: n
   } catch {
     throw new TidemarkError('TM404', `the manifest ${key} is not JSON`);
   }
-  if (manifest.formatVersion > formatVersion) {
+  if (manifest.formatVersion > generationsVersion) {
     throw new TidemarkError('TM103', `the manifest ${key} has format ${manifest.formatVersion}`, {
       remedy: 'A newer Tidemark wrote this destination: run that version.',
     });

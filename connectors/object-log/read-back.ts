@@ -9,8 +9,8 @@ import { duckdbFailure } from './duckdb-failure.ts';
 import { assignFields, storedColumns } from './fields.ts';
 import type { LogFormat, ReadFiles } from './format.ts';
 import { heldFields, latestViewStatements } from './latest-view.ts';
-import { tableFolder } from './layout.ts';
 import { filesUpTo } from './live-files.ts';
+import { localFiles } from './local-files.ts';
 import type { ManifestFile } from './manifest.ts';
 import type { ObjectStore } from './object-store.ts';
 import { postgresFloat } from './postgres-float.ts';
@@ -24,9 +24,6 @@ export interface ReadBackSettings {
   /** The option that says it. */
   memoryKey: string;
 }
-
-/** Files downloaded at once. */
-const downloads = 4;
 
 /**
  * Rows of a table as of a Position, in batches of up to 2,048, in no particular order. Objects of an S3 store are
@@ -45,7 +42,7 @@ export async function* readLatestRows(
   try {
     const { files, newest } = await filesUpTo(store, unit, at);
     if (files.length === 0 || newest === null) return;
-    const paths = await localPaths(store, unit, files, settings.folder, format.extension);
+    const paths = await localFiles(store, unit, files, settings.folder, format.extension);
     const fields = assignFields(shape, newest.fields);
     const columns = storedColumns(shape, fields, format.storageOf);
     const { uniform, reshaped } = newest;
@@ -61,7 +58,7 @@ export async function* readLatestRows(
     try {
       const connection = await instance.connect();
       const few = await mergeFiles(connection, paths, settings.folder, format, read);
-      const table = { columns, keyColumns: shape.keyColumns, reshaped: reshaped || !format.images };
+      const table = { columns, keyColumns: shape.keyColumns, reshaped };
       const source = few === paths ? format.relation({ ...read, paths: listOf(few) }) : parquetRelation(few);
       await prepare(connection, at, latestViewStatements(table, 'text', source));
       const floats = columns.flatMap(({ storage }, index) =>
@@ -179,28 +176,4 @@ async function prepare(connection: DuckDBConnection, at: Position, views: readon
   await connection.run("SET disabled_optimizers = 'build_side_probe_side'");
   await connection.run(`SET VARIABLE tidemark_at = ${quoteText(at)}`);
   for (const view of views) await connection.run(view);
-}
-
-/** Where DuckDB can open the files: objects of an S3 store are downloaded. */
-async function localPaths(
-  store: ObjectStore,
-  unit: string,
-  files: readonly ManifestFile[],
-  folder: string,
-  extension: string,
-): Promise<string[]> {
-  const paths: string[] = [];
-  const remote: [string, string][] = [];
-  for (const [number, { path }] of files.entries()) {
-    const key = `${tableFolder(unit)}/${path}`;
-    const local = store.localPath(key);
-    if (local === null) remote.push([key, join(folder, `${number}.${extension}`)]);
-    paths.push(local ?? join(folder, `${number}.${extension}`));
-  }
-  for (let start = 0; start < remote.length; start += downloads) {
-    await Promise.all(
-      remote.slice(start, start + downloads).map(([key, local]) => store.download(key, local)),
-    );
-  }
-  return paths;
 }

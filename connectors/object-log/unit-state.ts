@@ -2,7 +2,7 @@
 import { TidemarkError } from '../../src/connector/failure.ts';
 import type { AppendWindow, SinkContext } from '../../src/connector/sink.ts';
 import { fenceKey } from './layout.ts';
-import { findLatest, type Manifest, readManifest } from './manifest.ts';
+import { findLatest, hasGenerations, type Manifest, readManifest } from './manifest.ts';
 import type { ObjectStore } from './object-store.ts';
 
 export class UnitState {
@@ -13,6 +13,10 @@ export class UnitState {
   token = 0n;
   /** True after the first sweep of this process. */
   swept = false;
+  /** Whether the file list has generations: then older versions could not read it, and the manifests say so. */
+  hasGenerations = false;
+  /** The commit date on which this process last found nothing more to merge. */
+  compactedOn: string | null = null;
   /** `_latest.sql` as this process last wrote it. */
   latestSql: string | null = null;
   readonly #store: ObjectStore;
@@ -42,6 +46,7 @@ export class UnitState {
       });
     }
     if (this.latest === null || manifest.sequence >= this.latest.sequence) this.latest = manifest;
+    if (hasGenerations(manifest)) this.hasGenerations = true;
     const token = BigInt(manifest.fencingToken);
     if (token > this.token) this.token = token;
   }

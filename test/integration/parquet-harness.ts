@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
+import { jsonlSink } from '../../connectors/sinks/jsonl/index.ts';
 import { parquetSink } from '../../connectors/sinks/parquet/index.ts';
 import { formatPosition, type Position } from '../../src/connector/position.ts';
 import { type ColumnShape, type TableShape, unitName } from '../../src/connector/shape.ts';
@@ -76,6 +77,15 @@ export async function s3Place(): Promise<Place> {
   };
 }
 
+/** The same place for the sink that writes JSON Lines. */
+export function asJsonl(
+  { 'parquet.url': url, ...options }: OptionValues,
+  compression = 'zstd',
+): OptionValues {
+  const own = Object.entries(options).filter(([key]) => !key.startsWith('parquet.'));
+  return { ...Object.fromEntries(own), 'jsonl.url': url!, 'jsonl.compression': compression };
+}
+
 export interface Opened {
   sink: AppendSink & Readable;
   context: SinkContext;
@@ -96,7 +106,8 @@ export async function openSink(
     failpoint,
   };
   await mkdir(scratch, { recursive: true });
-  return { sink: (await parquetSink.open(context, options)) as AppendSink & Readable, context, logs };
+  const kind = 'jsonl.url' in options ? jsonlSink : parquetSink;
+  return { sink: (await kind.open(context, options)) as AppendSink & Readable, context, logs };
 }
 
 export function column(name: string, type: string, key = false): ColumnShape {

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { Row } from '../../src/connector/sink.ts';
 import {
+  asJsonl,
   at,
   filePlace,
   openSink,
@@ -39,7 +40,7 @@ describe.each([
     await scratch?.remove();
   }, 60_000);
 
-  describe.each(['duckdb', 'parquetjs', 'mixed'] as const)('encoder %s', (encoder) => {
+  describe.each(['duckdb', 'parquetjs', 'mixed', 'jsonl'] as const)('encoder %s', (encoder) => {
     const kinds: [string, TableShape, typeof keyedHistory][] = [
       ['with a key', keyedShape, keyedHistory],
       ['without a key', keylessShape, keylessHistory],
@@ -49,12 +50,15 @@ describe.each([
       async (kind, shape, make) => {
         console.log(`seed ${seed} (TIDEMARK_SEED=${seed} replays it)`);
         const slices = make(seeded(seed), place.readable ? 6 : 4, 300);
-        const options = place.options(`${encoder}-${kind.replaceAll(' ', '-')}`);
+        const parquet = place.options(`${encoder}-${kind.replaceAll(' ', '-')}`);
+        const compression = place.readable ? 'zstd' : 'gzip';
+        const options = encoder === 'jsonl' ? asJsonl(parquet, compression) : parquet;
         const open = (number: number) => {
           const chosen = encoder === 'mixed' ? (number % 2 === 0 ? 'duckdb' : 'parquetjs') : encoder;
           // The smallest budget: a slice takes DuckDB several rounds.
           const memory = { 'parquet.memory.bytes': 32 * 1024 * 1024 };
-          return openSink({ ...options, ...memory, 'parquet.encoder': chosen }, scratch.path);
+          const own = encoder === 'jsonl' ? {} : { ...memory, 'parquet.encoder': chosen };
+          return openSink({ ...options, ...own }, scratch.path);
         };
         for (const [number, slice] of slices.entries()) {
           const { sink } = await open(number);
@@ -71,7 +75,7 @@ describe.each([
           expectSame(shape, await readAll(sink, shape, at(bounds[1])), rows);
         }
         await sink.close();
-        if (place.readable) await expectLatestSql(String(options['parquet.url']).slice(7), shape, slices);
+        if (place.readable) await expectLatestSql(String(parquet['parquet.url']).slice(7), shape, slices);
       },
       240_000,
     );

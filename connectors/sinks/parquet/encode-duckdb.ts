@@ -205,7 +205,7 @@ export class DuckdbEncoder implements FileEncoder {
   }
 
   async #copyParts(source: string, selected: string): Promise<DataFile[]> {
-    const { folder, compression, rowGroupRows } = this.#settings;
+    const { folder } = this.#settings;
     const part = this.#pieces.length === 0 ? 'part' : '"_part"';
     const files: DataFile[] = [];
     for (const [number, { tenant, date }] of this.#parts.entries()) {
@@ -213,8 +213,7 @@ export class DuckdbEncoder implements FileEncoder {
       const result = await this.#connection.runAndReadAll(`COPY (
         SELECT ${selected} FROM ${source} WHERE ${part} = ${number})
         TO ${quoteText(localPath)}
-        (FORMAT parquet, COMPRESSION ${codecs[compression]}, ROW_GROUP_SIZE ${rowGroupRows},
-         ROW_GROUP_SIZE_BYTES '${rowGroupBytes}')`);
+        (FORMAT parquet, ${copyOptions(this.#settings)})`);
       const rows = Number(result.getRows()[0]![0]);
       files.push({ localPath, rows, bytes: (await stat(localPath)).size, tenant, date });
     }
@@ -223,6 +222,14 @@ export class DuckdbEncoder implements FileEncoder {
 }
 
 const stagingTable = 'CREATE TEMP TABLE staged (part INTEGER, commit_us BIGINT, texts VARCHAR)';
+
+/** Of a data file. */
+export function copyOptions({
+  compression,
+  rowGroupRows,
+}: Pick<EncoderSettings, 'compression' | 'rowGroupRows'>): string {
+  return `COMPRESSION ${codecs[compression]}, ROW_GROUP_SIZE ${rowGroupRows}, ROW_GROUP_SIZE_BYTES '${rowGroupBytes}'`;
+}
 
 const codecs = { zstd: 'zstd', snappy: 'snappy', gzip: 'gzip', none: 'uncompressed' } as const;
 

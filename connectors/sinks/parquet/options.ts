@@ -1,6 +1,11 @@
 /** The instance file's keys of the parquet sink, and the type they are parsed into once. */
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { OptionField, OptionValues } from '../../../src/connector/sink.ts';
+import {
+  type CompactionChoice,
+  compactionFields,
+  compactionFrom,
+} from '../../object-log/compaction-options.ts';
 import type { FileEncoderSettings } from '../../object-log/data-file.ts';
 import { type Location, locationFields, locationFrom } from '../../object-log/location.ts';
 import { type DateChoice, dateField } from '../../object-log/partition.ts';
@@ -39,6 +44,7 @@ export const parquetOptionFields: Record<string, OptionField> = {
     default: 20_000,
   },
   'partition.date': dateField(),
+  ...compactionFields(),
 };
 
 export interface ParquetOptions {
@@ -48,6 +54,7 @@ export interface ParquetOptions {
   memoryBytes: number;
   rowGroupRows: number;
   dates: DateChoice;
+  compaction: CompactionChoice;
 }
 
 function refuse(key: string, why: string): never {
@@ -71,8 +78,9 @@ export function parquetOptionsFrom(values: OptionValues): ParquetOptions {
   const rowGroupRows = Number(values['parquet.row.group.rows'] ?? 20_000);
   if (!(rowGroupRows >= 1)) refuse('parquet.row.group.rows', 'needs at least 1');
   const location = locationFrom(values, urlKey);
+  const compaction = compactionFrom(values);
   const dates = text('partition.date') ?? 'auto';
-  return { location, encoder, compression, memoryBytes, rowGroupRows, dates };
+  return { location, encoder, compression, memoryBytes, rowGroupRows, dates, compaction };
 }
 
 /** What both encoders need to know. */

@@ -5,6 +5,7 @@ import { storageOf } from '../../object-log/storage.ts';
 import { DuckdbEncoder } from './encode-duckdb.ts';
 import { ParquetjsEncoder } from './encode-parquetjs.ts';
 import { fitsNatively } from './fits-natively.ts';
+import { mergeParquet } from './merge-parquet.ts';
 import type { ParquetOptions } from './options.ts';
 import { parquetRelation } from './parquet-relation.ts';
 
@@ -22,13 +23,13 @@ export function parquetFormat({
     contentType: 'application/vnd.apache.parquet',
     storageOf,
     fits: (storage, value) => fitsNatively(storage, value, encoder),
-    images: true,
     async open(settings: FileEncoderSettings) {
       const all = { ...settings, ...choices };
       return encoder === 'duckdb' ? DuckdbEncoder.open(all) : new ParquetjsEncoder(all);
     },
     relation: parquetRelation,
     direct: true,
-    merge: null,
+    // parquetjs is there for machines where DuckDB cannot run.
+    merge: encoder === 'duckdb' ? (files) => mergeParquet(files, choices) : null,
   };
 }

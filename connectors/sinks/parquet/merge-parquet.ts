@@ -1,0 +1,75 @@
+/** One Parquet file of several of the same writer. */
+import { join } from 'node:path';
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
+import type { MergeFiles } from '../../object-log/format.ts';
+import { quoteText } from '../../object-log/sql-text.ts';
+import { copyOptions } from './encode-duckdb.ts';
+import { type EncoderSettings, memoryKey } from './options.ts';
+
+/** Files that DuckDB reads at once: it keeps buffers for every one of them, whatever the memory limit. */
+const filesAtOnce = 64;
+
+/**
+ * Columns that only some files have are NULL in the rows of the others; a field never has two types in files of one
+ * writer.
+ * @throws TidemarkError TM901 where the sources do not have the rows that the manifests say.
+ */
+export async function mergeParquet(
+  { sources, target, folder, rows }: MergeFiles,
+  settings: Pick<EncoderSettings, 'compression' | 'memoryBytes' | 'rowGroupRows'>,
+): Promise<void> {
+  try {
+    const instance = await DuckDBInstance.create(':memory:', {
+      threads: '1',
+      memory_limit: `${settings.memoryBytes}B`,
+      temp_directory: join(folder, 'spill'),
+      autoinstall_known_extensions: 'false',
+      autoload_known_extensions: 'false',
+    });
+    try {
+      const connection = await instance.connect();
+      let files = sources;
+      while (files.length > filesAtOnce) files = await inGroups(connection, files, folder);
+      const merged = await copyTogether(connection, files, target, copyOptions(settings));
+      if (merged !== rows) {
+        throw new TidemarkError('TM901', `files with ${rows} rows by their manifests have ${merged}`);
+      }
+      connection.closeSync();
+    } finally {
+      instance.closeSync();
+    }
+  } catch (error) {
+    throw duckdbFailure(error, 'merge Parquet files', memoryKey);
+  }
+}
+
+async function inGroups(
+  connection: DuckDBConnection,
+  files: readonly string[],
+  folder: string,
+): Promise<string[]> {
+  const groups: string[] = [];
+  for (let start = 0; start < files.length; start += filesAtOnce) {
+    const target = join(folder, `group-${files.length}-${start}.parquet`);
+    const group = files.slice(start, start + filesAtOnce);
+    await copyTogether(connection, group, target, "COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB'");
+    groups.push(target);
+  }
+  return groups;
+}
+
+async function copyTogether(
+  connection: DuckDBConnection,
+  files: readonly string[],
+  target: string,
+  options: string,
+): Promise<number> {
+  const list = files.map(quoteText).join(', ');
+  const result = await connection.runAndReadAll(
+    `COPY (FROM read_parquet([${list}], union_by_name => true, hive_partitioning => false))
+       TO ${quoteText(target)} (FORMAT parquet, ${options})`,
+  );
+  return Number(result.getRows()[0]![0]);
+}
