@@ -1,4 +1,4 @@
-/** The Parquet sink over a table's shapes: its latest state is that of a table whose source ran ALTER TABLE. */
+/** The sinks that keep change files, over a table's shapes: its latest state is that of a table whose source ran ALTER TABLE. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { AppendTable, Cell, OptionValues, Row, RowEvent } from '../../src/connector/sink.ts';
 import {
+  asJsonl,
   at,
   column,
   commitTime,
@@ -74,9 +75,13 @@ let serial = 0;
 
 /** All parts in one Window, or one each; the rows as verify and as `_latest.sql` see them. */
 async function latest(parts: Part[], together: boolean, encoder: string): Promise<Row[]> {
-  const options: OptionValues = { ...place.options(`shapes-${serial++}`), 'parquet.encoder': encoder };
-  if (encoder === 'parquetjs') options['parquet.compression'] = 'snappy';
-  const { sink } = await openSink(options, join(scratch.path, String(serial)));
+  const options: OptionValues = place.options(`shapes-${serial++}`);
+  const parquet: OptionValues = { ...options, 'parquet.encoder': encoder };
+  if (encoder === 'parquetjs') parquet['parquet.compression'] = 'snappy';
+  const { sink } = await openSink(
+    encoder === 'jsonl' ? asJsonl(options) : parquet,
+    join(scratch.path, String(serial)),
+  );
   const tables = parts.map(
     ({ shape, events }): AppendTable => ({
       shape,
@@ -229,7 +234,7 @@ follow(
   { shape: retyped, events: [event(retyped, 21, 'c', ['8', 'plain', 'NaN', '12345678.5'])] },
 );
 
-describe.each(['duckdb', 'parquetjs'])('%s', (encoder) => {
+describe.each(['duckdb', 'parquetjs', 'jsonl'])('%s', (encoder) => {
   describe.each([false, true])('in one Window: %s', (together) => {
     test.each(Object.entries(cases))('%s', async (_, { parts, expected }) => {
       expect(await latest(parts, together, encoder)).toEqual(sorted(expected));
