@@ -3,7 +3,8 @@ import type { SinkKind } from '../../src/connector/sink.ts';
 import { jsonlSink } from './jsonl/index.ts';
 import { parquetSink } from './parquet/index.ts';
 import { postgresSink } from './postgres/index.ts';
+import { webhookSink } from './webhook/index.ts';
 
-const kinds: SinkKind[] = [postgresSink, parquetSink, jsonlSink];
+const kinds: SinkKind[] = [jsonlSink, parquetSink, postgresSink, webhookSink];
 
 export const sinkKinds: ReadonlyMap<string, SinkKind> = new Map(kinds.map((kind) => [kind.name, kind]));
