@@ -4,7 +4,7 @@ import { asTidemarkError } from '../../../src/connector/failure.ts';
 import { formatPosition } from '../../../src/connector/position.ts';
 import type { TableShape } from '../../../src/connector/shape.ts';
 import type { CheckFinding, OptionValues, RowEvent, SinkContext } from '../../../src/connector/sink.ts';
-import { type Answer, accepted, failureOf } from './answers.ts';
+import { type Answer, accepted, failureOf, refusesContent } from './answers.ts';
 import { bodyOf, contentTypes } from './batch.ts';
 import { Endpoint, proxied } from './endpoint.ts';
 import { type WebhookOptions, webhookOptionsFrom } from './options.ts';
@@ -52,10 +52,9 @@ function judged(
 ): CheckFinding[] {
   const sent = `HTTP ${answer.status} after ${answer.durationMs} ms to one made-up ${shape} event (${format}, ${bytes} bytes, webhook-id ${id})`;
   if (!accepted(answer)) {
-    const { code, remedy } = failureOf(answer);
     const content = 'Make shape, format and headers what the endpoint understands.';
     return [
-      { level: 'error', what: sent, remedy: code === 'TM401' || answer.status > 422 ? remedy : content },
+      { level: 'error', what: sent, remedy: refusesContent(answer) ? content : failureOf(answer).remedy },
     ];
   }
   const signatures = endpoint.secrets.length === 1 ? 'a signature' : `${endpoint.secrets.length} signatures`;
