@@ -13,21 +13,26 @@ import { encoderFor } from './webhook-sink.ts';
 /** Nothing is posted: an endpoint that answers at all is there. */
 export async function checkEndpoint(_context: SinkContext, values: OptionValues): Promise<CheckFinding[]> {
   return withEndpoint(values, async (endpoint, options) => {
-    const { status } = await endpoint.head();
+    const answer = await endpoint.head(testId());
+    const { status } = answer;
     const findings = surroundings(options);
-    const test = 'Send a test delivery: `tidemark destination test <name>`.';
-    if (status >= 500 || [401, 403, 404, 410].includes(status)) {
-      findings.push({ level: 'warn', what: `the endpoint answers HTTP ${status} to HEAD`, remedy: test });
-    } else {
-      findings.push({ level: 'ok', what: `the endpoint answers (HTTP ${status} to HEAD)`, remedy: null });
-    }
+    const what = `the endpoint answers HTTP ${status} to HEAD`;
+    if (status === 401 || status === 403) {
+      findings.push({ level: 'error', what, remedy: failureOf(answer).remedy });
+    } else if (status >= 500 || status === 404 || status === 410) {
+      findings.push({
+        level: 'warn',
+        what,
+        remedy: 'Send a test delivery: `tidemark destination test <name>`.',
+      });
+    } else findings.push({ level: 'ok', what, remedy: null });
     return findings;
   });
 }
 
 export async function testEndpoint(context: SinkContext, values: OptionValues): Promise<CheckFinding[]> {
   return withEndpoint(values, async (endpoint, options) => {
-    const id = `tm_test_${randomUUID().replaceAll('-', '')}`;
+    const id = testId();
     const json = encoderFor(options, context)(testEvent(options), testShape(options));
     const { format } = options;
     const outgoing = {
@@ -66,6 +71,10 @@ function judged(
       remedy: null,
     },
   ];
+}
+
+function testId(): string {
+  return `tm_test_${randomUUID().replaceAll('-', '')}`;
 }
 
 /** What the options alone tell. */

@@ -45,26 +45,30 @@ export class Endpoint {
    * @throws TidemarkError where there is no answer
    */
   async post(id: string, body: Buffer, contentType: string): Promise<Answer> {
-    const { gzip, headers, secrets } = this.#options;
+    const { gzip } = this.#options;
     const payload = gzip ? await compress(body, { level: 3 }) : body;
     return this.#exchange('POST', () => ({
       body: payload,
       headers: {
         'content-type': contentType,
         ...(gzip ? { 'content-encoding': 'gzip' } : {}),
-        ...headers,
-        ...signatureHeaders(secrets, id, Math.floor(Date.now() / 1000), body),
+        ...this.#headers(id, body),
       },
     }));
   }
 
-  /** Asks without sending anything: whatever the endpoint answers, it is there. @throws TidemarkError */
-  async head(): Promise<Answer> {
-    return this.#exchange('HEAD', () => ({ headers: { ...this.#options.headers } }));
+  /** Asks without sending an event, signed like one: whatever the endpoint answers, it is there. @throws TidemarkError */
+  async head(id: string): Promise<Answer> {
+    return this.#exchange('HEAD', () => ({ headers: this.#headers(id, Buffer.alloc(0)) }));
   }
 
   async close(): Promise<void> {
     await this.#dispatcher.destroy();
+  }
+
+  #headers(id: string, body: Buffer): Record<string, string> {
+    const { headers, secrets } = this.#options;
+    return { ...headers, ...signatureHeaders(secrets, id, Math.floor(Date.now() / 1000), body) };
   }
 
   async #exchange(

@@ -1,0 +1,4 @@
+import { conformance } from './suite.ts';
+import { webhookSubject } from './webhook-subject.ts';
+
+conformance(webhookSubject);
