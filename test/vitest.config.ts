@@ -7,6 +7,7 @@ import { defineConfig } from 'vitest/config';
 const alone = [
   'test/integration/parquet-speed.test.ts',
   'test/integration/postgres-sink-speed.test.ts',
+  'test/integration/webhook-speed.test.ts',
   'test/integration/deliver-memory.test.ts',
   'test/integration/stack.test.ts',
   'test/integration/demo.test.ts',

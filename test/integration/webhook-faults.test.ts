@@ -1,12 +1,26 @@
 /** The webhook sink against an endpoint that fails, stalls, refuses and redirects, and a process that is killed. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { resolve } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { RefusedRows } from '../../src/connector/failure.ts';
 import type { OptionValues, SendSink } from '../../src/connector/sink.ts';
+import { stateOf } from '../conformance/webhook-receiver.ts';
 import { type Delivery, TestEndpoint } from '../fixtures/webhook-endpoint.ts';
-import { at, event, failure, insert, inserts, newSecret, openSink, windowOf } from './webhook-harness.ts';
+import { seeded } from './parquet-harness.ts';
+import {
+  at,
+  event,
+  failure,
+  insert,
+  inserts,
+  items,
+  newSecret,
+  openSink,
+  windowOf,
+} from './webhook-harness.ts';
 
 let endpoint: TestEndpoint;
 const secret = newSecret();
@@ -363,3 +377,94 @@ test('nothing of the rows, the secret, the headers or the url is in an error or 
   await sink.close();
   for (const word of words) expect(outcomes.join('\n')).not.toContain(word);
 });
+
+test('a 413 that comes before the body was read is understood', async () => {
+  let taken = 0;
+  const server = createServer((request, response) => {
+    if (Number(request.headers['content-length']) > 300_000) {
+      response.writeHead(413, { connection: 'close' }).end();
+      return;
+    }
+    request.resume().on('end', () => {
+      taken += 1;
+      response.writeHead(204).end();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const { sink } = await openSink(
+    here({ url, 'batch.max.events': 2000, 'batch.max.bytes': 16_777_216, timeout: 5000 }),
+  );
+  await sink.sendWindow(windowOf(inserts(2000, 'n'.repeat(3000))));
+  await sink.close();
+  expect(taken).toBe(32);
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+});
+
+/** Changes of a few keys, with the rows that are left in the end. */
+function randomChanges(random: ReturnType<typeof seeded>, count: number) {
+  const rows = new Map<string, string>();
+  const events = Array.from({ length: count }, (_, index) => {
+    const lsn = index + 1;
+    const id = `k${random.below(12)}`;
+    const note = `n${lsn}`;
+    if (random.below(60) === 0) {
+      rows.clear();
+      return event('t', lsn);
+    }
+    if (rows.has(id) && random.below(3) === 0) {
+      rows.delete(id);
+      return event('d', lsn, { key: [id], values: [id, undefined, undefined] });
+    }
+    const op = rows.has(id) ? 'u' : 'c';
+    rows.set(id, note);
+    return event(op, lsn, { key: [id], values: [id, note, null] });
+  });
+  return { events, rows: [...rows].map(([id, note]) => [id, note, null]).sort() };
+}
+
+test.each([1, 2, 3, 4, 5, 6].map(() => Math.floor(Math.random() * 2 ** 31)))(
+  'by chance (seed %i): whatever is lost on the way, each Change arrives, and first arrivals keep the order of their keys',
+  async (seed) => {
+    const random = seeded(seed);
+    const { events, rows } = randomChanges(random, 400);
+    const arrived: Delivery[] = [];
+    endpoint.reply = (delivery) => {
+      const chance = random.below(100);
+      if (chance < 6) return random.pick([429, 500, 503]);
+      if (chance < 9) return (request) => void request.socket.destroy();
+      arrived.push(delivery);
+      // Taken, and the acknowledgement is lost.
+      if (chance < 14) return random.pick([500, 504]);
+      if (chance < 17) return (request) => void request.socket.destroy();
+      return 204;
+    };
+    const options = here({ lanes: 1 + random.below(4), 'batch.max.events': 1 + random.below(12) });
+    let { sink } = await openSink(options);
+    for (let attempt = 0; ; attempt += 1) {
+      expect(attempt, `seed ${seed}`).toBeLessThan(500);
+      const done = await sink.sendWindow(windowOf(events)).then(
+        () => true,
+        () => false,
+      );
+      if (done) break;
+      if (random.below(25) === 0) {
+        // The process died, and what it knew with it.
+        await sink.close();
+        ({ sink } = await openSink(options));
+      }
+    }
+    await sink.close();
+    const seen = arrived.flatMap((delivery) => delivery.events);
+    const first = [...new Map(seen.toReversed().map((each) => [each.id, each])).values()].toReversed();
+    expect(new Set(first.map(({ position }) => position))).toEqual(
+      new Set(events.map(({ position }) => position)),
+    );
+    for (const own of Map.groupBy(first, ({ key }) => key.id).values()) {
+      const positions = own.map(({ position }) => position);
+      expect(positions, `seed ${seed}`).toEqual([...positions].sort());
+    }
+    expect(stateOf(seen, items).sort(), `seed ${seed}`).toEqual(rows);
+  },
+);

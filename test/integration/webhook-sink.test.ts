@@ -1,4 +1,5 @@
 /** The webhook sink over a real HTTP server: what arrives, in which order, under which names, and whether it is signed. */
+import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { webhookSink } from '../../connectors/sinks/webhook/index.ts';
 import { TestEndpoint } from '../fixtures/webhook-endpoint.ts';
@@ -252,4 +253,52 @@ test('events stop where the Unit is not ours any more', async () => {
   expect((await failure(sink.sendWindow(gone))).code).toBe('TM403');
   await sink.close();
   expect(endpoint.events.length).toBeLessThanOrEqual(10);
+});
+
+type Verify = (secrets: string[], headers: Record<string, unknown>, body: Buffer) => boolean;
+
+test('the README shows how to verify a request', async () => {
+  const readme = new URL('../../connectors/sinks/webhook/README.md', import.meta.url);
+  const [, sample] = /```js\n([\s\S]*?)```/.exec(readFileSync(readme, 'utf8'))!;
+  const { verify } = (await import(`data:text/javascript,${encodeURIComponent(sample!)}`)) as {
+    verify: Verify;
+  };
+  for (const format of ['array', 'ndjson', 'single']) {
+    const { sink } = await openSink(
+      here({ format, compression: 'gzip', secret: `${newSecret()} ${secret}` }),
+    );
+    await sink.sendWindow(windowOf(inserts(2, 'ünï')));
+    await sink.close();
+  }
+  const key = secret.slice('whsec_'.length);
+  const other = newSecret().slice('whsec_'.length);
+  for (const { headers, body } of endpoint.deliveries) {
+    const bytes = Buffer.from(body);
+    expect(verify([other, key], headers, bytes)).toBe(true);
+    expect(verify([other], headers, bytes)).toBe(false);
+    expect(verify([key], headers, Buffer.from(body.replace('c', 'd')))).toBe(false);
+    expect(verify([key], { ...headers, 'webhook-id': 'x' }, bytes)).toBe(false);
+    const old = String(Number(headers['webhook-timestamp']) - 400);
+    expect(verify([key], { ...headers, 'webhook-timestamp': old }, bytes)).toBe(false);
+    expect(verify([key], {}, bytes)).toBe(false);
+  }
+  expect(endpoint.deliveries).toHaveLength(4);
+});
+
+test('the example instance is one that the configuration and the sink accept', async () => {
+  const file = new URL('../../connectors/instances/siem.example.json', import.meta.url);
+  const { config } = JSON.parse(readFileSync(file, 'utf8')) as { config: Record<string, string> };
+  const known = new Set([...Object.keys(webhookSink.options), 'connector.class', 'tables', 'cadence']);
+  expect(Object.keys(config).filter((key) => !known.has(key))).toEqual([]);
+  const { headers, shape, format, compression, lanes } = config;
+  const own = {
+    headers: headers!.replace(/\$\{.*\}/, 'token'),
+    shape: shape!,
+    format: format!,
+    compression: compression!,
+  };
+  const { sink } = await openSink(here({ ...own, lanes: Number(lanes) }));
+  await sink.sendWindow(windowOf(inserts(10)));
+  await sink.close();
+  expect(endpoint.events.map(({ class_uid }) => class_uid)).toEqual(new Array(10).fill(2004));
 });

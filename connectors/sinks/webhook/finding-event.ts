@@ -94,7 +94,8 @@ function detectionFinding(
   if (event.op === 'e') status = archived;
   const activity = activityOf(event, status);
   const info = objectAt(attributes, 'finding_info');
-  info.uid ??= event.key.join('/');
+  // It must say which finding it is about; without a key that is this one alone.
+  info.uid ??= event.key.length > 0 ? event.key.join('/') : event.position;
   if (info.analytic) info.analytic = { ...ruleAnalytic, ...(info.analytic as Attributes) };
   return {
     activity_id: activity,
