@@ -1,6 +1,6 @@
 /** One batch to the endpoint; one that it refuses for its content is halved until single events are refused. */
 import { TidemarkError } from '../../../src/connector/failure.ts';
-import { type Answer, accepted, failureOf, refusesContent } from './answers.ts';
+import { type Answer, accepted } from './answers.ts';
 import { bodyBytes } from './batch.ts';
 import type { OutgoingEvent } from './event.ts';
 
@@ -18,6 +18,7 @@ export interface EndpointMemory {
 }
 
 export interface BatchOutcome {
+  /** Acceptance, or a refusal of the content. @throws TidemarkError for anything else */
   post(events: readonly OutgoingEvent[]): Promise<Answer>;
   accept(events: readonly OutgoingEvent[]): void;
   refuse(event: OutgoingEvent, answer: Answer): void;
@@ -31,7 +32,7 @@ export interface BatchOutcome {
  * at once, which is where a process without that knowledge arrives by asking.
  *
  * Later events of a refused key stay unsent with everything behind them; what becomes of them is not decided here.
- * @throws TidemarkError for what is no refusal of content
+ * @throws what posting throws, and TM402 for an endpoint that refuses everything
  */
 export async function deliverBatch(
   events: readonly OutgoingEvent[],
@@ -54,8 +55,7 @@ export async function deliverBatch(
     if (accepted(answer)) {
       memory.refusedInARow = 0;
       outcome.accept(piece);
-    } else if (!refusesContent(answer)) throw failureOf(answer);
-    else if (piece.length > 1) {
+    } else if (piece.length > 1) {
       if (answer.status === 413) outcome.tooLarge(bodyBytes(piece));
       pieces = [...halves(piece), ...pieces];
     } else {

@@ -3,7 +3,7 @@ import { type RefusedRow, RefusedRows } from '../../../src/connector/failure.ts'
 import { RowHash } from '../../../src/connector/row-hash.ts';
 import type { TableShape } from '../../../src/connector/shape.ts';
 import type { AppendWindow, Receipt, RowEvent, SendSink, SinkContext } from '../../../src/connector/sink.ts';
-import { accepted } from './answers.ts';
+import { type Answer, accepted, failureOf, refusesContent } from './answers.ts';
 import { batchId, bodyOf, contentTypes, windowId } from './batch.ts';
 import { deliverBatch, type EndpointMemory } from './deliver-batch.ts';
 import { Endpoint } from './endpoint.ts';
@@ -11,6 +11,7 @@ import { concernsWholeTable, type EncodeEvent, type OutgoingEvent, placeOf } fro
 import { encodeFinding } from './finding-event.ts';
 import { Lane, laneOf } from './lane.ts';
 import type { WebhookOptions } from './options.ts';
+import { Patience } from './patience.ts';
 import { WindowProgress } from './progress.ts';
 import { encodeRaw } from './raw-event.ts';
 
@@ -38,9 +39,8 @@ export class WebhookSink implements SendSink {
     let failed = false;
     const wholeTable = lanes;
     const queues = Array.from({ length: lanes + 1 }, (_, lane) => {
-      return new Lane(this.#options, (events) =>
-        this.#deliver(window, { lane, progress, refused, stopped: () => failed }, events),
-      );
+      const run = { lane, progress, refused, patience: new Patience(), stopped: () => failed };
+      return new Lane(this.#options, (events) => this.#deliver(window, run, events));
     });
     const hash = new RowHash();
     try {
@@ -98,7 +98,7 @@ export class WebhookSink implements SendSink {
 
   async #deliver(
     window: AppendWindow,
-    { lane, progress, refused, stopped }: LaneRun,
+    { lane, progress, refused, patience, stopped }: LaneRun,
     events: readonly OutgoingEvent[],
   ): Promise<void> {
     const { format } = this.#options;
@@ -106,19 +106,16 @@ export class WebhookSink implements SendSink {
     if (refused.length > 0) return;
     await deliverBatch(events, this.#memory, {
       stopped,
-      post: async (piece) => {
+      post: (piece) => {
         const body = bodyOf(piece, format);
-        await this.#context.failpoint('webhook:before-request');
-        const answer = await this.#endpoint.post(batchId(window, piece), body, contentTypes[format]);
-        await this.#context.failpoint('webhook:after-request');
-        if (accepted(answer)) progress.bytes += body.length;
-        return answer;
+        const id = batchId(window, piece);
+        return patience.try(() => this.#post(id, body, progress), stopped);
       },
-      accept: (piece) =>
-        progress.accept(
-          lane,
-          piece.map(({ place }) => place),
-        ),
+      accept: (piece) => {
+        patience.earn();
+        const places = piece.map(({ place }) => place);
+        progress.accept(lane, places);
+      },
       refuse: ({ place, position, shape }, { status }) => {
         progress.refuse(lane, place);
         refused.push({
@@ -129,6 +126,16 @@ export class WebhookSink implements SendSink {
       },
       tooLarge: (bytes) => this.#tooLarge(bytes),
     });
+  }
+
+  /** @throws TidemarkError for whatever is neither acceptance nor about the content */
+  async #post(id: string, body: Buffer, progress: WindowProgress): Promise<Answer> {
+    await this.#context.failpoint('webhook:before-request');
+    const answer = await this.#endpoint.post(id, body, contentTypes[this.#options.format]);
+    await this.#context.failpoint('webhook:after-request');
+    if (accepted(answer)) progress.bytes += body.length;
+    else if (!refusesContent(answer)) throw failureOf(answer);
+    return answer;
   }
 
   #tooLarge(bytes: number): void {
@@ -149,6 +156,7 @@ interface LaneRun {
   lane: number;
   progress: WindowProgress;
   refused: RefusedRow[];
+  patience: Patience;
   stopped: () => boolean;
 }
 
