@@ -5,7 +5,7 @@
 import { appendFileSync, readFileSync } from 'node:fs';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { Cell, Row } from '../../src/connector/sink.ts';
-import { type Delivery, type Json, TestEndpoint } from '../fixtures/webhook-endpoint.ts';
+import { type Delivery, type Json, type Reply, TestEndpoint } from '../fixtures/webhook-endpoint.ts';
 
 /** A row with this note is more than the endpoint takes. */
 export const unwelcome = 'not to be taken by this endpoint';
@@ -13,7 +13,8 @@ export const unwelcome = 'not to be taken by this endpoint';
 export class Receiver {
   readonly endpoint: TestEndpoint;
   readonly #folder: string;
-  #throttled = false;
+  /** What it answers instead of taking events. */
+  #instead: Reply | null = null;
 
   private constructor(endpoint: TestEndpoint, folder: string) {
     this.endpoint = endpoint;
@@ -26,12 +27,12 @@ export class Receiver {
     return new Receiver(await TestEndpoint.start(secret), folder);
   }
 
-  async whileThrottled(work: () => Promise<void>): Promise<void> {
-    this.#throttled = true;
+  async whileAnswering(reply: Reply, work: () => Promise<void>): Promise<void> {
+    this.#instead = reply;
     try {
       await work();
     } finally {
-      this.#throttled = false;
+      this.#instead = null;
     }
   }
 
@@ -49,9 +50,9 @@ export class Receiver {
       .flatMap((line) => JSON.parse(line));
   }
 
-  #take({ verified, events, body, path }: Delivery) {
+  #take({ verified, events, body, path }: Delivery): Reply {
     if (!verified) return 401;
-    if (this.#throttled) return { status: 429, headers: { 'retry-after': '1' } };
+    if (this.#instead !== null) return this.#instead;
     if (events.some(({ row }) => row.note === unwelcome)) return 422;
     appendFileSync(this.#file(path), `${body}\n`);
     return 204;

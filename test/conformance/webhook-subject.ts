@@ -34,7 +34,10 @@ export const webhookSubject: Subject = {
               const key = shape.keyColumns.map((index) => shape.columns[index]!.name);
               return seenEvent(event, key);
             }),
-          whileThrottled: (work) => receiver.whileThrottled(work),
+          whileThrottled: (work) =>
+            receiver.whileAnswering({ status: 429, headers: { 'retry-after': '1' } }, work),
+          // Insufficient Storage.
+          whileFull: (work) => receiver.whileAnswering(507, work),
         };
       },
       stop: () => endpoint.stop(),
