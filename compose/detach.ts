@@ -17,6 +17,12 @@ type Message =
   | { kind: 'ready'; environment: Environment }
   | { kind: 'failed'; message: string; remedy: string; code: string };
 
+/** Those that `--with` adds, and a variable that shows that a running stack has them. */
+const furtherParts: readonly (readonly [PartName, string])[] = [
+  ['s3', 'TIDEMARK_S3_ENDPOINT'],
+  ['clickhouse', 'TIDEMARK_CLICKHOUSE_URL'],
+];
+
 /** Leaves a stack in the background and gives its environment once it is ready; that of a running one at once. */
 export async function detachStack(
   parts: readonly PartName[],
@@ -32,9 +38,10 @@ export async function detachStack(
         'Try again.',
       );
     }
-    if (parts.includes('s3') && environment.TIDEMARK_S3_ENDPOINT === undefined) {
+    for (const [part, variable] of furtherParts) {
+      if (!parts.includes(part) || environment[variable] !== undefined) continue;
       throw stackError(
-        `The stack in ${layout.root} runs without s3.`,
+        `The stack in ${layout.root} runs without ${part}.`,
         'Run `npm run stack:down`, then this again.',
       );
     }
@@ -45,7 +52,7 @@ export async function detachStack(
   const logFile = join(layout.logs, 'supervisor.log');
   const output = await open(logFile, 'a');
   const args = [join(import.meta.dirname, 'stack.ts'), '--in-background'];
-  if (parts.includes('s3')) args.push('--with', 's3');
+  for (const [part] of furtherParts) if (parts.includes(part)) args.push('--with', part);
   const supervisor = spawn(process.execPath, args, {
     detached: true,
     stdio: ['ignore', output.fd, output.fd, 'ipc'],

@@ -1,10 +1,11 @@
 /**
- * Postgres, Kafka, a Schema Registry and, where asked for, an object store as processes on the loopback address.
+ * Postgres, Kafka, a Schema Registry and, where asked for, an object store and ClickHouse as processes on the loopback address.
  * `stack.ts` is the command over it; the demo and the tests use it directly.
  */
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { clickhousePart } from './clickhouse.ts';
 import { kafkaPart } from './kafka.ts';
 import {
   createLayout,
@@ -28,7 +29,7 @@ import { type PartDeath, ServerProcess, signalServer } from './server-process.ts
 export type { PartName } from './layout.ts';
 export type { PartDeath } from './server-process.ts';
 
-/** Without the object store. */
+/** Without the destinations' servers. */
 export const usualParts: readonly PartName[] = ['postgres', 'kafka', 'registry'];
 
 export interface StackOptions {
@@ -51,6 +52,7 @@ const makePart: Record<PartName, (context: PartContext) => Part> = {
   kafka: kafkaPart,
   registry: registryPart,
   s3: s3Part,
+  clickhouse: clickhousePart,
 };
 
 /** A running stack. Its servers are ended when this process dies, however it dies. */
@@ -110,8 +112,8 @@ export class Stack {
       if (server) await end(server);
     };
     const rest = endPart('postgres').then(() => Promise.all([endPart('kafka'), endPart('registry')]));
-    // The object store is slow to stop and takes no part in the flow.
-    await Promise.all([rest, endPart('s3')]);
+    // The object store is slow to stop; neither of these takes part in the flow.
+    await Promise.all([rest, endPart('s3'), endPart('clickhouse')]);
     await rm(this.#layout.environmentFile, { force: true });
     await releaseOwnership(this.#layout);
   }
@@ -210,6 +212,7 @@ async function loadSettings(layout: StackLayout): Promise<StackSettings> {
     ports: await choosePorts(portNames, known?.ports ?? {}),
     postgresPassword: known?.postgresPassword ?? randomBytes(16).toString('hex'),
     s3SecretKey: known?.s3SecretKey ?? randomBytes(20).toString('hex'),
+    clickhousePassword: known?.clickhousePassword ?? randomBytes(16).toString('hex'),
   };
   await writeJson(layout.settingsFile, settings);
   return settings;

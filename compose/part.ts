@@ -37,6 +37,7 @@ export interface StackSettings {
   ports: Record<PortName, number>;
   postgresPassword: string;
   s3SecretKey: string;
+  clickhousePassword: string;
 }
 
 export const portNames = [
@@ -53,6 +54,7 @@ export const portNames = [
   's3VolumeGrpc',
   's3Filer',
   's3FilerGrpc',
+  'clickhouse',
 ] as const;
 export type PortName = (typeof portNames)[number];
 

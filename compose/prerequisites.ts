@@ -32,7 +32,7 @@ const maven: Prerequisite = {
 };
 const python: Prerequisite = {
   title: 'Python 3.9 or newer with venv',
-  reason: 'it fetches the object store (--with s3)',
+  reason: 'the object store and ClickHouse come from PyPI (--with s3, --with clickhouse)',
   debian: 'apt-get install -y python3 python3-venv',
   macos: 'brew install python',
 };
@@ -65,7 +65,7 @@ export function checkPrerequisites(
     if (release === undefined || Number(release) < 17) throw missing(java, release);
     if (findProgram('mvn', environment.path) === undefined) throw missing(maven);
   }
-  if (parts.includes('s3')) {
+  if (parts.includes('s3') || parts.includes('clickhouse')) {
     const program = findProgram('python3', environment.path);
     if (program === undefined) throw missing(python);
     const version = answer(program, [

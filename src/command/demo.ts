@@ -159,7 +159,13 @@ function sayGoodbye(
   say(`nothing is left running; files, logs and data stay in ${folder} until the next demo`);
 }
 
-const deathCodes = { postgres: 'TM201', kafka: 'TM301', registry: 'TM304', s3: 'TM401' } as const;
+const deathCodes = {
+  postgres: 'TM201',
+  kafka: 'TM301',
+  registry: 'TM304',
+  s3: 'TM401',
+  clickhouse: 'TM401',
+} as const;
 
 function deathOf({ part, title, reason, logFile, lastLines }: PartDeath): TidemarkError {
   return new TidemarkError(deathCodes[part], `${title} died (${reason}); its log ends with:\n${lastLines}`, {

@@ -80,6 +80,15 @@ describe('a stack with every part', () => {
     await expect(s3Client(stack.environment).send(elsewhere)).rejects.toThrow();
   });
 
+  it('serves ClickHouse to those who know the password', async () => {
+    const { environment } = stack;
+    await clickhouseText(environment, 'CREATE TABLE default.kept (id UInt8) ENGINE = MergeTree ORDER BY id');
+    await clickhouseText(environment, 'INSERT INTO default.kept VALUES (42)');
+    const stranger = { ...environment, TIDEMARK_CLICKHOUSE_PASSWORD: 'wrong' };
+    await expect(clickhouseText(stranger, 'SELECT 1')).rejects.toThrow(/401.*516/);
+    await expect(clickhouseText(environment, 'SELECT nonsense')).rejects.toThrow(/UNKNOWN_IDENTIFIER/);
+  });
+
   it('listens on the loopback address alone', () => {
     for (const name of partNames) {
       const addresses = listeningAddresses(stack.pid(name)!);
@@ -111,6 +120,7 @@ describe('a stack with every part', () => {
     expect(await topics(stack.environment)).toContain('first');
     expect(await registerSchema(stack.environment, 'kept', '"string"')).toBe(id);
     expect(await objectText(stack.environment, 'kept')).toBe('kept');
+    expect(await clickhouseText(stack.environment, 'SELECT id FROM default.kept')).toBe('42\n');
   }, 120_000);
 
   it.each(partNames)(
@@ -123,6 +133,7 @@ describe('a stack with every part', () => {
         kafka: async () => (await topics(environment)).includes('first'),
         registry: () => registerSchema(environment, 'kept', '"string"'),
         s3: () => objectText(environment, 'kept'),
+        clickhouse: () => clickhouseText(environment, 'SELECT * FROM default.kept'),
       };
       const before = await probe[name]();
       await stack.stopPart(name, { signal: 'SIGKILL' });
@@ -355,6 +366,20 @@ function s3Client(environment: Environment): S3Client {
       secretAccessKey: environment.TIDEMARK_S3_SECRET_KEY!,
     },
   });
+}
+
+async function clickhouseText(environment: Environment, sql: string): Promise<string> {
+  const response = await fetch(environment.TIDEMARK_CLICKHOUSE_URL!, {
+    method: 'POST',
+    headers: {
+      'X-ClickHouse-User': environment.TIDEMARK_CLICKHOUSE_USER!,
+      'X-ClickHouse-Key': environment.TIDEMARK_CLICKHOUSE_PASSWORD!,
+    },
+    body: sql,
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${response.status}: ${text}`);
+  return text;
 }
 
 async function objectText(environment: Environment, key: string): Promise<string> {
