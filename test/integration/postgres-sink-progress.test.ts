@@ -225,7 +225,7 @@ describe('faults', () => {
         mergeTable(shape('app', 'z', ['a text']), {}),
       ]);
       const error = await failure(sink.mergeWindow(window));
-      expect(error).toMatchObject({ code: 'TM405', retry: 'data' });
+      expect(error).toMatchObject({ code: 'TM410', retry: 'data', rows: [{ position: at(1) }] });
       expect(error.message).toContain('app.ports');
       expect(error.message).not.toContain('app.users');
       expect(error.message).toContain('22003');

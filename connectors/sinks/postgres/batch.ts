@@ -2,7 +2,7 @@
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type TableId, tableName } from '../../../src/connector/shape.ts';
 import type { Session, StatementResult } from './client.ts';
-import { asSinkFailure, SessionError } from './failures.ts';
+import { asRowFailure, asSinkFailure, SessionError } from './failures.ts';
 
 interface Pending {
   table: TableId;
@@ -47,7 +47,9 @@ export class StatementBatch {
       results = await this.#session.run(...pending.map(({ sql }) => sql));
     } catch (error) {
       const failed = error instanceof SessionError ? pending[error.completed] : undefined;
-      throw asSinkFailure(error, this.#destination, failed ? [failed.table] : []);
+      throw failed
+        ? asRowFailure(error, this.#destination, failed.table)
+        : asSinkFailure(error, this.#destination);
     }
     for (const [i, { sql, verify }] of pending.entries()) {
       this.bytes += Buffer.byteLength(sql);

@@ -5,20 +5,30 @@
  */
 import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import { madeAnew, pairColumns } from '../../../src/connector/shape-versions.ts';
+import { emptyTable, type HouseColumns, inSource } from './house-columns.ts';
 import { quoteName, quoteTable, quoteText, typeText } from './quote.ts';
 
-/** @param primaryKey name of the table's primary key constraint, or null where it has none */
-export function evolveStatements(before: TableShape, after: TableShape, primaryKey: string | null): string[] {
+/**
+ * @param primaryKey name of the table's primary key constraint, or null where it has none
+ * @param house rows that the source has no more stay, whatever becomes of the table: their columns are cast, not replaced
+ */
+export function evolveStatements(
+  before: TableShape,
+  after: TableShape,
+  primaryKey: string | null,
+  house: HouseColumns,
+): string[] {
   const target = quoteTable(after);
   const alter = (what: string) => `ALTER TABLE ${target} ${what}`;
   const statements: string[] = [];
   const anew = madeAnew(before, after);
   // None of its rows is the new table's.
-  if (anew) statements.push(`TRUNCATE ${target}`);
+  if (anew) statements.push(emptyTable(target, house));
+  const emptied = anew && inSource(house) === null;
   const pairs = pairColumns(before, after);
   // An empty column needs no cast, and two types may have none.
   const retyped = pairs.kept.filter(([old, column]) => old.type !== column.type);
-  const replaced = new Set(anew ? retyped.map(([, column]) => column) : []);
+  const replaced = new Set(emptied ? retyped.map(([, column]) => column) : []);
   const dropped = [
     ...pairs.dropped,
     ...retyped.filter(([, column]) => replaced.has(column)).map(([old]) => old),
@@ -56,16 +66,28 @@ export function evolveStatements(before: TableShape, after: TableShape, primaryK
   for (const column of added) {
     const name = quoteName(column.name);
     const type = typeText(after, column);
-    const missing = anew ? undefined : column.missing;
+    const missing = emptied ? undefined : column.missing;
     if (missing === undefined) statements.push(alter(`ADD COLUMN ${name} ${type}`));
     else {
       statements.push(alter(`ADD COLUMN ${name} ${type} DEFAULT ${quoteText(missing)}::${type}`));
       statements.push(alter(`ALTER COLUMN ${name} DROP DEFAULT`));
     }
   }
-  if (rekeyed && newKey.length > 0)
-    statements.push(alter(`ADD PRIMARY KEY (${newKey.map(quoteName).join(', ')})`));
+  if (rekeyed && newKey.length > 0) {
+    const names = newKey.map(quoteName);
+    if (house.deletedAt !== null) statements.push(withoutPlace(target, names, house.deletedAt));
+    statements.push(alter(`ADD PRIMARY KEY (${names.join(', ')})`));
+  }
   return statements;
+}
+
+/** Deleted rows that cannot stay under another key: without it, or with that of another row. */
+function withoutPlace(target: string, key: readonly string[], deletedAt: string): string {
+  const missing = key.map((name) => `a.${name} IS NULL`);
+  const same = key.map((name) => `b.${name} = a.${name}`);
+  return `DELETE FROM ${target} AS a WHERE a.${deletedAt} IS NOT NULL AND (${missing.join(' OR ')} OR EXISTS (
+  SELECT FROM ${target} AS b WHERE ${same.join(' AND ')} AND b.ctid <> a.ctid
+    AND (b.${deletedAt} IS NULL OR (b.${deletedAt}, b.ctid) > (a.${deletedAt}, a.ctid))))`;
 }
 
 /** The next statement is tried where a type has no cast to the other, or a value none that works. */

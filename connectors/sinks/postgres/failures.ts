@@ -92,6 +92,12 @@ const classes: FailureClass[] = [
   },
   { state: '0A', code: 'TM405', meaning: 'it does not support the operation' },
   { state: '2', code: 'TM405', meaning: 'it refused a row' },
+  {
+    state: 'P0',
+    code: 'TM405',
+    meaning: 'a trigger of your own refused a row',
+    remedy: 'Change or drop the trigger on the destination’s table; delivery goes on by itself.',
+  },
   { state: '42', code: 'TM405', meaning: 'it refused a statement' },
   { state: '3F', code: 'TM405', meaning: 'a schema is missing' },
   { state: '54', code: 'TM405', meaning: 'a limit of Postgres is exceeded' },
@@ -135,6 +141,61 @@ export class SessionError extends Error {
     this.raw = raw;
     this.completed = completed;
   }
+}
+
+/** Of what a row has in it: bad values, constraints, what triggers raise, an index entry that is too large. */
+const aboutRows = ['22', '23', 'P0', '54000'];
+/** May depend on the order in which rows are written: unique and exclusion indexes, references, triggers. */
+const aboutOrder = ['23505', '23P01', '23503', 'P0'];
+
+function startsWithAny(state: string | null, prefixes: readonly string[]): boolean {
+  return state !== null && prefixes.some((prefix) => state.startsWith(prefix));
+}
+
+/** Whether the server refused what rows have in them. */
+export function isAboutRows(thrown: unknown): thrown is SessionError {
+  return thrown instanceof SessionError && startsWithAny(sqlState(thrown.raw), aboutRows);
+}
+
+/** Rows that the server refused, not yet known which: TM405 for the table, unless they are found. */
+export class RefusedStatement extends TidemarkError {
+  /** The destination's name of the table whose rows they are; null where the server says nothing of it. */
+  readonly table: TableId | null;
+  /** By a deferred constraint. */
+  readonly atCommit: boolean;
+  /** Another order of writing could help. */
+  readonly ordered: boolean;
+
+  constructor(refusal: TidemarkError, error: SessionError, table: TableId | null, atCommit: boolean) {
+    super('TM405', refusal.message, { cause: refusal.cause, remedy: refusal.remedy });
+    this.table = table;
+    this.atCommit = atCommit;
+    this.ordered = startsWithAny(sqlState(error.raw), aboutOrder);
+  }
+}
+
+/** As asSinkFailure, for a statement that writes rows of `table`. */
+export function asRowFailure(thrown: unknown, destination: string, table: TableId): unknown {
+  const failure = asSinkFailure(thrown, destination, [table]);
+  return isAboutRows(thrown) && failure instanceof TidemarkError
+    ? new RefusedStatement(failure, thrown, table, false)
+    : failure;
+}
+
+/** As asSinkFailure, for COMMIT. */
+export function asCommitFailure(thrown: unknown, destination: string): unknown {
+  if (!isAboutRows(thrown)) return thrown;
+  const { schema, table } = thrown.raw as ServerError;
+  const named = typeof schema === 'string' && typeof table === 'string' ? { schema, name: table } : null;
+  const failure = asSinkFailure(thrown, destination, named ? [named] : []) as TidemarkError;
+  return new RefusedStatement(failure, thrown, named, true);
+}
+
+/** Why the server refused one row: its own code, and the names of what refused it. */
+export function refusalReason(thrown: SessionError): string {
+  const state = sqlState(thrown.raw)!;
+  const found = classes.find((entry) => state.startsWith(entry.state));
+  return `${found?.meaning ?? 'Postgres failed'}, SQLSTATE ${state}${place(thrown.raw as ServerError)}`;
 }
 
 /**

@@ -87,6 +87,7 @@ export function watchLabels(table: MergeTable, extra: ReadonlyMap<string, Readon
     ...table,
     states: () => looked(table.states(), (state) => (state.op === 'upsert' ? state.values : null)),
     counts: () => looked(table.counts(), ({ values }) => values),
+    events: () => looked(table.events(), ({ values }) => values),
   };
 }
 

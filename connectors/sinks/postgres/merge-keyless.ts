@@ -7,6 +7,7 @@
 import type { TableShape } from '../../../src/connector/shape.ts';
 import type { MergeTable, RowCount } from '../../../src/connector/sink.ts';
 import { lostRows } from './batch.ts';
+import { emptyTable, type HouseColumns, inSource, letGo } from './house-columns.ts';
 import type { MergeRun } from './merge-run.ts';
 import { quoteCell, quoteName, quoteTable } from './quote.ts';
 import {
@@ -21,18 +22,21 @@ import {
 
 const analyzeRows = 1000;
 
-export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<void> {
+export async function mergeKeyless(run: MergeRun, table: MergeTable, house: HouseColumns): Promise<void> {
   const { shape } = table;
   const target = quoteTable(shape);
   const columns = shape.columns.map((column) => quoteName(column.name));
-  const removals = new Removals(run, shape);
+  const removals = new Removals(run, shape, house);
   const into = `${target} (${columns.join(', ')})`;
   const additions = new CopyTarget(run.pipe, into);
   let few: RowCount[] | null = [];
   let rows = 0;
   let characters = 0;
 
-  if (table.truncated) run.truncated(shape, `TRUNCATE ${target}`);
+  if (table.truncated) {
+    run.countTruncate(shape);
+    run.batch.add(shape, emptyTable(target, house));
+  }
   const stage = async ({ values, count, mayBeAbsent = 0 }: RowCount) => {
     if (count < 0) return removals.add(values, -count, mayBeAbsent);
     for (let copy = 0; copy < count; copy++) {
@@ -80,13 +84,15 @@ export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<vo
 class Removals {
   readonly #run: MergeRun;
   readonly #shape: TableShape;
+  readonly #house: HouseColumns;
   readonly #columns: StageColumn[];
   #stage: CopyTarget | null = null;
   #wanted = 0;
 
-  constructor(run: MergeRun, shape: TableShape) {
+  constructor(run: MergeRun, shape: TableShape, house: HouseColumns) {
     this.#run = run;
     this.#shape = shape;
+    this.#house = house;
     this.#columns = [{ name: 'n', type: 'bigint' }, ...stageColumns(shape, 'c', shape.columns)];
   }
 
@@ -129,13 +135,15 @@ class Removals {
     const target = quoteTable(this.#shape);
     const staged = this.#columns.slice(1).map(({ name }) => `s.${name}`);
     const stored = this.#shape.columns.map((column) => `t.${quoteName(column.name)}`);
+    const there = inSource(this.#house, 't.');
+    const { verb, from } = letGo(target, this.#house);
     const sql = `WITH fewer AS (
   SELECT ROW(${staged.join(', ')})::text COLLATE "C" AS image, sum(s.n) AS n FROM ${rows} GROUP BY 1
 ), found AS (
   SELECT t.ctid AS id, row_number() OVER (PARTITION BY fewer.image) AS copy, fewer.n
-  FROM ${target} AS t JOIN fewer ON ROW(${stored.join(', ')})::text COLLATE "C" = fewer.image
+  FROM ${target} AS t JOIN fewer ON ROW(${stored.join(', ')})::text COLLATE "C" = fewer.image${there === null ? '' : ` WHERE ${there}`}
 )
-DELETE FROM ${target} AS t USING found WHERE t.ctid = found.id AND found.copy <= found.n`;
+${verb} ${from} found WHERE t.ctid = found.id AND found.copy <= found.n`;
     const wanted = this.#wanted;
     this.#run.batch.add(this.#shape, sql, ({ count }) => {
       if (count < wanted) {

@@ -4,24 +4,33 @@ import { type TableId, type TableShape, tableName } from '../../../src/connector
 import type { RowCount, RowState } from '../../../src/connector/sink.ts';
 import { StatementBatch } from './batch.ts';
 import type { Session } from './client.ts';
+import type { NewKeys } from './new-keys.ts';
 import { quoteTable } from './quote.ts';
 import { CopyPipe } from './stage.ts';
+
+/** What outlives a Window. */
+export interface RunMemory {
+  /** Tables known to hold rows, by quoted name: a table is asked about once. */
+  filled: Set<string>;
+  newKeys: NewKeys;
+}
 
 export class MergeRun {
   readonly session: Session;
   readonly batch: StatementBatch;
   readonly pipe: CopyPipe;
+  readonly newKeys: NewKeys;
   readonly rows = { upserted: 0, deleted: 0, appended: 0 };
   /** Number of the table within the Window, for the names of temporary tables. */
   tableNumber = 0;
   readonly #hash = new RowHash();
-  /** Tables known to hold rows, by quoted name; survives the Window, so that a table is asked about once. */
   readonly #filled: Set<string>;
 
-  constructor(session: Session, destination: string, filled: Set<string>) {
+  constructor(session: Session, destination: string, { filled, newKeys }: RunMemory) {
     this.session = session;
     this.batch = new StatementBatch(session, destination);
     this.pipe = new CopyPipe(session);
+    this.newKeys = newKeys;
     this.#filled = filled;
   }
 
@@ -34,14 +43,11 @@ export class MergeRun {
     return this.#hash.hex;
   }
 
-  countState(state: RowState): void {
-    if (state.op === 'upsert') {
-      this.rows.upserted++;
-      this.#hash.add([state.op, ...state.key, ...state.values]);
-    } else {
-      this.rows.deleted++;
-      this.#hash.add([state.op, ...state.key]);
-    }
+  /** @param line of COPY's text format: the row, or the key where there is no more */
+  count(op: RowState['op'], line: string): void {
+    if (op === 'upsert') this.rows.upserted++;
+    else if (op === 'delete') this.rows.deleted++;
+    this.#hash.add([op, line]);
   }
 
   countRows({ values, count }: RowCount): void {
@@ -50,10 +56,8 @@ export class MergeRun {
     this.#hash.add(['count', String(count), ...values]);
   }
 
-  /** Queues the statement that empties a table. */
-  truncated(table: TableId, sql: string): void {
+  countTruncate(table: TableId): void {
     this.#hash.add(['truncate', tableName(table)]);
-    this.batch.add(table, sql);
   }
 
   /** Runs one statement of a table, after what is under way. */

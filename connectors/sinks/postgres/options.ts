@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { OptionField, OptionValues } from '../../../src/connector/sink.ts';
+import { Placement } from './placement.ts';
 
 export const optionFields = {
   'connection.url': {
@@ -50,6 +51,34 @@ export const optionFields = {
       'How long a merge waits for a lock that a reader or another writer holds before it is retried.',
     default: 30_000,
   },
+  'schema.map': {
+    type: 'list',
+    description:
+      'Other names at the destination: `schema=schema` for a schema with its tables and types, `schema.table=schema.table` for one table, which goes before its schema. What is not here keeps its name.',
+    default: null,
+  },
+  'soft.deletes': {
+    type: 'boolean',
+    description:
+      'Keep deleted and truncated rows, with the time of deletion in a column that the source does not have.',
+    default: false,
+  },
+  'soft.deletes.column': {
+    type: 'string',
+    description: 'Name of that column.',
+    default: '_tidemark_deleted_at',
+  },
+  history: {
+    type: 'boolean',
+    description:
+      'Beside every table keep its history: each Change with its operation, Position and commit time, in a table that only grows.',
+    default: false,
+  },
+  'history.suffix': {
+    type: 'string',
+    description: 'A history’s name is that of its table and this.',
+    default: '_changes',
+  },
 } as const satisfies Record<string, OptionField>;
 
 export interface PostgresSettings {
@@ -63,6 +92,11 @@ export interface PostgresSettings {
   statementTimeoutMs: number;
   /** Milliseconds, 0 for none. */
   lockTimeoutMs: number;
+  placement: Placement;
+  /** Name of the column for the time of deletion; null where deleted rows go. */
+  deletedAt: string | null;
+  /** What a history's name ends in; null where none is kept. */
+  historySuffix: string | null;
 }
 
 /** @throws TidemarkError TM101 naming the key; never a value. */
@@ -92,12 +126,25 @@ export function resolveSettings(options: OptionValues): PostgresSettings {
     }),
     statementTimeoutMs: Number(options['statement.timeout'] ?? 0),
     lockTimeoutMs: Number(options['lock.timeout'] ?? 30_000),
+    placement: Placement.parse(rules(options['schema.map'])),
+    deletedAt:
+      options['soft.deletes'] === true
+        ? (text(options, 'soft.deletes.column') ?? optionFields['soft.deletes.column'].default)
+        : null,
+    historySuffix:
+      options.history === true
+        ? (text(options, 'history.suffix') ?? optionFields['history.suffix'].default)
+        : null,
   };
 }
 
 function text(options: OptionValues, key: keyof typeof optionFields): string | null {
   const value = options[key];
   return typeof value === 'string' && value !== '' ? value : null;
+}
+
+function rules(value: OptionValues[string] | undefined): string[] {
+  return Array.isArray(value) ? value : [];
 }
 
 const urlParameters = ['host', 'sslmode', 'sslrootcert', 'sslcert', 'sslkey'] as const;

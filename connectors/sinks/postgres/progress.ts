@@ -29,8 +29,8 @@ const definitions = [
   format        smallint NOT NULL DEFAULT ${format},
   PRIMARY KEY (source_id, destination, unit)
 )`,
-  // The tables that a destination merges into, whether it made them, and the shape they were merged with last: no two
-  // may share one.
+  // The tables that a destination merges into, whether it made them, and the source's table with the shape they were
+  // merged with last: no two may share one.
   `CREATE TABLE IF NOT EXISTS _tidemark.tables (
   schema_name text NOT NULL,
   table_name  text NOT NULL,
@@ -39,6 +39,10 @@ const definitions = [
   created     boolean NOT NULL,
   first_seen  timestamptz NOT NULL DEFAULT now(),
   shape       jsonb,
+  source_schema text,
+  source_table  text,
+  history     boolean NOT NULL DEFAULT false,
+  deleted_at_column text,
   PRIMARY KEY (schema_name, table_name)
 )`,
 ];

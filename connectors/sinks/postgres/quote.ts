@@ -82,6 +82,12 @@ export function typeSchema(type: string): string | null {
   return text.startsWith('"') ? text.slice(1, -1).replaceAll('""', '"') : text;
 }
 
+/** The same type with its schema in quotes: whether a name needs them depends on the server's version. */
+export function canonicalType(type: string): string {
+  const match = new RegExp(`^(${name})\\.`).exec(type);
+  return match ? `${quoteName(typeSchema(type)!)}${type.slice(match[1]!.length)}` : type;
+}
+
 const canonicalTypes = new Set([
   'uuid',
   'smallint',

@@ -10,7 +10,7 @@ import type { Cell, Position, Row } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
 import { asSinkFailure, SessionError, sqlState } from './failures.ts';
 import { readProgress, type UnitName } from './progress.ts';
-import { quoteName, quoteTable } from './quote.ts';
+import { quoteName, quoteTable, quoteText } from './quote.ts';
 
 const batchRows = 2000;
 const batchBytes = 4 << 20;
@@ -32,15 +32,16 @@ export async function* readRows(
     await session.run(
       ...session.begin({ mode: 'ISOLATION LEVEL REPEATABLE READ READ ONLY', statementTimeoutMs: 0 }),
     );
-    const exists = await session.run(`SELECT to_regclass('_tidemark.progress') IS NOT NULL`);
-    const stored = exists[0]!.rows[0]![0] === 't' ? await readProgress(session, unit) : null;
+    const [exists] = await session.run(`SELECT to_regclass('_tidemark.progress') IS NOT NULL`);
+    const ours = exists!.rows[0]![0] === 't';
+    const stored = ours ? await readProgress(session, unit) : null;
     if (stored && stored.position > at) {
       throw new TidemarkError(
         'TM408',
         `${unit.destination}: holds Position ${stored.position}, beyond the requested ${at}`,
       );
     }
-    yield* copyOut(session, shape);
+    yield* copyOut(session, shape, ours ? await deletionTime(session, shape) : null);
   } catch (error) {
     // A table without a Change so far was not made yet: it has no rows.
     if (error instanceof SessionError && ['42P01', '3F000'].includes(sqlState(error.raw) ?? '')) return;
@@ -51,9 +52,24 @@ export async function* readRows(
   }
 }
 
-async function* copyOut(session: Session, shape: TableShape): AsyncGenerator<Row[]> {
+/** Quoted name of the column that tells deleted rows. Registers of older versions have nothing of it. */
+async function deletionTime(session: Session, { schema, name }: TableShape): Promise<string | null> {
+  const [found] = await session.run(
+    `SELECT to_jsonb(t) ->> 'deleted_at_column' FROM _tidemark.tables AS t WHERE schema_name = ${quoteText(schema)} AND table_name = ${quoteText(name)}`,
+  );
+  const column = found!.rows[0]?.[0] ?? null;
+  return column === null ? null : quoteName(column);
+}
+
+async function* copyOut(
+  session: Session,
+  shape: TableShape,
+  deletedAt: string | null,
+): AsyncGenerator<Row[]> {
   const columns = shape.columns.map((column) => quoteName(column.name)).join(', ');
-  const stream = session.client.query(copyTo(`COPY (SELECT ${columns} FROM ${quoteTable(shape)}) TO STDOUT`));
+  const there = deletedAt === null ? '' : ` WHERE ${deletedAt} IS NULL`;
+  const rowsSql = `SELECT ${columns} FROM ${quoteTable(shape)}${there}`;
+  const stream = session.client.query(copyTo(`COPY (${rowsSql}) TO STDOUT`));
   let rest: Buffer[] = [];
   let rows: Row[] = [];
   let bytes = 0;

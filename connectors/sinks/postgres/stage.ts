@@ -33,8 +33,8 @@ export function copyLine(cells: readonly Cell[]): string {
 }
 
 /**
- * COPY statements one after the other on one connection, one of them in flight while the next is encoded. An error
- * surfaces at the next send or at drain.
+ * What is sent one after the other on one connection, one of it in flight while the next is encoded. An error surfaces at
+ * the next send or at drain.
  */
 export class CopyPipe {
   readonly #session: Session;
@@ -45,11 +45,12 @@ export class CopyPipe {
     this.#session = session;
   }
 
-  async send(statement: string, text: string): Promise<void> {
+  /** @param send puts the rows into the session, when its turn comes */
+  async send(text: string, send: (data: Buffer, session: Session) => Promise<void>): Promise<void> {
     const data = Buffer.from(text);
     await this.#inFlight;
     this.bytes += data.length;
-    this.#inFlight = this.#session.copyIn(statement, data);
+    this.#inFlight = send(data, this.#session);
     this.#inFlight.catch(() => undefined);
   }
 
@@ -61,23 +62,28 @@ export class CopyPipe {
   }
 }
 
-/** One table that lines are copied into, in chunks. */
+/** Lines on their way into one table, sent in chunks. */
 export class CopyTarget {
   readonly #pipe: CopyPipe;
-  readonly #statement: string;
+  readonly #send: (data: Buffer, session: Session) => Promise<void>;
   #text = '';
   rows = 0;
 
-  /** @param into table and column list, quoted */
-  constructor(pipe: CopyPipe, into: string) {
+  /** @param into table and column list, quoted; or what becomes of a chunk */
+  constructor(pipe: CopyPipe, into: string | ((data: Buffer, session: Session) => Promise<void>)) {
     this.#pipe = pipe;
-    this.#statement = `COPY ${into} FROM STDIN`;
+    this.#send =
+      typeof into === 'string' ? (data, session) => session.copyIn(`COPY ${into} FROM STDIN`, data) : into;
   }
 
   /** Gives a promise only when there is something to wait for. */
   add(cells: readonly Cell[]): Promise<void> | undefined {
+    return this.addLine(copyLine(cells));
+  }
+
+  addLine(line: string): Promise<void> | undefined {
     this.rows++;
-    this.#text += copyLine(cells);
+    this.#text += line;
     return this.#text.length >= chunkCharacters ? this.flush() : undefined;
   }
 
@@ -85,7 +91,7 @@ export class CopyTarget {
     if (this.#text === '') return;
     const text = this.#text;
     this.#text = '';
-    await this.#pipe.send(this.#statement, text);
+    await this.#pipe.send(text, this.#send);
   }
 }
 

@@ -11,6 +11,7 @@ import { type TableId, type TableShape, tableName } from '../../../src/connector
 import type { Sweep, TableSnapshot } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
 import { asSinkFailure } from './failures.ts';
+import { type HouseColumns, inSource, letGo, retiredColumn } from './house-columns.ts';
 import { lockDefinitions } from './progress.ts';
 import { quoteTable, quoteText } from './quote.ts';
 
@@ -59,10 +60,15 @@ export async function noteSnapshots(
 }
 
 /** @returns rows removed. @throws TidemarkError */
-export async function sweepTable(session: Session, owner: Owner, sweep: Sweep): Promise<number> {
-  const { shape, id, rows } = sweep;
+export async function sweepTable(
+  session: Session,
+  owner: Owner,
+  sweep: Sweep,
+  house: Pick<HouseColumns, 'deletedAt' | 'now'>,
+): Promise<number> {
+  const { shape, id } = sweep;
   try {
-    const removed = await removeUnseen(session, owner, shape, id, rows);
+    const removed = await removeUnseen(session, owner, sweep, house);
     await session.run(
       `DELETE FROM _tidemark.snapshots WHERE ${whereTable(owner, shape)} AND snapshot_id = ${quoteText(id)}`,
     );
@@ -79,9 +85,8 @@ export async function sweepTable(session: Session, owner: Owner, sweep: Sweep): 
 async function removeUnseen(
   session: Session,
   owner: Owner,
-  shape: TableShape,
-  id: string,
-  rows: number,
+  { shape, id, rows }: Sweep,
+  { deletedAt, now }: Pick<HouseColumns, 'deletedAt' | 'now'>,
 ): Promise<number> {
   const target = quoteTable(shape);
   const [found] = await session.run(
@@ -89,9 +94,10 @@ async function removeUnseen(
   (SELECT (pg_current_xact_id()::text::numeric - began::text::numeric)::text FROM _tidemark.snapshots
     WHERE ${whereTable(owner, shape)} AND snapshot_id = ${quoteText(id)}
       AND xmin::text::numeric = began::text::numeric % 4294967296),
-  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(${quoteText(target)}) AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 2 = 2)`,
+  EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(${quoteText(target)}) AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 2 = 2),
+  EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(${quoteText(target)}) AND attname = ${quoteText(retiredColumn)})`,
   );
-  const [held, distance, triggers] = found!.rows[0]!;
+  const [held, distance, triggers, marked] = found!.rows[0]!;
   // Never merged, or not ours: then there is no row of ours either.
   if (held !== 't') return 0;
   // Nothing was written since the snapshot began, which brought nothing: whatever is there is not in the source.
@@ -101,7 +107,10 @@ async function removeUnseen(
   }
   // It may keep a row from being written, and so looking older than it is.
   if (triggers === 't') return leave(owner, shape, 'a BEFORE trigger may have kept rows as they were');
-  const [deleted] = await session.run(`DELETE FROM ${target} WHERE age(xmin) > ${since}`);
+  const house = { retired: marked === 't', deletedAt, now };
+  const conditions = [`age(t.xmin) > ${since}`, inSource(house, 't.')].filter((each) => each !== null);
+  const { verb } = letGo(target, house);
+  const [deleted] = await session.run(`${verb} WHERE ${conditions.join(' AND ')}`);
   return deleted!.count;
 }
 

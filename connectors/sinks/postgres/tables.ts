@@ -3,49 +3,50 @@
  * as primary key, brought along where the shape changed since, otherwise compared with the shape. Runs inside the
  * merge's transaction, behind the progress lock.
  */
-import { TidemarkError } from '../../../src/connector/failure.ts';
-import { type ColumnShape, type EnumType, type TableShape, tableName } from '../../../src/connector/shape.ts';
+import { type ColumnShape, type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Session } from './client.ts';
+import { checkOwner, compareTable, keyNames, refused } from './compare-table.ts';
+import { ensureEnums } from './enums.ts';
 import { describeEvolution, evolveStatements } from './evolve.ts';
+import {
+  completeRegister,
+  type ExistingTable,
+  readTables,
+  registerTable,
+  type TablesOwner,
+} from './existing-tables.ts';
 import { asSinkFailure } from './failures.ts';
+import { type HouseColumns, refuseColumn, retiredColumn } from './house-columns.ts';
+import type { Placement } from './placement.ts';
 import { lockDefinitions } from './progress.ts';
-import { quoteName, quoteTable, quoteText, typeText } from './quote.ts';
-import { ensureTypes, enumsOf } from './types.ts';
+import { quoteName, quoteTable, typeText } from './quote.ts';
+import { ensureTypes } from './types.ts';
 
-interface ExistingColumn {
-  name: string;
-  type: string;
-  notNull: boolean;
-  /** Its value cannot be written: generated, or identity always. */
-  generated: boolean;
+export interface TablesSetup {
+  owner: TablesOwner;
+  /** Labels of new enum types beyond the shapes', by quoted type. */
+  labels: ReadonlyMap<string, ReadonlySet<string>>;
+  placement: Placement;
+  /** Name of the column for the time of deletion; null where deleted rows go. */
+  deletedAt: string | null;
+  /** Commit time of the Window, as a literal. */
+  now: string;
+  /** Quoted names of the tables that are to get their mark of retired rows. */
+  marks: ReadonlySet<string>;
 }
 
-interface ExistingTable {
-  schemaExists: boolean;
-  /** pg_class.relkind; null where there is no such relation. */
-  kind: string | null;
-  columns: ExistingColumn[];
-  /** Column names of every unique index that ON CONFLICT can use. */
-  uniqueKeys: string[][];
-  /** Name of the primary key constraint. */
-  primaryKey: string | null;
-  owner: { sourceId: string; destination: string } | null;
-  /** The shape that it was merged with last. */
-  merged: TableShape | null;
+/** What the merge has to know of a table beyond its shape. */
+export interface TableFacts {
+  /** Columns held as text, because rows could not be cast. */
+  texts: ReadonlySet<string>;
+  /** It has the mark of retired rows. */
+  retired: boolean;
+  /** See ExistingTable. */
+  otherUnique: boolean;
 }
-
-export interface TablesOwner {
-  sourceId: string;
-  destination: string;
-  log(level: 'info' | 'warn', message: string, fields: Record<string, unknown>): void;
-}
-
-/** Columns that the destination holds as text, because its rows could not be cast: names by quoted table. */
-export type HeldAsText = ReadonlyMap<string, ReadonlySet<string>>;
 
 /** The shape as the destination has it. */
-export function heldShape(shape: TableShape, held: HeldAsText): TableShape {
-  const names = held.get(quoteTable(shape));
+export function heldShape(shape: TableShape, names: ReadonlySet<string> | undefined): TableShape {
   if (!names || names.size === 0) return shape;
   const columns = shape.columns.map((column): ColumnShape => {
     const { name, key, nullable } = column;
@@ -77,22 +78,22 @@ export function shapeFingerprint(shape: TableShape): string {
 
 /**
  * Makes what is missing, brings along what has another shape, and checks the rest.
- * @param labels of new enum types beyond the shapes', by quoted type
- * @returns of each of these tables what it holds as text
+ * @returns of each of these tables, by quoted name
  * @throws TidemarkError TM405 naming table and column, TM404 for a table that was dropped behind our back
  */
 export async function ensureTables(
   session: Session,
   shapes: readonly TableShape[],
-  owner: TablesOwner,
-  labels: ReadonlyMap<string, ReadonlySet<string>>,
-): Promise<HeldAsText> {
+  setup: TablesSetup,
+): Promise<Map<string, TableFacts>> {
+  const { owner, placement } = setup;
+  const places = shapes.map((shape) => ({ place: shape, source: placement.sourceOf(shape) }));
   // Looked at behind the lock: another sink may be making the same schema or type.
   await session.run(lockDefinitions);
-  await ensureShapeColumn(session);
-  await ensureEnums(session, shapes, owner, labels);
+  await completeRegister(session);
+  await ensureEnums(session, shapes, owner.destination, setup.labels);
   await ensureTypes(session, shapes);
-  const existing = await readTables(session, shapes);
+  const existing = await readTables(session, places, owner, placement);
   const schemas = new Set<string>();
   const statements: { sql: string; shape: TableShape }[] = [];
   const created: TableShape[] = [];
@@ -100,7 +101,7 @@ export async function ensureTables(
   for (const [i, shape] of shapes.entries()) {
     const found = existing[i]!;
     const add = (sql: string) => statements.push({ sql, shape });
-    checkOwner(shape, found, owner);
+    checkOwner(shape, found, owner, placement);
     const { merged } = found;
     const changed = merged !== null && shapeFingerprint(merged) !== shapeFingerprint(shape);
     if (found.kind === null) {
@@ -110,22 +111,43 @@ export async function ensureTables(
       }
       add(createTable(shape));
       created.push(shape);
-    } else if (changed) {
-      compareTable(merged, found);
-      for (const statement of evolveStatements(merged, shape, found.primaryKey)) add(statement);
+    } else compareTable(changed ? merged : shape, found);
+    const house = houseStatements(shape, found, setup);
+    for (const statement of house) add(statement);
+    if (changed && found.kind !== null) {
+      const kept = { retired: isMarked(found), deletedAt: quoted(setup.deletedAt), now: setup.now };
+      for (const statement of evolveStatements(merged, shape, found.primaryKey, kept)) add(statement);
       evolved.push([merged, shape]);
-    } else {
-      compareTable(shape, found);
     }
-    if (!found.owner) {
-      add(registerTable(shape, owner, found.kind === null));
-      if (found.kind !== null)
-        owner.log('warn', 'merging into a table that Tidemark did not make', { table: tableName(shape) });
-    } else if (changed || merged === null) add(rememberShape(shape));
+    if (!found.owner && found.kind !== null)
+      owner.log('warn', 'merging into a table that Tidemark did not make', { table: tableName(shape) });
+    if (!found.owner || changed || merged === null || found.deletedAt !== setup.deletedAt) {
+      add(
+        registerTable(
+          {
+            ...places[i]!,
+            created: found.kind === null,
+            history: false,
+            shape: placement.shapeOf(shape),
+            deletedAt: setup.deletedAt,
+          },
+          owner,
+        ),
+      );
+    }
   }
-  const held = (tables: readonly ExistingTable[]) =>
-    new Map(shapes.map((shape, i) => [quoteTable(shape), textColumns(shape, tables[i]!)]));
-  if (statements.length === 0) return held(existing);
+  const facts = (tables: readonly ExistingTable[]) =>
+    new Map(
+      shapes.map((shape, i) => [
+        quoteTable(shape),
+        {
+          texts: textColumns(shape, tables[i]!),
+          retired: isMarked(tables[i]!) || setup.marks.has(quoteTable(shape)),
+          otherUnique: tables[i]!.otherUnique,
+        },
+      ]),
+    );
+  if (statements.length === 0) return facts(existing);
   try {
     await session.run(...statements.map(({ sql }) => sql));
   } catch (error) {
@@ -136,7 +158,43 @@ export async function ensureTables(
   for (const [before, after] of evolved)
     owner.log('info', 'the table follows its source', describeEvolution(before, after));
   const carried = evolved.some(([, { columns }]) => columns.some((column) => column.carried));
-  return held(carried ? await readTables(session, shapes) : existing);
+  return facts(carried ? await readTables(session, places, owner, placement) : existing);
+}
+
+function isMarked(found: ExistingTable): boolean {
+  return found.columns.some(({ name, type }) => name === retiredColumn && type === 'boolean');
+}
+
+function quoted(name: string | null): HouseColumns['deletedAt'] {
+  return name === null ? null : quoteName(name);
+}
+
+/** The columns of our own that the table has to get. @throws TidemarkError TM405 */
+function houseStatements(shape: TableShape, found: ExistingTable, setup: TablesSetup): string[] {
+  const target = quoteTable(shape);
+  const { deletedAt, marks } = setup;
+  const alter = (what: string) => `ALTER TABLE ${target} ${what}`;
+  const statements: string[] = [];
+  if (found.deletedAt !== null && deletedAt === null) {
+    const column = quoteName(found.deletedAt);
+    throw refused(
+      shape,
+      'still has its deleted rows, but soft.deletes is off',
+      `Set soft.deletes to true; or DELETE FROM ${target} WHERE ${column} IS NOT NULL; ${alter(`DROP COLUMN ${column}`)}; UPDATE _tidemark.tables SET deleted_at_column = NULL;`,
+    );
+  }
+  if (deletedAt !== null) {
+    refuseColumn(shape, deletedAt, 'Set soft.deletes.column to a name that no column of the source has.');
+    const to = quoteName(deletedAt);
+    if (found.deletedAt === null) statements.push(alter(`ADD COLUMN ${to} timestamp with time zone`));
+    else if (found.deletedAt !== deletedAt)
+      statements.push(alter(`RENAME COLUMN ${quoteName(found.deletedAt)} TO ${to}`));
+  }
+  if (marks.has(target) && !isMarked(found)) {
+    refuseColumn(shape, retiredColumn, 'Rename that column in the source.');
+    statements.push(alter(`ADD COLUMN ${quoteName(retiredColumn)} boolean`));
+  }
+  return statements;
 }
 
 function createTable(shape: TableShape): string {
@@ -147,185 +205,4 @@ function createTable(shape: TableShape): string {
   });
   if (shape.keyColumns.length > 0) lines.push(`PRIMARY KEY (${keyNames(shape).map(quoteName).join(', ')})`);
   return `CREATE TABLE ${quoteTable(shape)} (\n  ${lines.join(',\n  ')}\n)`;
-}
-
-function registerTable(shape: TableShape, { sourceId, destination }: TablesOwner, created: boolean): string {
-  const values = [shape.schema, shape.name, sourceId, destination].map(quoteText).join(', ');
-  return `INSERT INTO _tidemark.tables (schema_name, table_name, source_id, destination, created, shape) VALUES (${values}, ${created}, ${quoteText(JSON.stringify(shape))})`;
-}
-
-function rememberShape(shape: TableShape): string {
-  return `UPDATE _tidemark.tables SET shape = ${quoteText(JSON.stringify(shape))} WHERE schema_name = ${quoteText(shape.schema)} AND table_name = ${quoteText(shape.name)}`;
-}
-
-/** Destinations of older versions have none. */
-async function ensureShapeColumn(session: Session): Promise<void> {
-  const [found] = await session.run(
-    `SELECT FROM pg_attribute WHERE attrelid = '_tidemark.tables'::regclass AND attname = 'shape'`,
-  );
-  if (found!.count === 0)
-    await session.run('ALTER TABLE _tidemark.tables ADD COLUMN IF NOT EXISTS shape jsonb');
-}
-
-function keyNames(shape: TableShape): string[] {
-  return shape.keyColumns.map((i) => shape.columns[i]!.name);
-}
-
-function refused(shape: TableShape, what: string, remedy: string): TidemarkError {
-  return new TidemarkError('TM405', `${tableName(shape)} ${what}`, { remedy });
-}
-
-function checkOwner(shape: TableShape, found: ExistingTable, owner: TablesOwner): void {
-  if (!found.owner) return;
-  const { sourceId, destination } = found.owner;
-  if (sourceId !== owner.sourceId || destination !== owner.destination) {
-    throw refused(
-      shape,
-      `already belongs to destination ${destination} of source ${sourceId}`,
-      'Give each destination a database of its own, or tables that no other one has.',
-    );
-  }
-  if (found.kind === null) {
-    throw new TidemarkError(
-      'TM404',
-      `${tableName(shape)} was merged before and is gone from the destination`,
-    );
-  }
-}
-
-/** @throws TidemarkError TM405 at the first difference */
-function compareTable(shape: TableShape, found: ExistingTable): void {
-  const target = quoteTable(shape);
-  // Row addresses are unique within one plain table only, and tables without a key are found by them.
-  if (found.kind !== 'r' && !(found.kind === 'p' && shape.keyColumns.length > 0)) {
-    throw refused(shape, 'exists, but is not a plain table', `Rename or drop ${target} in the destination.`);
-  }
-  const columns = new Map(found.columns.map((column) => [column.name, column]));
-  for (const [i, column] of shape.columns.entries()) {
-    const name = JSON.stringify(column.name);
-    const type = typeText(shape, column);
-    const existing = columns.get(column.name);
-    columns.delete(column.name);
-    if (!existing) {
-      throw refused(
-        shape,
-        `lacks column ${name}`,
-        `ALTER TABLE ${target} ADD COLUMN ${quoteName(column.name)} ${type};`,
-      );
-    }
-    const alter = `ALTER TABLE ${target} ALTER COLUMN ${quoteName(column.name)}`;
-    if (existing.type !== type && !(column.carried && existing.type === 'text')) {
-      throw refused(
-        shape,
-        `has column ${name} as ${existing.type}, the source has ${type}`,
-        `${alter} TYPE ${type};`,
-      );
-    }
-    if (existing.generated) {
-      throw refused(shape, `computes column ${name} itself`, `${alter} DROP EXPRESSION; or DROP IDENTITY;`);
-    }
-    if (existing.notNull && !shape.keyColumns.includes(i)) {
-      throw refused(shape, `allows no NULL in column ${name}`, `${alter} DROP NOT NULL;`);
-    }
-  }
-  for (const name of columns.keys()) {
-    throw refused(
-      shape,
-      `has a column ${JSON.stringify(name)} that the source has not`,
-      `ALTER TABLE ${target} DROP COLUMN ${quoteName(name)};`,
-    );
-  }
-  if (shape.keyColumns.length === 0) return;
-  const key = keyNames(shape);
-  const usable = found.uniqueKeys.some(
-    (unique) => unique.length === key.length && key.every((name) => unique.includes(name)),
-  );
-  if (!usable) {
-    throw refused(
-      shape,
-      'has no primary key on the key columns',
-      `ALTER TABLE ${target} ADD PRIMARY KEY (${key.map(quoteName).join(', ')});`,
-    );
-  }
-}
-
-async function readTables(session: Session, shapes: readonly TableShape[]): Promise<ExistingTable[]> {
-  const wanted = shapes.map(({ schema, name }, i) => `(${i}, ${quoteText(schema)}, ${quoteText(name)})`);
-  // Types are printed with their schemas, also those that the merge's path would print without.
-  const [, result] = await session.run(
-    `SELECT set_config('_tidemark.path', current_setting('search_path'), true), set_config('search_path', 'pg_catalog', true)`,
-    `SELECT n.oid IS NOT NULL, c.relkind, r.source_id, r.destination, r.shape::text,
-  (SELECT conname FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p'),
-  (SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
-     'notNull', a.attnotnull, 'generated', a.attgenerated <> '' OR a.attidentity = 'a'))
-   FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-  (SELECT json_agg((SELECT json_agg(a.attname) FROM unnest(x.indkey) WITH ORDINALITY k (number, place)
-     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number WHERE k.place <= x.indnkeyatts))
-   FROM pg_index x WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate
-     AND x.indpred IS NULL AND x.indexprs IS NULL)
-FROM (VALUES ${wanted.join(', ')}) AS w (i, schema_name, table_name)
-LEFT JOIN pg_namespace n ON n.nspname = w.schema_name
-LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.table_name
-LEFT JOIN _tidemark.tables r ON r.schema_name = w.schema_name AND r.table_name = w.table_name
-ORDER BY w.i`,
-    `SELECT set_config('search_path', current_setting('_tidemark.path'), true)`,
-  );
-  return result!.rows.map(
-    ([schemaExists, kind, sourceId, destination, merged, primaryKey, columns, uniqueKeys]) => ({
-      schemaExists: schemaExists === 't',
-      kind: kind ?? null,
-      columns: JSON.parse(columns ?? '[]') as ExistingColumn[],
-      uniqueKeys: JSON.parse(uniqueKeys ?? '[]') as string[][],
-      primaryKey: primaryKey ?? null,
-      owner: sourceId == null ? null : { sourceId, destination: destination! },
-      merged: merged == null ? null : (JSON.parse(merged) as TableShape),
-    }),
-  );
-}
-
-async function ensureEnums(
-  session: Session,
-  shapes: readonly TableShape[],
-  owner: TablesOwner,
-  extra: ReadonlyMap<string, ReadonlySet<string>>,
-): Promise<void> {
-  const wanted = new Map<string, { type: EnumType; shape: TableShape }>();
-  for (const shape of shapes) {
-    for (const type of enumsOf(shape)) wanted.set(quoteTable(type), { type, shape });
-  }
-  if (wanted.size === 0) return;
-  const list = [...wanted.values()];
-  const [result] = await session.run(`SELECT t.typtype
-FROM (VALUES ${list.map(({ type }, i) => `(${i}, ${quoteText(type.schema)}, ${quoteText(type.name)})`).join(', ')}) AS w (i, schema_name, type_name)
-LEFT JOIN pg_namespace n ON n.nspname = w.schema_name
-LEFT JOIN pg_type t ON t.typnamespace = n.oid AND t.typname = w.type_name
-ORDER BY w.i`);
-  const statements: string[] = [];
-  for (const [i, { type, shape }] of list.entries()) {
-    const [kind] = result!.rows[i]!;
-    const labels = [...new Set([...type.labels, ...(extra.get(quoteTable(type)) ?? [])])];
-    if (kind === null) {
-      statements.push(
-        `CREATE SCHEMA IF NOT EXISTS ${quoteName(type.schema)}`,
-        `CREATE TYPE ${quoteTable(type)} AS ENUM (${labels.map(quoteText).join(', ')})`,
-      );
-      continue;
-    }
-    if (kind !== 'e') {
-      throw refused(
-        shape,
-        `needs the enum ${quoteTable(type)}, which exists as another kind of type`,
-        `Rename ${quoteTable(type)} in the destination.`,
-      );
-    }
-  }
-  try {
-    if (statements.length > 0) await session.run(...statements);
-  } catch (error) {
-    throw asSinkFailure(
-      error,
-      owner.destination,
-      list.map(({ shape }) => shape),
-    );
-  }
 }
