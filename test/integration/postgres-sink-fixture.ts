@@ -124,8 +124,24 @@ export async function openSink(
   server: TestServer,
   database: string,
   more: Partial<SinkContext> = {},
+  moreOptions: OptionValues = {},
 ): Promise<MergeSink & Readable> {
-  return (await postgresSink.open(context(more), options(server, database))) as MergeSink & Readable;
+  return (await postgresSink.open(context(more), options(server, database, moreOptions))) as MergeSink &
+    Readable;
+}
+
+/** One statement as a stranger; rows as text. */
+export async function query(server: TestServer, database: string, sql: string): Promise<(string | null)[][]> {
+  const client = await server.connect(database);
+  try {
+    const types = { getTypeParser: () => (value: string) => value } as unknown as pg.CustomTypesConfig;
+    const setting = "SET TimeZone = 'UTC'";
+    await client.query(setting);
+    const { rows } = await client.query({ text: sql, rowMode: 'array', types });
+    return rows as (string | null)[][];
+  } finally {
+    await client.end();
+  }
 }
 
 /** `columns` as `name type` or `name type key`, the type being the second part up to ` key`. */
@@ -151,6 +167,10 @@ export function upsert(
 ): RowState {
   const key = shape.keyColumns.map((i) => values[i] as string);
   return { op: 'upsert', key, values, fillFrom, position: at(1) };
+}
+
+export function retire(...key: string[]): RowState {
+  return { op: 'retire', key, position: at(1) };
 }
 
 export function remove(...key: string[]): RowState {
@@ -246,9 +266,10 @@ export async function failure(work: Promise<unknown>): Promise<TidemarkError> {
 export async function withSink(
   server: TestServer,
   work: (sink: MergeSink & Readable, database: string) => Promise<void>,
+  more: OptionValues = {},
 ): Promise<void> {
   const database = await server.database();
-  const sink = await openSink(server, database);
+  const sink = await openSink(server, database, {}, more);
   try {
     await work(sink, database);
   } finally {
