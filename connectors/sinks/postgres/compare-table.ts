@@ -1,5 +1,6 @@
 /** Whether a table that the destination has can be merged into: each difference with the statement that mends it. */
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import { sameText } from '../../../src/connector/recast.ts';
 import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { ExistingTable, TablesOwner } from './existing-tables.ts';
 import { retiredColumn } from './house-columns.ts';
@@ -12,6 +13,17 @@ export function refused(shape: TableShape, what: string, remedy: string): Tidema
 
 export function keyNames(shape: TableShape): string[] {
   return shape.keyColumns.map((i) => shape.columns[i]!.name);
+}
+
+/**
+ * Somebody allows fewer numbers, each as it is: what is too large is refused row by row. Other narrower types would cut or
+ * round without a word.
+ */
+export function isNarrower(existing: string, wanted: string): boolean {
+  const numbers = /^(smallint|integer|bigint|numeric\(.*\))$/;
+  if (existing === wanted || !numbers.test(existing) || !numbers.test(wanted)) return false;
+  const column = { name: '', key: false, nullable: true };
+  return sameText({ ...column, type: existing }, { ...column, type: wanted });
 }
 
 /** @throws TidemarkError TM404, TM405 */
@@ -77,7 +89,8 @@ export function compareTable(shape: TableShape, found: ExistingTable): void {
       );
     }
     const alter = `ALTER TABLE ${target} ALTER COLUMN ${quoteName(column.name)}`;
-    if (canonicalType(existing.type) !== type && !(column.carried && existing.type === 'text')) {
+    const other = canonicalType(existing.type) !== type && !(column.carried && existing.type === 'text');
+    if (other && !isNarrower(existing.type, type)) {
       throw refused(
         shape,
         `has column ${name} as ${existing.type}, the source has ${type}`,

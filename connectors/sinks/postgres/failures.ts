@@ -6,6 +6,7 @@
 
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type TableId, tableName } from '../../../src/connector/shape.ts';
+import { quoteTable } from './quote.ts';
 
 type Code = ConstructorParameters<typeof TidemarkError>[0];
 
@@ -161,13 +162,17 @@ export function isAboutRows(thrown: unknown): thrown is SessionError {
 export class RefusedStatement extends TidemarkError {
   /** The destination's name of the table whose rows they are; null where the server says nothing of it. */
   readonly table: TableId | null;
-  /** By a deferred constraint. */
+  /** By a deferred constraint: its quoted name, or null where the server does not say. */
+  readonly constraint: string | null;
   readonly atCommit: boolean;
   /** Another order of writing could help. */
   readonly ordered: boolean;
 
   constructor(refusal: TidemarkError, error: SessionError, table: TableId | null, atCommit: boolean) {
     super('TM405', refusal.message, { cause: refusal.cause, remedy: refusal.remedy });
+    const { schema, constraint } = error.raw as ServerError;
+    const named = atCommit && typeof schema === 'string' && typeof constraint === 'string';
+    this.constraint = named ? quoteTable({ schema, name: constraint }) : null;
     this.table = table;
     this.atCommit = atCommit;
     this.ordered = startsWithAny(sqlState(error.raw), aboutOrder);

@@ -6,10 +6,16 @@
  */
 import type { RefusedRow } from '../../../src/connector/failure.ts';
 import type { Position } from '../../../src/connector/position.ts';
-import type { TableId, TableShape } from '../../../src/connector/shape.ts';
+import type { TableId } from '../../../src/connector/shape.ts';
 import type { Cell, MergeTable, RowState } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
-import { isAboutRows, refusalReason, type SessionError, sqlState } from './failures.ts';
+import {
+  isAboutRows,
+  type RefusedStatement,
+  refusalReason,
+  type SessionError,
+  sqlState,
+} from './failures.ts';
 import { emptyTable, type HouseColumns } from './house-columns.ts';
 import { KeyedPlan } from './keyed-plan.ts';
 import { valuesRows } from './merge-keyed.ts';
@@ -36,15 +42,17 @@ export class RefusalSearch {
   readonly #session: Session;
   /** The source's name of a table. */
   readonly #sourceOf: (table: TableId) => TableId;
-  /** Deferred constraints are what refused. */
-  readonly #deferred: boolean;
+  /** What has to be asked after each lot, where a deferred constraint refused. */
+  readonly #checks: string[];
   #suspects: Suspect[] = [];
   readonly rows: RefusedRow[] = [];
 
-  constructor(session: Session, sourceOf: (table: TableId) => TableId, deferred: boolean) {
+  constructor(session: Session, sourceOf: (table: TableId) => TableId, refusal: RefusedStatement) {
     this.#session = session;
     this.#sourceOf = sourceOf;
-    this.#deferred = deferred;
+    // Of no other constraint: what a table before this one owes to it is not at stake.
+    const checked = `SET CONSTRAINTS ${refusal.constraint ?? 'ALL'}`;
+    this.#checks = refusal.atCommit ? [`${checked} IMMEDIATE`, `${checked} DEFERRED`] : [];
   }
 
   /** Enough was found for one round. */
@@ -132,9 +140,13 @@ export class RefusalSearch {
 
   /** @returns why the rows were refused, or null where they are in. @throws SessionError for any other reason */
   async #attempt(sql: string): Promise<SessionError | null> {
-    const checks = this.#deferred ? ['SET CONSTRAINTS ALL IMMEDIATE', 'SET CONSTRAINTS ALL DEFERRED'] : [];
     try {
-      await this.#session.run('SAVEPOINT tidemark_row', sql, ...checks, 'RELEASE SAVEPOINT tidemark_row');
+      await this.#session.run(
+        'SAVEPOINT tidemark_row',
+        sql,
+        ...this.#checks,
+        'RELEASE SAVEPOINT tidemark_row',
+      );
       return null;
     } catch (error) {
       if (!isAboutRows(error)) throw error;
@@ -151,7 +163,7 @@ export class RefusalSearch {
       this.#suspects = [];
       for (const suspect of suspects) {
         const state = sqlState(suspect.failure.raw)!;
-        const waits = this.#deferred || state === '23503' || state.startsWith('P0');
+        const waits = this.#checks.length > 0 || state === '23503' || state.startsWith('P0');
         const failure = waits ? await this.#attempt(suspect.write([suspect.row])) : suspect.failure;
         if (failure) this.#suspects.push({ ...suspect, failure });
       }
@@ -204,12 +216,4 @@ class Lots {
 
 function cellsOf(rows: readonly Candidate[]): Cell[][] {
   return rows.map(({ cells }) => cells);
-}
-
-/** The tables in the order in which the search looks at them: those that are named last, in their own order. */
-export function namedLast<T extends { shape: TableShape }>(
-  tables: readonly T[],
-  isNamed: (shape: TableShape) => boolean,
-): T[] {
-  return [...tables.filter(({ shape }) => !isNamed(shape)), ...tables.filter(({ shape }) => isNamed(shape))];
 }

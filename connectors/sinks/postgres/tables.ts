@@ -5,7 +5,7 @@
  */
 import { type ColumnShape, type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Session } from './client.ts';
-import { checkOwner, compareTable, keyNames, refused } from './compare-table.ts';
+import { checkOwner, compareTable, isNarrower, keyNames, refused } from './compare-table.ts';
 import { ensureEnums } from './enums.ts';
 import { describeEvolution, evolveStatements } from './evolve.ts';
 import {
@@ -43,6 +43,8 @@ export interface TableFacts {
   retired: boolean;
   /** See ExistingTable. */
   otherUnique: boolean;
+  /** A column has a narrower type than the source's. */
+  narrowed: boolean;
 }
 
 /** The shape as the destination has it. */
@@ -144,6 +146,7 @@ export async function ensureTables(
           texts: textColumns(shape, tables[i]!),
           retired: isMarked(tables[i]!) || setup.marks.has(quoteTable(shape)),
           otherUnique: tables[i]!.otherUnique,
+          narrowed: isNarrowed(tables[i]!.merged ?? shape, tables[i]!),
         },
       ]),
     );
@@ -159,6 +162,11 @@ export async function ensureTables(
     owner.log('info', 'the table follows its source', describeEvolution(before, after));
   const carried = evolved.some(([, { columns }]) => columns.some((column) => column.carried));
   return facts(carried ? await readTables(session, places, owner, placement) : existing);
+}
+
+function isNarrowed(shape: TableShape, { columns }: ExistingTable): boolean {
+  const types = new Map(columns.map(({ name, type }) => [name, type]));
+  return shape.columns.some((column) => isNarrower(types.get(column.name) ?? '', typeText(shape, column)));
 }
 
 function isMarked(found: ExistingTable): boolean {

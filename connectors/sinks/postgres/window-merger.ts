@@ -1,10 +1,10 @@
 /** Merges Windows on one connection, and remembers of the destination what need not be asked each time. */
-import { RefusedRows, TidemarkError } from '../../../src/connector/failure.ts';
-import type { TableId, TableShape } from '../../../src/connector/shape.ts';
+import { type RefusedRow, RefusedRows, TidemarkError } from '../../../src/connector/failure.ts';
+import type { TableShape } from '../../../src/connector/shape.ts';
 import type { MergeTable, MergeWindow, Receipt, SinkContext, Sweep } from '../../../src/connector/sink.ts';
 import { durableCommit, type Session } from './client.ts';
 import { asCommitFailure, asRowFailure, RefusedStatement } from './failures.ts';
-import { namedLast, RefusalSearch } from './find-refused.ts';
+import { RefusalSearch } from './find-refused.ts';
 import { appendHistory, ensureHistories } from './history.ts';
 import { type HouseColumns, MissingMark, timestampText } from './house-columns.ts';
 import { addLabels, enumTypes, MissingLabels, watchLabels } from './labels.ts';
@@ -285,8 +285,7 @@ export class WindowMerger {
   }
 
   /**
-   * The rows behind a refusal, in a transaction that is rolled back. Where a deferred constraint refused, its table comes
-   * last, so that what the others bring is there; otherwise nothing before the table was refused.
+   * The rows behind a refusal, in transactions that are rolled back.
    * @returns what to throw: the refusal itself where no row is found
    */
   async #refusedRows(
@@ -294,25 +293,46 @@ export class WindowMerger {
     placed: PlacedWindow,
     refusal: RefusedStatement,
   ): Promise<TidemarkError> {
-    const { table: named, atCommit } = refusal;
-    const isNamed = (shape: TableId) => named !== null && quoteTable(shape) === quoteTable(named);
-    const known = placed.tables.some(({ shape }) => isNamed(shape));
-    const tables = atCommit ? namedLast(placed.tables, isNamed) : placed.tables;
-    const search = new RefusalSearch(session, (table) => this.#settings.placement.sourceOf(table), atCommit);
+    const { table, atCommit } = refusal;
+    const isNamed = ({ shape }: MergeTable) => table !== null && quoteTable(shape) === quoteTable(table);
+    const named = placed.tables.filter(isNamed);
+    const others = placed.tables.filter((each) => !isNamed(each));
+    let rows: readonly RefusedRow[];
+    if (atCommit && named.length > 0) {
+      // Behind the other tables, so that what they bring for it is there; or else they took away what it needs.
+      rows = await this.#search(session, placed, refusal, others, named);
+      if (rows.length === 0) rows = await this.#search(session, placed, refusal, named, others);
+    } else {
+      // Nothing before the table was refused.
+      const first = Math.max(placed.tables.findIndex(isNamed), 0);
+      const [fine, asked] = [placed.tables.slice(0, first), placed.tables.slice(first)];
+      rows = await this.#search(session, placed, refusal, fine, asked);
+    }
+    return rows.length === 0 ? refusal : new RefusedRows(rows, { cause: refusal });
+  }
+
+  async #search(
+    session: Session,
+    placed: PlacedWindow,
+    refusal: RefusedStatement,
+    fine: readonly MergeTable[],
+    asked: readonly MergeTable[],
+  ): Promise<readonly RefusedRow[]> {
+    const search = new RefusalSearch(session, (table) => this.#settings.placement.sourceOf(table), refusal);
     await this.#lock(session, placed);
     const run = this.#run(session);
-    let reached = !known;
-    for await (const ready of this.#readyTables(run, placed, tables, { shapes: new Map(), notes: [] })) {
-      reached ||= isNamed(ready.table.shape);
-      if (!reached) {
+    const seen: Seen = { shapes: new Map(), notes: [] };
+    let left = fine.length;
+    for await (const ready of this.#readyTables(run, placed, [...fine, ...asked], seen)) {
+      if (left-- > 0) {
         await this.#mergeTable(run, ready, true);
         await run.batch.flush();
         await run.pipe.drain();
       } else if (!search.full) await search.table(ready.table, ready.house);
     }
     await session.rollback();
-    if (search.rows.length === 0) return refusal;
-    return new RefusedRows(search.rows, { cause: refusal });
+    this.forget();
+    return search.rows;
   }
 }
 
