@@ -68,7 +68,7 @@ export class RefusalSearch {
 
   /** The steps of a merge (merge-keyed.ts), each over all rows. */
   async #keyed(table: MergeTable, house: HouseColumns): Promise<void> {
-    const plan = new KeyedPlan(table.shape, house, false);
+    const plan = new KeyedPlan(table.shape, house, { rewrite: false, binary: false });
     const keys = (rows: readonly Candidate[]) => valuesRelation('g', plan.keyColumns, cellsOf(rows));
     if (table.truncated && !plan.keepsRows) await this.#session.run(plan.truncate());
     const kept = (state: RowState) =>

@@ -9,6 +9,7 @@ import { type ColumnShape, type TableId, type TableShape, tableName } from '../.
 import type { Cell, MergeTable, PartialRow, RowEvent } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
 import { refused } from './compare-table.ts';
+import { CopyTarget } from './copy-target.ts';
 import {
   completeRegister,
   type ExistingTable,
@@ -21,7 +22,6 @@ import { refuseColumn, timestampText } from './house-columns.ts';
 import type { MergeRun } from './merge-run.ts';
 import type { Placement } from './placement.ts';
 import { canonicalType, quoteName, quoteTable, typeText } from './quote.ts';
-import { CopyTarget } from './stage.ts';
 
 const ownColumns = {
   _tidemark_op: 'text NOT NULL',

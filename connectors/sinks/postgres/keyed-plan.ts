@@ -3,12 +3,21 @@ import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Cell, RowState } from '../../../src/connector/sink.ts';
 import { lostRows } from './batch.ts';
+import { type CellEncoder, cellEncoder } from './binary-cells.ts';
+import { rowEncoders } from './copy-target.ts';
 import { emptyTable, type HouseColumns, inSource, letGo, retiredColumn } from './house-columns.ts';
 import type { MergeRun } from './merge-run.ts';
 import { hasCanonicalText, quoteName, quoteTable } from './quote.ts';
 import { type StageColumn, stageColumns } from './stage.ts';
 
 export type Upsert = Extract<RowState, { op: 'upsert' }>;
+
+export interface PlanWay {
+  /** A row that is upserted is written, also where it has nothing but its key (see sweep.ts). */
+  rewrite: boolean;
+  /** The target's types are the shape's, so that values may travel in their binary form. */
+  binary: boolean;
+}
 
 /** Statements over relations that hold the Window's rows: temporary tables or VALUES lists, it does not matter. */
 export class KeyedPlan {
@@ -25,11 +34,12 @@ export class KeyedPlan {
   readonly #conflict: string;
   /** Two key texts may be one value: see hasCanonicalText. */
   readonly careful: boolean;
+  /** Of whole rows; null where they travel as text. */
+  readonly encoders: readonly CellEncoder[] | null;
   /** Columns that at least one partial row of this Window leaves unchanged. */
   readonly unchanged = new Set<number>();
 
-  /** @param rewrite a row that is upserted is written, also where it has nothing but its key (see sweep.ts) */
-  constructor(shape: TableShape, house: HouseColumns, rewrite: boolean) {
+  constructor(shape: TableShape, house: HouseColumns, { rewrite, binary }: PlanWay) {
     this.shape = shape;
     this.house = house;
     this.target = quoteTable(shape);
@@ -38,6 +48,9 @@ export class KeyedPlan {
     this.careful = !keys.every(hasCanonicalText);
     this.rowColumns = stageColumns(shape, 'c', shape.columns);
     const keyNames = shape.keyColumns.map((i) => this.columns[i]!);
+    const encoders = binary ? rowEncoders(shape) : null;
+    const mark = house.retired ? [cellEncoder('boolean', false)!] : [];
+    this.encoders = encoders && [...encoders, ...mark];
     if (house.retired) {
       this.columns.push(quoteName(retiredColumn));
       this.rowColumns.push({ name: `c${shape.columns.length}`, type: 'boolean' });

@@ -24,15 +24,17 @@ export interface KeyedWay {
   house: HouseColumns;
   /** Strictly step by step; otherwise whole rows may be written as they come. */
   ordered: boolean;
+  /** See PlanWay. */
+  binary: boolean;
 }
 
 /** @throws MissingMark, MissingOrder: the merge has to start over */
 export async function mergeKeyed(
   run: MergeRun,
   table: MergeTable,
-  { house, ordered }: KeyedWay,
+  { house, ordered, binary }: KeyedWay,
 ): Promise<void> {
-  const plan = new KeyedPlan(table.shape, house, table.snapshots.length > 0);
+  const plan = new KeyedPlan(table.shape, house, { rewrite: table.snapshots.length > 0, binary });
   if (table.truncated) run.countTruncate(table.shape);
   let few: RowState[] | null = [];
   let characters = 0;

@@ -7,11 +7,11 @@
 import type { TableShape } from '../../../src/connector/shape.ts';
 import type { MergeTable, RowCount } from '../../../src/connector/sink.ts';
 import { lostRows } from './batch.ts';
+import { CopyTarget, RowCopy, rowEncoders } from './copy-target.ts';
 import { emptyTable, type HouseColumns, inSource, letGo } from './house-columns.ts';
 import type { MergeRun } from './merge-run.ts';
 import { quoteCell, quoteName, quoteTable } from './quote.ts';
 import {
-  CopyTarget,
   createStage,
   type StageColumn,
   smallCharacters,
@@ -22,13 +22,17 @@ import {
 
 const analyzeRows = 1000;
 
-export async function mergeKeyless(run: MergeRun, table: MergeTable, house: HouseColumns): Promise<void> {
+export async function mergeKeyless(
+  run: MergeRun,
+  table: MergeTable,
+  { house, binary }: { house: HouseColumns; binary: boolean },
+): Promise<void> {
   const { shape } = table;
   const target = quoteTable(shape);
   const columns = shape.columns.map((column) => quoteName(column.name));
   const removals = new Removals(run, shape, house);
   const into = `${target} (${columns.join(', ')})`;
-  const additions = new CopyTarget(run.pipe, into);
+  const additions = new RowCopy(run.pipe, into, binary ? rowEncoders(shape) : null, () => undefined);
   let few: RowCount[] | null = [];
   let rows = 0;
   let characters = 0;

@@ -1,4 +1,5 @@
 /** What the merge of one Window carries from table to table. */
+import { hash } from 'node:crypto';
 import { RowHash } from '../../../src/connector/row-hash.ts';
 import { type TableId, type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { RowCount, RowState } from '../../../src/connector/sink.ts';
@@ -43,11 +44,12 @@ export class MergeRun {
     return this.#hash.hex;
   }
 
-  /** @param line of COPY's text format: the row, or the key where there is no more */
-  count(op: RowState['op'], line: string): void {
+  /** @param row as it travels: the row, or the key where there is no more */
+  count(op: RowState['op'], row: Uint8Array | string): void {
     if (op === 'upsert') this.rows.upserted++;
     else if (op === 'delete') this.rows.deleted++;
-    this.#hash.add([op, line]);
+    if (typeof row === 'string') this.#hash.add([op, row]);
+    else this.#hash.addHash(BigInt(`0x${hash('md5', row, 'hex')}`), 1);
   }
 
   countRows({ values, count }: RowCount): void {

@@ -11,9 +11,6 @@ import { quoteCell, typeText } from './quote.ts';
 export const smallRows = 1000;
 export const smallCharacters = 256 * 1024;
 
-/** Sent per COPY: large enough that the round trip does not count, small enough to hold two of. */
-const chunkCharacters = 1 << 20;
-
 const special = /[\\\t\n\r]/;
 const escapes: Record<string, string> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
 
@@ -45,12 +42,11 @@ export class CopyPipe {
     this.#session = session;
   }
 
-  /** @param send puts the rows into the session, when its turn comes */
-  async send(text: string, send: (data: Buffer, session: Session) => Promise<void>): Promise<void> {
-    const data = Buffer.from(text);
+  /** @param send puts so many bytes of rows into the session, when its turn comes */
+  async send(bytes: number, send: (session: Session) => Promise<void>): Promise<void> {
     await this.#inFlight;
-    this.bytes += data.length;
-    this.#inFlight = send(data, this.#session);
+    this.bytes += bytes;
+    this.#inFlight = send(this.#session);
     this.#inFlight.catch(() => undefined);
   }
 
@@ -59,39 +55,6 @@ export class CopyPipe {
     const last = this.#inFlight;
     this.#inFlight = Promise.resolve();
     await last;
-  }
-}
-
-/** Lines on their way into one table, sent in chunks. */
-export class CopyTarget {
-  readonly #pipe: CopyPipe;
-  readonly #send: (data: Buffer, session: Session) => Promise<void>;
-  #text = '';
-  rows = 0;
-
-  /** @param into table and column list, quoted; or what becomes of a chunk */
-  constructor(pipe: CopyPipe, into: string | ((data: Buffer, session: Session) => Promise<void>)) {
-    this.#pipe = pipe;
-    this.#send =
-      typeof into === 'string' ? (data, session) => session.copyIn(`COPY ${into} FROM STDIN`, data) : into;
-  }
-
-  /** Gives a promise only when there is something to wait for. */
-  add(cells: readonly Cell[]): Promise<void> | undefined {
-    return this.addLine(copyLine(cells));
-  }
-
-  addLine(line: string): Promise<void> | undefined {
-    this.rows++;
-    this.#text += line;
-    return this.#text.length >= chunkCharacters ? this.flush() : undefined;
-  }
-
-  async flush(): Promise<void> {
-    if (this.#text === '') return;
-    const text = this.#text;
-    this.#text = '';
-    await this.#pipe.send(text, this.#send);
   }
 }
 

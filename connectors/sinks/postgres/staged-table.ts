@@ -10,10 +10,11 @@
  */
 import type { Cell, RowState } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
+import { type Chunk, CopyTarget, RowCopy } from './copy-target.ts';
 import { SessionError, sqlState } from './failures.ts';
 import { type KeyedPlan, missingRetired, missingSource } from './keyed-plan.ts';
 import type { MergeRun } from './merge-run.ts';
-import { CopyTarget, copyLine, createStage, type StageColumn } from './stage.ts';
+import { copyLine, createStage, type StageColumn } from './stage.ts';
 
 /** Staged rows after which the planner's guess is not good enough. */
 const analyzeRows = 1000;
@@ -44,7 +45,7 @@ export class StagedTable {
   readonly #truncated: boolean;
   /** The target is empty: deletes have nothing to do, partial rows no source. */
   readonly #direct: boolean;
-  readonly #whole: CopyTarget;
+  readonly #whole: RowCopy;
   /** Whole rows are written as they come. */
   #early: boolean;
   /** Some have been sent. */
@@ -70,9 +71,11 @@ export class StagedTable {
     this.#direct = way.direct;
     this.#early = way.early;
     this.#hopeful = way.early && run.newKeys.likely(plan.target);
-    this.#whole = new CopyTarget(
+    this.#whole = new RowCopy(
       run.pipe,
-      way.direct ? this.#into() : (data, session) => this.#sendWhole(data, session),
+      way.direct ? this.#into() : (chunk, session) => this.#sendWhole(chunk, session),
+      plan.encoders,
+      (row) => run.count('upsert', row),
     );
   }
 
@@ -119,9 +122,7 @@ export class StagedTable {
   }
 
   #addWhole(row: readonly Cell[]): Promise<void> | undefined {
-    const line = copyLine(row);
-    this.#run.count('upsert', line);
-    const sending = this.#whole.addLine(line);
+    const sending = this.#whole.add(row);
     if (sending) this.#sent = true;
     return sending;
   }
@@ -130,12 +131,13 @@ export class StagedTable {
     return `${this.#plan.target} (${this.#plan.columns.join(', ')})`;
   }
 
-  async #sendWhole(data: Buffer, session: Session): Promise<void> {
-    if (this.#early && this.#hopeful && (await this.#copyNew(data, session))) return;
+  async #sendWhole(chunk: Chunk, session: Session): Promise<void> {
+    if (this.#early && this.#hopeful && (await this.#copyNew(chunk, session))) return;
+    const { data, format } = chunk;
     const stage = this.#name('whole');
     if (!this.#wholeStaged) await session.run(createStage(stage, this.#plan.rowColumns));
     this.#wholeStaged = true;
-    await session.copyIn(`COPY ${stage} FROM STDIN`, data);
+    await session.copyIn(`COPY ${stage} FROM STDIN${format}`, data);
     this.#stagedBytes += data.length;
     if (!this.#early || this.#stagedBytes < earlyBytes) return;
     this.#stagedBytes = 0;
@@ -143,11 +145,11 @@ export class StagedTable {
   }
 
   /** @returns false where a key is taken; the target is then as it was */
-  async #copyNew(data: Buffer, session: Session): Promise<boolean> {
+  async #copyNew({ data, format }: Chunk, session: Session): Promise<boolean> {
     const { newKeys } = this.#run;
     await session.run('SAVEPOINT tidemark_new');
     try {
-      await session.copyIn(`COPY ${this.#into()} FROM STDIN`, data);
+      await session.copyIn(`COPY ${this.#into()} FROM STDIN${format}`, data);
     } catch (error) {
       if (!(error instanceof SessionError) || sqlState(error.raw) !== '23505') throw error;
       await session.run('ROLLBACK TO SAVEPOINT tidemark_new', 'RELEASE SAVEPOINT tidemark_new');

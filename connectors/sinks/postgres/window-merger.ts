@@ -234,11 +234,12 @@ export class WindowMerger {
     inOrder: boolean,
   ): Promise<void> {
     const { shape } = table;
+    const binary = !facts.narrowed;
     const ordered = inOrder || facts.otherUnique || this.#ordered.has(quoteTable(shape));
     try {
       await (shape.keyColumns.length > 0
-        ? mergeKeyed(run, table, { house, ordered })
-        : mergeKeyless(run, table, house));
+        ? mergeKeyed(run, table, { house, ordered, binary })
+        : mergeKeyless(run, table, { house, binary }));
       const { historySuffix } = this.#settings;
       if (historySuffix !== null) await appendHistory(run, placed, historySuffix);
     } catch (error) {
