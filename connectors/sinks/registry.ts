@@ -1,7 +1,7 @@
 /** Every kind of sink, one line each: `connector.class` in an instance file names it. */
 import type { SinkKind } from '../../src/connector/sink.ts';
-import { jsonlSink } from './jsonl/index.ts';
 import { clickhouseSink } from './clickhouse/index.ts';
+import { jsonlSink } from './jsonl/index.ts';
 import { parquetSink } from './parquet/index.ts';
 import { postgresSink } from './postgres/index.ts';
 import { webhookSink } from './webhook/index.ts';

@@ -6,7 +6,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { postgresFloat } from '../../connectors/sinks/parquet/postgres-float.ts';
+import { postgresFloat } from '../../connectors/object-log/postgres-float.ts';
 import { type TableShape, unitName } from '../../src/connector/shape.ts';
 import type { Cell, Row, RowEvent } from '../../src/connector/sink.ts';
 import type { SeenEvent } from './subject.ts';
