@@ -1,0 +1,4 @@
+import { conformance } from '../suite.ts';
+import { sqliteSubject } from './subject.ts';
+
+conformance(sqliteSubject);
