@@ -24,6 +24,8 @@ export class KeyedTable extends ModelTable {
   #rows = new Map<string, ModelRow>();
   /** Keys that the open part has a state for. */
   #touched = new Map<string, Cell[]>();
+  /** Those of rows that had been let go of before. */
+  #revived = new Set<string>();
   /** States of rows that the destination may not have. */
   #absent = new Map<string, RowState>();
   #snapshots: RunningSnapshot[] = [];
@@ -42,9 +44,14 @@ export class KeyedTable extends ModelTable {
     return [...this.#rows.values()].filter(({ retired }) => !retired).map(({ values }) => [...values]);
   }
 
-  /** See truncate(). */
+  /**
+   * Of what comes before a truncate in its part there are no states. So which rows it leaves must be known from the
+   * Windows before: none was let go in this part, and none that was is the source's again.
+   */
   get mayTruncate(): boolean {
-    return [...this.#touched.keys()].every((text) => !this.#rows.get(text)?.retired);
+    return [...this.#touched.keys()].every(
+      (text) => !this.#rows.get(text)?.retired && !this.#revived.has(text),
+    );
   }
 
   has(key: readonly Cell[]): boolean {
@@ -94,6 +101,7 @@ export class KeyedTable extends ModelTable {
 
   delete(key: Cell[]): void {
     const moment = this.source.next();
+    this.#revive(key);
     this.#rows.delete(JSON.stringify(key));
     this.#touch(key);
     this.publish({ op: 'd', ...moment, key, values: this.#onlyKey(key) });
@@ -164,6 +172,7 @@ export class KeyedTable extends ModelTable {
     part.states.push(...this.#absent.values());
     this.#touched.clear();
     this.#absent.clear();
+    this.#revived.clear();
     for (const row of this.#rows.values()) this.#settleRow(row);
   }
 
@@ -210,6 +219,7 @@ export class KeyedTable extends ModelTable {
   #put(op: 'c' | 'r', values: Row): void {
     const moment = this.source.next();
     const key = this.keyOf(values);
+    this.#revive(key);
     const row = { values: [...values], retired: false, origin: null, told: values.map(() => true) };
     this.#rows.set(JSON.stringify(key), { ...row, position: moment.position });
     this.#touch(key);
@@ -242,6 +252,11 @@ export class KeyedTable extends ModelTable {
   #touch(key: Cell[]): void {
     this.part();
     this.#touched.set(JSON.stringify(key), key);
+  }
+
+  #revive(key: Cell[]): void {
+    const text = JSON.stringify(key);
+    if (this.#rows.get(text)?.retired) this.#revived.add(text);
   }
 
   #onlyKey(key: readonly Cell[]): PartialRow {

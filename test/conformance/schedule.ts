@@ -83,7 +83,8 @@ export class Schedule {
       if (table.mayTruncate) table.truncate();
     } else if (dice < 95) {
       this.#alter(table);
-      this.#insert(table);
+      // The stream tells of the shape with the next Change.
+      table.update(pick(keys), this.#values(table));
     } else this.#snapshot(table, chance(0.5));
   }
 
