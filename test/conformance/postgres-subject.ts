@@ -6,10 +6,13 @@ import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { OptionValues, Row } from '../../src/connector/sink.ts';
 import { textRows } from '../fixtures/postgres.ts';
+import { shapeOf } from './example-tables.ts';
 import { optionValues } from './option-values.ts';
 import type { Place, Subject, SubjectServer } from './subject.ts';
 
 const password = `conformance-${randomBytes(8).toString('hex')}`;
+
+const refusedNote = 'a note that nobody wants';
 
 /** As the source prints: the replica's own output functions, whatever the server's settings. */
 const printing = `set datestyle = 'ISO'; set timezone = 'UTC'; set intervalstyle = 'postgres'; set bytea_output = 'hex';
@@ -25,8 +28,8 @@ export const postgresSubject: Subject = {
     'postgres-sink-before-commit',
     'postgres-sink-committed',
   ],
-  // The tables have the source's own types and no constraints.
-  refusedRow: null,
+  // Tables that the sink makes take whatever the source has; this one was there before, see place().
+  refusedRow: { shape: shapeOf('picky', ['id integer key', 'note text']), values: ['1', refusedNote] },
   async start(folder) {
     return Server.start(await startStack({ directory: `${folder}/stack`, parts: ['postgres'] }));
   },
@@ -58,6 +61,11 @@ class Server implements SubjectServer {
     const name = `case_${this.#places}`;
     await this.#asOwner('tidemark', `create role ${name} login password '${password}'`);
     await this.#asOwner('tidemark', `create database ${name} owner ${name} template template_of_cases`);
+    await this.#asOwner(
+      name,
+      `set role ${name}; create schema app;
+       create table app.picky (id integer primary key, note text check (note <> '${refusedNote}'))`,
+    );
     const options = (secret: string): OptionValues => {
       const url = new URL(this.#url);
       url.pathname = `/${name}`;
