@@ -32,7 +32,7 @@ export const sqliteSink: Sdk.SinkKind = {
           database.prepare(next).all(nameOf(shape), last),
         );
         if (rows.length === 0) return;
-        yield rows.map(({ cells }) => JSON.parse(String(cells)) as Sdk.Row);
+        yield rows.map(({ cells }) => parsed(cells));
         last = Number(rows.at(-1)!.rowid);
       }
     },
@@ -45,8 +45,7 @@ const definitions = `
   CREATE TABLE IF NOT EXISTS shapes (tbl TEXT PRIMARY KEY, shape TEXT);
   CREATE TABLE IF NOT EXISTS rows (tbl TEXT, key TEXT, cells TEXT, position TEXT, retired INT);
   CREATE INDEX IF NOT EXISTS rows_by_key ON rows (tbl, key);
-  CREATE TEMP TABLE staged (part INT, op TEXT, key TEXT, cells TEXT, position TEXT,
-    retired INT, fill TEXT, optional INT, copies INT)`;
+  CREATE TEMP TABLE staged (part INT, op TEXT, key TEXT, cells TEXT, fill TEXT, more TEXT)`;
 
 /** For one piece of work. Closing it ends whatever transaction was open: all of a Window is there, or nothing. */
 async function inDatabase<T>(
@@ -72,52 +71,31 @@ async function inDatabase<T>(
 }
 
 const nameOf = ({ schema, name }: Sdk.TableId) => JSON.stringify([schema, name]);
+const parsed = (text: unknown) => JSON.parse(String(text)) as Sdk.Row;
 /** A value that is not known is a 0: cells are texts or null. */
 const textOf = (row: Sdk.Cell[] | (Sdk.Cell | undefined)[]) =>
   JSON.stringify(row.map((cell) => (cell === undefined ? 0 : cell)));
 
 /** Rows go into a temporary table, batch by batch: memory holds none of them. */
-async function stage(
-  database: DatabaseSync,
-  part: number,
-  table: Sdk.MergeTable,
-  hash: RowHash,
-): Promise<void> {
-  const insert = database.prepare('INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)');
-  const put = (
-    op: string,
-    key: string,
-    cells: string | null,
-    position = '',
-    retired = 0,
-    fill: string | null = null,
-    optional = 0,
-    copies = 0,
-  ) => {
-    insert.run(part, op, key, cells, position, retired, fill, optional, copies);
-    hash.add([op, key, cells, String(copies)]);
+async function stage(database: DatabaseSync, part: number, table: Sdk.MergeTable, hash: RowHash) {
+  const insert = database.prepare('INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?)');
+  const put = (op: string, key: string, cells: string | null, fill: string | null, more: object) => {
+    insert.run(part, op, key, cells, fill, JSON.stringify(more));
+    hash.add([op, key, cells]);
   };
   for await (const states of table.states()) {
     for (const state of states) {
       const { op, key, position } = state;
-      if (op !== 'upsert') put(op, textOf(key), null, position);
+      if (op !== 'upsert') put(op, textOf(key), null, null, { position });
       else {
-        const { values, retired = false, fillFrom, mayBeAbsent = false } = state;
-        put(
-          op,
-          textOf(key),
-          textOf(values),
-          position,
-          Number(retired),
-          fillFrom && textOf(fillFrom),
-          Number(mayBeAbsent),
-        );
+        const { values, fillFrom, retired, mayBeAbsent } = state;
+        const fill = fillFrom && textOf(fillFrom);
+        put(op, textOf(key), textOf(values), fill, { position, retired, mayBeAbsent });
       }
     }
   }
   for await (const counts of table.counts())
-    for (const { values, count } of counts)
-      put('count', textOf(values), textOf(values), '', 0, null, 0, count);
+    for (const { values, count } of counts) put('count', textOf(values), `${count}`, null, { count });
 }
 
 function commit(database: DatabaseSync, window: Sdk.MergeWindow, contentHash: string): Sdk.Receipt {
@@ -151,8 +129,9 @@ function merge(database: DatabaseSync, window: Sdk.MergeWindow, contentHash: str
   for (const [part, table] of window.tables.entries()) mergeTable(database, part, table);
   const sweep = database.prepare('DELETE FROM rows WHERE tbl = ? AND position <= ? AND NOT retired');
   for (const { shape, since } of window.sweeps) sweep.run(nameOf(shape), since);
-  const sums = `SELECT count(*) FILTER (WHERE op = 'upsert') AS upserted, total(max(copies, 0)) AS appended,
-    count(*) FILTER (WHERE op = 'delete') + total(max(-copies, 0)) AS deleted, 1 + total(length(cells)) AS bytes FROM staged`;
+  const sums = `SELECT count(*) FILTER (WHERE op = 'upsert') AS upserted,
+    total(max(more ->> 'count', 0)) AS appended, 1 + total(length(cells)) AS bytes,
+    count(*) FILTER (WHERE op = 'delete') - total(min(more ->> 'count', 0)) AS deleted FROM staged`;
   const { bytes, ...rows } = database.prepare(sums).get() as Sdk.Receipt['rows'] & { bytes: number };
   const commitId = `${window.unit}/${window.sequence}`;
   return { position: window.to, rows, bytes, contentHash, commitId, alreadyHeld: false };
@@ -160,35 +139,35 @@ function merge(database: DatabaseSync, window: Sdk.MergeWindow, contentHash: str
 
 function mergeTable(database: DatabaseSync, part: number, { shape, truncated }: Sdk.MergeTable): void {
   const tbl = nameOf(shape);
-  const keys = (ops: string) => `(SELECT key FROM staged WHERE part = :part AND op IN (${ops}))`;
-  const run = (sql: string) => database.prepare(sql).run(sql.includes(':tbl') ? { tbl, part } : { part });
+  const prepare = (sql: string) => {
+    const statement = database.prepare(sql.replace('$part', 'staged WHERE part = :part'));
+    statement.setAllowUnknownNamedParameters(true);
+    return statement;
+  };
+  const run = (sql: string, more = {}) => prepare(sql).run({ tbl, part, ...more });
   reshape(database, tbl, shape);
-  database.function(
-    'filled',
-    (cells, old) => old && fill(JSON.parse(String(cells)), JSON.parse(String(old))),
-  );
+  database.function('filled', (cells, old) => old && fill(parsed(cells), parsed(old)));
   // What is not known comes from rows as they were before this part: they may change places in it.
   run(`UPDATE staged SET cells = filled(cells, (SELECT cells FROM rows WHERE tbl = :tbl AND key = fill))
     WHERE part = :part AND fill IS NOT NULL`);
-  const lost = `SELECT 1 FROM staged WHERE part = ? AND op = 'upsert' AND cells IS NULL AND NOT optional`;
-  if (database.prepare(lost).get(part))
-    throw new TidemarkError('TM407', `${tbl} lacks a row that was updated`);
-  run(`DELETE FROM staged WHERE part = :part AND op = 'upsert' AND cells IS NULL`);
-  if (truncated) database.prepare('DELETE FROM rows WHERE tbl = ? AND NOT retired').run(tbl);
-  run(`DELETE FROM rows WHERE tbl = :tbl AND key IN ${keys(`'upsert', 'delete'`)}`);
-  run(
-    `INSERT INTO rows SELECT :tbl, key, cells, position, retired FROM staged WHERE part = :part AND op = 'upsert'`,
+  const lost = prepare(
+    `SELECT 1 FROM $part AND fill <> '' AND cells IS NULL AND more ->> 'mayBeAbsent' IS NULL`,
   );
-  run(`UPDATE rows SET retired = 1 WHERE tbl = :tbl AND key IN ${keys(`'retire'`)}`);
-  const more = database.prepare(`INSERT INTO rows VALUES (?1, ?2, ?2, '', 0)`);
-  const fewer = database.prepare(
-    `DELETE FROM rows WHERE rowid IN (SELECT rowid FROM rows WHERE tbl = ? AND key = ? LIMIT ?)`,
-  );
-  for (const { key, copies } of database
-    .prepare('SELECT key, copies FROM staged WHERE part = ? AND copies <> 0')
-    .iterate(part)) {
-    for (let copy = 0; copy < Number(copies); copy += 1) more.run(tbl, key!);
-    if (Number(copies) < 0) fewer.run(tbl, key!, -Number(copies));
+  if (lost.get({ part })) throw new TidemarkError('TM407', `${tbl} lacks a row that was updated`);
+  run(`DELETE FROM $part AND fill <> '' AND cells IS NULL`);
+  if (truncated) run('DELETE FROM rows WHERE tbl = :tbl AND NOT retired');
+  run(`DELETE FROM rows WHERE tbl = :tbl AND key IN (SELECT key FROM $part AND op IN ('upsert', 'delete'))`);
+  run(`INSERT INTO rows SELECT :tbl, key, cells, more ->> 'position', coalesce(more ->> 'retired', 0)
+    FROM $part AND op = 'upsert'`);
+  run(`UPDATE rows SET retired = 1 WHERE tbl = :tbl AND key IN (SELECT key FROM $part AND op = 'retire')`);
+  const counts = prepare(`SELECT key, more ->> 'count' AS count FROM $part AND op = 'count'`).iterate({
+    part,
+  });
+  for (const { key, count } of counts) {
+    for (let copy = 0; copy < Number(count); copy += 1)
+      run(`INSERT INTO rows VALUES (:tbl, :key, :key, '', 0)`, { key });
+    const fewer = 'SELECT rowid FROM rows WHERE tbl = :tbl AND key = :key LIMIT :fewer';
+    if (Number(count) < 0) run(`DELETE FROM rows WHERE rowid IN (${fewer})`, { key, fewer: -Number(count) });
   }
 }
 
@@ -210,7 +189,7 @@ function reshape(database: DatabaseSync, tbl: string, shape: Sdk.TableShape): vo
   );
   const update = database.prepare('UPDATE rows SET key = ?, cells = ? WHERE rowid = ?');
   for (let row = select.get(tbl, 0); row; row = select.get(tbl, row.rowid!)) {
-    const old = JSON.parse(String(row.cells)) as Sdk.Row;
+    const old = parsed(row.cells);
     const cells = shape.columns.map((column) =>
       former.has(column) ? old[former.get(column)!]! : (column.missing ?? null),
     );
