@@ -9,7 +9,7 @@ import { changes, latestRows } from './parquet-reader.ts';
 import { startS3Front } from './s3-front.ts';
 import type { Subject, SubjectServer } from './subject.ts';
 
-const common: Omit<Subject, 'name' | 'start'> = {
+const common: Omit<Subject, 'name' | 'start' | 'schedules'> = {
   kind: parquetSink,
   mode: 'append',
   // Change files of one table have one key all along.
@@ -56,6 +56,7 @@ export const parquetInDirectory: Subject = {
 export const parquetInBucket: Subject = {
   ...common,
   name: 'parquet in a bucket',
+  schedules: 10,
   async start(folder): Promise<SubjectServer> {
     const stack = await startStack({ directory: join(folder, 'stack'), parts: ['s3'] });
     const { environment } = stack;

@@ -29,6 +29,8 @@ export interface Subject {
   refusedRow: { shape: TableShape; values: Row } | null;
   /** Rows of the largest Window; 200,000 where not given. Fewer where every row costs a request. */
   manyRows?: number;
+  /** Random schedules; 30 where not given. Fewer where another subject of the kind has them. */
+  schedules?: number;
 }
 
 /** Behaviours that a destination's nature may rule out. */
