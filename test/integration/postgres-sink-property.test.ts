@@ -10,6 +10,7 @@ import type {
   MergeSink,
   MergeTable,
   MergeWindow,
+  OptionValues,
   Readable,
   Receipt,
   Row,
@@ -69,7 +70,11 @@ class KeyedModel {
   /** Makes a key; two texts of one value may come out. */
   readonly #makeKey: (n: number) => Cell[];
   readonly #identity: (key: Cell[]) => string;
+  readonly #evicts: boolean;
   #live = new Map<string, LiveRow>();
+  /** Rows that the source let go of. */
+  #retired = new Map<string, LiveRow>();
+  #retiredBefore = new Set<string>();
   #touched = new Map<string, Cell[]>();
   #truncated = false;
 
@@ -78,17 +83,20 @@ class KeyedModel {
     random: Random,
     makeKey: (n: number) => Cell[],
     identity: (key: Cell[]) => string,
+    evicts = false,
   ) {
     this.shape = table;
     this.#random = random;
     this.#makeKey = makeKey;
     this.#identity = identity;
+    this.#evicts = evicts;
   }
 
   startWindow(): void {
     this.#touched.clear();
     this.#truncated = false;
-    for (const row of this.#live.values()) {
+    this.#retiredBefore = new Set(this.#retired.keys());
+    for (const row of [...this.#live.values(), ...this.#retired.values()]) {
       row.origin = this.#key(row);
       row.untouched = new Set(this.shape.columns.keys());
     }
@@ -99,14 +107,24 @@ class KeyedModel {
     const roll = random.below(100);
     if (roll === 0 && random.chance(0.2)) {
       this.#live.clear();
-      this.#touched.clear();
+      // A truncate leaves retired rows, so what became of those before it still counts.
+      for (const [text, key] of this.#touched) {
+        const id = this.#identity(key);
+        if (!this.#retired.has(id) && !this.#retiredBefore.has(id)) this.#touched.delete(text);
+      }
       this.#truncated = true;
       return;
     }
     const key = this.#makeKey(random.below(space));
     const id = this.#identity(key);
     const row = this.#live.get(id);
-    if (!row) {
+    const gone = this.#retired.get(id);
+    if (gone && roll < 30) {
+      this.#touch(this.#key(gone));
+      this.#retired.delete(id);
+    } else if (!row) {
+      if (gone) this.#touch(this.#key(gone));
+      this.#retired.delete(id);
       const values = this.shape.columns.map((column) => (column.key ? null : cell(random)));
       this.shape.keyColumns.forEach((column, k) => {
         values[column] = key[k]!;
@@ -116,6 +134,8 @@ class KeyedModel {
     } else if (roll < 20) {
       this.#touch(this.#key(row));
       this.#live.delete(id);
+      // Equal keys of two texts are two rows to the delivery.
+      if (this.#evicts && roll < 8) this.#retired.set(id, row);
     } else if (roll < 40) {
       this.#move(row, this.#makeKey(random.below(space)));
     } else {
@@ -131,6 +151,7 @@ class KeyedModel {
   /** A key change; onto a taken key it becomes a swap of the two. */
   #move(row: LiveRow, to: Cell[]): void {
     const from = this.#key(row);
+    if (this.#retired.has(this.#identity(to))) return;
     const taken = this.#live.get(this.#identity(to));
     const target = taken ? this.#key(taken) : to;
     this.#live.delete(this.#identity(from));
@@ -158,7 +179,13 @@ class KeyedModel {
 
   table(): MergeTable {
     const states = [...this.#touched.values()].map((key): RowState => {
-      const row = this.#live.get(this.#identity(key));
+      const id = this.#identity(key);
+      const retired = this.#retired.get(id);
+      if (retired?.origin && retired.untouched.size === this.shape.columns.length) {
+        const same = JSON.stringify(retired.origin) === JSON.stringify(key);
+        if (same) return { op: 'retire', key, position: at(1) };
+      }
+      const row = retired ?? this.#live.get(id);
       if (!row || JSON.stringify(this.#key(row)) !== JSON.stringify(key))
         return { op: 'delete', key, position: at(1) };
       const omit = row.origin !== null && this.#random.chance(0.7);
@@ -172,6 +199,7 @@ class KeyedModel {
         key,
         values,
         fillFrom: values.includes(undefined) ? row.origin : null,
+        ...(retired ? { retired: true as const } : {}),
         position: at(1),
       };
     });
@@ -180,7 +208,7 @@ class KeyedModel {
   }
 
   rows(): Row[] {
-    return [...this.#live.values()].map(({ values }) => [...values]);
+    return [...this.#live.values(), ...this.#retired.values()].map(({ values }) => [...values]);
   }
 }
 
@@ -248,6 +276,7 @@ async function run(seed: number): Promise<void> {
       random,
       (n) => [String(n)],
       exact,
+      true,
     ),
     new KeyedModel(
       shape('keyed', 'Pairs', ['note text', 'amount numeric key', 'big text', 'who text key']),
@@ -255,7 +284,7 @@ async function run(seed: number): Promise<void> {
       (n) => [`${n % 7}${random.pick(['', '.0', '.00'])}`, `w\t${Math.floor(n / 7)}`],
       ([amount, who]) => `${Number(amount)} ${who}`,
     ),
-    new KeyedModel(shape('keyed', 'only', ['id text key']), random, (n) => [`k\\${n}`], exact),
+    new KeyedModel(shape('keyed', 'only', ['id text key']), random, (n) => [`k\\${n}`], exact, true),
     new KeylessModel(random),
   ];
   const database = await server.database();
@@ -268,7 +297,12 @@ async function run(seed: number): Promise<void> {
       database,
     ]);
   };
-  let sink: MergeSink & Readable = await openSink(server, database, { failpoint });
+  const chosen: OptionValues = {
+    'soft.deletes': random.chance(0.4),
+    history: random.chance(0.3),
+    'schema.map': random.chance(0.3) ? ['keyed=other', 'keyed.only=keyed.just'] : null,
+  };
+  let sink: MergeSink & Readable = await openSink(server, database, { failpoint }, chosen);
   let fencingToken = 1n;
   /** As a worker does it: a session killed after its commit fails a later Window's first statement. */
   const merge = async (window: MergeWindow, tries = 3): Promise<Receipt> => {
@@ -288,7 +322,7 @@ async function run(seed: number): Promise<void> {
     }
     if (random.chance(0.1)) {
       const previous = sink;
-      sink = await openSink(server, database, { failpoint });
+      sink = await openSink(server, database, { failpoint }, chosen);
       await previous.close();
       fencingToken++;
     }
