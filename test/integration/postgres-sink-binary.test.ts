@@ -1,6 +1,7 @@
 /** Rows that go in binary read back as the text they came as: values that a Postgres printed, at random and at the edges. */
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { type ByteSink, cellEncoder } from '../../connectors/sinks/postgres/binary-cells.ts';
+import { cellEncoder } from '../../connectors/sinks/postgres/binary-cells.ts';
+import type { ByteSink } from '../../connectors/sinks/postgres/binary-parts.ts';
 import type { ColumnShape } from '../../src/connector/shape.ts';
 import type { Cell } from '../../src/connector/sink.ts';
 import {

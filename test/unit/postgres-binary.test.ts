@@ -1,6 +1,7 @@
 /** The binary form of a row has the bytes that Postgres documents; what another form has goes as text. */
 import { describe, expect, test } from 'vitest';
-import { type ByteSink, cellEncoder } from '../../connectors/sinks/postgres/binary-cells.ts';
+import { cellEncoder } from '../../connectors/sinks/postgres/binary-cells.ts';
+import type { ByteSink } from '../../connectors/sinks/postgres/binary-parts.ts';
 
 function encode(type: string, text: string, isEnum = false): string | null {
   const encoder = cellEncoder(type, isEnum)!;

@@ -1,7 +1,8 @@
 /** Rows on their way into one table, in chunks of COPY's text format, or of its binary one where every column has one. */
 import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
 import type { Cell } from '../../../src/connector/sink.ts';
-import { type ByteSink, type CellEncoder, cellEncoder } from './binary-cells.ts';
+import { cellEncoder } from './binary-cells.ts';
+import type { ByteSink, CellEncoder } from './binary-parts.ts';
 import type { Session } from './client.ts';
 import { typeText } from './quote.ts';
 import { type CopyPipe, copyLine } from './stage.ts';

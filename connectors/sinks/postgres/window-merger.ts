@@ -1,32 +1,24 @@
 /** Merges Windows on one connection, and remembers of the destination what need not be asked each time. */
 import { type RefusedRow, RefusedRows, TidemarkError } from '../../../src/connector/failure.ts';
 import type { TableShape } from '../../../src/connector/shape.ts';
-import type { MergeTable, MergeWindow, Receipt, SinkContext, Sweep } from '../../../src/connector/sink.ts';
+import type { MergeTable, MergeWindow, Receipt, SinkContext } from '../../../src/connector/sink.ts';
 import { durableCommit, type Session } from './client.ts';
 import { asCommitFailure, asRowFailure, RefusedStatement } from './failures.ts';
 import { RefusalSearch } from './find-refused.ts';
 import { appendHistory, ensureHistories } from './history.ts';
-import { type HouseColumns, MissingMark, timestampText } from './house-columns.ts';
+import { type HouseColumns, MissingMark } from './house-columns.ts';
 import { addLabels, enumTypes, MissingLabels, watchLabels } from './labels.ts';
 import { mergeKeyed } from './merge-keyed.ts';
 import { mergeKeyless } from './merge-keyless.ts';
 import { MergeRun } from './merge-run.ts';
 import { NewKeys } from './new-keys.ts';
 import type { PostgresSettings } from './options.ts';
+import { firstShapes, keySchemas, type PlacedWindow, placeWindow } from './placed-window.ts';
 import { decideMerge, lockProgress, raiseToken, saveProgress } from './progress.ts';
-import { hasCanonicalText, quoteName, quoteTable, quoteText, typeSchema } from './quote.ts';
+import { quoteName, quoteTable } from './quote.ts';
 import { MissingOrder } from './staged-table.ts';
 import { ensureNotes, noteSnapshots, sweepTable } from './sweep.ts';
 import { ensureTables, heldShape, shapeFingerprint, type TableFacts } from './tables.ts';
-
-/** A Window under the destination's names. */
-interface PlacedWindow {
-  window: MergeWindow;
-  tables: readonly MergeTable[];
-  sweeps: readonly Sweep[];
-  /** Its commit time as a literal. */
-  now: string;
-}
 
 /** A table that stands in the destination as its rows need it. */
 interface ReadyTable {
@@ -75,7 +67,7 @@ export class WindowMerger {
 
   /** @throws TidemarkError, RefusedRows, SessionError */
   async merge(session: Session, window: MergeWindow): Promise<Receipt> {
-    const placed = this.#place(window);
+    const placed = placeWindow(window, this.#settings.placement);
     const unseen = placed.tables.map(({ shape }) => shape).filter((shape) => !this.#isKnown(shape));
     await this.#addLabels(session, enumTypes(unseen));
     let ordered = false;
@@ -100,20 +92,6 @@ export class WindowMerger {
         else refused = error;
       }
     }
-  }
-
-  #place(window: MergeWindow): PlacedWindow {
-    const { placement } = this.#settings;
-    const place = <T extends { shape: TableShape }>(of: T): T => ({
-      ...of,
-      shape: placement.place(of.shape),
-    });
-    return {
-      window,
-      tables: window.tables.map(place),
-      sweeps: window.sweeps.map(place),
-      now: `${quoteText(timestampText(window.commitTimeUs))}::timestamp with time zone`,
-    };
   }
 
   async #addLabels(session: Session, types: Parameters<typeof addLabels>[1]): Promise<void> {
@@ -343,24 +321,4 @@ async function commit(session: Session, statement: string | null): Promise<void>
   // A COMMIT of a transaction that had failed is a ROLLBACK and no error.
   if (results.at(-1)!.command !== 'COMMIT')
     throw new TidemarkError('TM901', 'the destination answered COMMIT with ROLLBACK');
-}
-
-/** Of each table the shape that comes first. */
-function firstShapes(tables: readonly MergeTable[]): TableShape[] {
-  const first = new Map<string, TableShape>();
-  for (const { shape } of tables) if (!first.has(quoteTable(shape))) first.set(quoteTable(shape), shape);
-  return [...first.values()];
-}
-
-/** Schemas of key types that bring their own equality (citext): found by operator only through the search path. */
-function keySchemas(tables: readonly MergeTable[]): string[] {
-  const schemas = new Set<string>();
-  for (const { shape } of tables) {
-    for (const i of shape.keyColumns) {
-      const column = shape.columns[i]!;
-      const schema = column.enum || hasCanonicalText(column) ? null : typeSchema(column.base ?? column.type);
-      if (schema !== null) schemas.add(schema);
-    }
-  }
-  return [...schemas];
 }
