@@ -1,4 +1,5 @@
-/** How fast the Postgres sink is; prints its figures, and fails only where something became quadratic. */
+/** How fast the Postgres sink is, and beside COPY into the same table in the same run; prints its figures, and fails only where something became quadratic. */
+import { from as copyFrom } from 'pg-copy-streams';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import {
   at,
@@ -96,6 +97,72 @@ test('windows of 100,000 rows', () =>
     expect(read).toBe(n);
     report('read back', n, milliseconds);
   }));
+
+/** Keys that come in no order, as random ones do. */
+const scattered = (n: number) =>
+  `${(Math.imul(n, 2_654_435_761) >>> 0).toString(16).padStart(8, '0')}${uuid(n).slice(8)}`;
+
+test('beside COPY into the same table with its key, and in a table ten times as large', () =>
+  withSink(server, async (sink, database) => {
+    const findings = shape('app', 'findings', columns);
+    const n = 100_000;
+    const line = (i: number) => [scattered(i), ...row(i).slice(1)];
+    const states = (from: number) => Array.from({ length: n }, (_, i) => upsert(findings, line(from + i)));
+    await sink.mergeWindow(windowOf(1, [mergeTable(findings, {})]));
+    const client = await server.connect(database);
+    await client.query('CREATE TABLE app.copied (LIKE app.findings INCLUDING INDEXES)');
+    const copy = async (from: number) => {
+      const lines = Array.from({ length: n }, (_, i) => line(from + i).join('\t'));
+      const data = Buffer.from(`${lines.join('\n')}\n`);
+      return timed(
+        () =>
+          new Promise<void>((resolve, reject) => {
+            const stream = client.query(copyFrom('COPY app.copied FROM STDIN'));
+            stream.on('finish', resolve).on('error', reject);
+            for (let at = 0; at < data.length; at += 1 << 16) stream.write(data.subarray(at, at + (1 << 16)));
+            stream.end();
+          }),
+      );
+    };
+    let sequence = 1;
+    const merge = async (from: number) => {
+      const window = windowOf(++sequence, [mergeTable(findings, { states: states(from) })]);
+      return timed(() => sink.mergeWindow(window));
+    };
+    const inserts = { copy: 0, merge: 0 };
+    // By turns, so that both meet the same machine.
+    for (let turn = 0; turn < 4; turn++) {
+      inserts.copy += await copy(turn * n);
+      inserts.merge += await merge(turn * n);
+    }
+    report('COPY', 4 * n, inserts.copy);
+    report('new rows', 4 * n, inserts.merge);
+    const halves = (await merge(3.5 * n)) + (await merge(4 * n));
+    report('half new, half changed', 2 * n, halves);
+    console.log(`of COPY: new rows ${(inserts.copy / inserts.merge).toFixed(2)}`);
+    const times: number[] = [];
+    for (const rows of [50_000, 500_000]) {
+      const table = shape('app', `of_${rows}`, columns);
+      await sink.mergeWindow(windowOf(++sequence, [mergeTable(table, {})]));
+      const text = quoteLine(line(1).slice(1));
+      await client.query(
+        `INSERT INTO app.of_${rows} SELECT md5(i::text)::uuid, ${text} FROM generate_series(1, ${rows}) i; ANALYZE app.of_${rows}`,
+      );
+      const { rows: held } = await client.query(`SELECT id FROM app.of_${rows} LIMIT 20000`);
+      const changes = [
+        ...held.map(({ id }) => upsert(table, [id as string, ...row(7, 'changed').slice(1)])),
+        ...Array.from({ length: 20_000 }, (_, i) => upsert(table, line(i))),
+      ];
+      const window = windowOf(++sequence, [mergeTable(table, { states: changes })]);
+      times.push(await timed(() => sink.mergeWindow(window)));
+    }
+    console.log(`a table ten times as large: ${(times[1]! / times[0]!).toFixed(2)} times the time`);
+    await client.end();
+  }));
+
+function quoteLine(cells: readonly string[]): string {
+  return cells.map((cell) => `'${cell}'`).join(', ');
+}
 
 test('100,000 rows without a key', () =>
   withSink(server, async (sink) => {
