@@ -1,4 +1,5 @@
 /** Rows on their way into one table, in chunks of COPY's text format, or of its binary one where every column has one. */
+import { setImmediate } from 'node:timers/promises';
 import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
 import type { Cell } from '../../../src/connector/sink.ts';
 import { cellEncoder } from './binary-cells.ts';
@@ -9,6 +10,12 @@ import { type CopyPipe, copyLine } from './stage.ts';
 
 /** Sent per COPY: large enough that the round trip does not count, small enough to hold two of. */
 const chunkBytes = 1 << 20;
+
+/**
+ * Encoded between two looks at the sockets: without them the chunk in flight, which takes three round trips, would wait
+ * for the end of the next one's encoding.
+ */
+const breathBytes = 64 * 1024;
 
 export interface Chunk {
   data: Buffer;
@@ -27,6 +34,7 @@ export class CopyTarget {
   readonly #pipe: CopyPipe;
   readonly #send: Send;
   #text = '';
+  #breath = 0;
   rows = 0;
 
   /** @param into table and column list, quoted; or what becomes of a chunk */
@@ -43,13 +51,16 @@ export class CopyTarget {
   addLine(line: string): Promise<void> | undefined {
     this.rows++;
     this.#text += line;
-    return this.#text.length >= chunkBytes ? this.flush() : undefined;
+    if (this.#text.length - this.#breath < breathBytes) return undefined;
+    this.#breath = this.#text.length;
+    return this.#text.length >= chunkBytes ? this.flush() : setImmediate();
   }
 
   async flush(): Promise<void> {
     if (this.#text === '') return;
     const data = Buffer.from(this.#text);
     this.#text = '';
+    this.#breath = 0;
     await this.#pipe.send(data.length, (session) => this.#send({ data, format: '' }, session));
   }
 }
@@ -65,6 +76,7 @@ export class RowCopy {
   /** What is hashed of a row. */
   readonly #seen: (row: Uint8Array | string) => void;
   #binary: BinaryChunk | null;
+  #breath = 0;
 
   constructor(
     pipe: CopyPipe,
@@ -84,7 +96,10 @@ export class RowCopy {
     const row = this.#binary?.add(cells);
     if (row) {
       this.#seen(row);
-      return this.#binary!.size >= chunkBytes ? this.#flushBinary() : undefined;
+      const { size } = this.#binary!;
+      if (size - this.#breath < breathBytes) return undefined;
+      this.#breath = size;
+      return size >= chunkBytes ? this.#flushBinary() : setImmediate();
     }
     const line = copyLine(cells);
     this.#seen(line);
@@ -96,6 +111,7 @@ export class RowCopy {
 
   async #flushBinary(): Promise<void> {
     const data = this.#binary!.take();
+    this.#breath = 0;
     if (data === null) return;
     await this.#pipe.send(data.length, (session) =>
       this.#send({ data, format: ' (FORMAT binary)' }, session),
