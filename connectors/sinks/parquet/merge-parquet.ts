@@ -25,6 +25,7 @@ export async function mergeParquet(
       threads: '1',
       memory_limit: `${settings.memoryBytes}B`,
       temp_directory: join(folder, 'spill'),
+      preserve_insertion_order: 'false',
       autoinstall_known_extensions: 'false',
       autoload_known_extensions: 'false',
     });
