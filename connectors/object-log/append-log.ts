@@ -84,6 +84,8 @@ export class AppendLog implements AppendSink, Readable {
     await state.refresh();
     if (state.latest === null) return null;
     await this.#sweepOnce(state);
+    // A worker that ended between its manifest and this left it to the next.
+    await this.#writeLatestSql(state);
     return { ...heldOf(state.latest), fencingToken: state.token };
   }
 
@@ -91,7 +93,10 @@ export class AppendLog implements AppendSink, Readable {
     const state = this.#state(window.unit);
     await state.refresh();
     const existing = await state.decide(window);
-    if (existing !== null) return receiptOf(existing, true);
+    if (existing !== null) {
+      await this.#writeLatestSql(state);
+      return receiptOf(existing, true);
+    }
     const attempt: AttemptName = {
       sequence: window.sequence,
       fencingToken: window.fencingToken,
