@@ -37,6 +37,8 @@ import { uploadFiles } from './upload.ts';
 
 /** A join of a table's changes with their newest ones; 1,000,000 rows of 300 bytes pass with half of this. */
 const minReadBytes = 256 * 1024 * 1024;
+/** What DuckDB holds for a column whatever its rows: a table of 1,000 columns needs 500 MiB. */
+const readBytesPerColumn = 320 * 1024;
 
 export interface LogSettings {
   /** The option that names the URL, for messages. */
@@ -117,7 +119,10 @@ export class AppendLog implements AppendSink, Readable {
   readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
     return readLatestRows(this.#store, this.#format, shape, at, {
       folder: join(this.#context.scratchDirectory, `read-${randomBytes(6).toString('hex')}`),
-      memoryBytes: Math.max(this.#settings.memoryBytes / 2, minReadBytes),
+      memoryBytes: Math.max(
+        this.#settings.memoryBytes / 2,
+        minReadBytes + readBytesPerColumn * shape.columns.length,
+      ),
       memoryKey: this.#settings.memoryKey,
     });
   }

@@ -5,6 +5,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import type { Position } from '../../src/connector/position.ts';
 import { type TableShape, unitName } from '../../src/connector/shape.ts';
 import type { Row } from '../../src/connector/sink.ts';
+import { dictionaryLimit } from './dictionary-limit.ts';
 import { duckdbFailure } from './duckdb-failure.ts';
 import { assignFields, storedColumns } from './fields.ts';
 import type { LogFormat, ReadFiles } from './format.ts';
@@ -57,7 +58,7 @@ export async function* readLatestRows(
     });
     try {
       const connection = await instance.connect();
-      const few = await mergeFiles(connection, paths, settings.folder, format, read);
+      const few = await mergeFiles(connection, paths, settings, format, read);
       const table = { columns, keyColumns: shape.keyColumns, reshaped };
       const source = few === paths ? format.relation({ ...read, paths: listOf(few) }) : parquetRelation(few);
       await prepare(connection, at, latestViewStatements(table, 'text', source));
@@ -105,7 +106,7 @@ const filesAtOnce = 64;
 async function mergeFiles(
   connection: DuckDBConnection,
   paths: readonly string[],
-  folder: string,
+  { folder, memoryBytes }: ReadBackSettings,
   format: LogFormat,
   read: Omit<ReadFiles, 'paths'>,
 ): Promise<readonly string[]> {
@@ -116,7 +117,8 @@ async function mergeFiles(
     const source = format.relation({ ...read, paths: listOf(paths.slice(start, start + filesAtOnce)) });
     await connection.run(
       `COPY (${source}) TO ${quoteText(target)}
-         (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB')`,
+         (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB',
+          ${dictionaryLimit(read.held.length, memoryBytes)})`,
     );
     merged.push(target);
   }
@@ -162,7 +164,8 @@ async function partsFor(
     lengths[type] ? [`coalesce(sum(${lengths[type]}(${quoteName(name)})), 0)`] : [],
   );
   const [sources, bytes] = await first(
-    `SELECT CAST(count(*) AS DOUBLE), CAST(${sizes.join(' + ')} AS DOUBLE) FROM ${files}
+    // A list, because a sum of 1,000 terms is too deep an expression.
+    `SELECT CAST(count(*) AS DOUBLE), CAST(list_sum([${sizes.join(', ')}]) AS DOUBLE) FROM ${files}
       WHERE "_op" IN ('c', 'u', 'r') AND coalesce(len("_unchanged"), 0) = 0`,
   );
   const looked = (Math.min(gaps, sources ?? 0) * (bytes ?? 0)) / Math.max(1, sources ?? 0);

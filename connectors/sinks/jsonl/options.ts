@@ -26,7 +26,7 @@ export const jsonlOptionFields: Record<string, OptionField> = {
   [memoryKey]: {
     type: 'bytes',
     description:
-      'Reading back (`verify`) may use half of it (at least 256 MiB) before DuckDB goes to disk; at least eight times the largest row. Writing needs none of it.',
+      'Reading back (`verify`) may use half of it (at least 256 MiB, and 320 KiB for every column) before DuckDB goes to disk; at least eight times the largest row. Writing needs none of it.',
     default: defaultMemory,
   },
   'partition.date': dateField(),

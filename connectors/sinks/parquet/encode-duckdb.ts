@@ -19,7 +19,13 @@ import {
   VARCHAR,
 } from '@duckdb/node-api';
 import type { ChangeRow } from '../../object-log/change-row.ts';
-import { type DataFile, type FileEncoder, maxFileBytes } from '../../object-log/data-file.ts';
+import {
+  type DataFile,
+  type FileEncoder,
+  type FileEncoderSettings,
+  maxFileBytes,
+} from '../../object-log/data-file.ts';
+import { dictionaryLimit } from '../../object-log/dictionary-limit.ts';
 import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
 import type { StoredColumn } from '../../object-log/fields.ts';
 import { partitionOf } from '../../object-log/partition.ts';
@@ -191,7 +197,8 @@ export class DuckdbEncoder implements FileEncoder {
     const path = join(this.#settings.folder, `piece-${this.#pieces.length}.parquet`);
     await this.#connection.run(`COPY (SELECT part AS "_part", ${typedRow(this.#settings)} FROM ${table})
       TO ${quoteText(path)} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE ${pieceRowGroupRows},
-      ROW_GROUP_SIZE_BYTES '${rowGroupBytes}')`);
+      ROW_GROUP_SIZE_BYTES '${rowGroupBytes}',
+      ${dictionaryLimit(this.#settings.columns.length, this.#settings.memoryBytes)})`);
     await this.#connection.run(`DROP TABLE ${table}`);
     this.#pieces.push(path);
   }
@@ -213,7 +220,7 @@ export class DuckdbEncoder implements FileEncoder {
       const result = await this.#connection.runAndReadAll(`COPY (
         SELECT ${selected} FROM ${source} WHERE ${part} = ${number})
         TO ${quoteText(localPath)}
-        (FORMAT parquet, ${copyOptions(this.#settings)})`);
+        (FORMAT parquet, ${copyOptions(this.#settings, this.#settings.columns.length)})`);
       const rows = Number(result.getRows()[0]![0]);
       files.push({ localPath, rows, bytes: (await stat(localPath)).size, tenant, date });
     }
@@ -224,11 +231,13 @@ export class DuckdbEncoder implements FileEncoder {
 const stagingTable = 'CREATE TEMP TABLE staged (part INTEGER, commit_us BIGINT, texts VARCHAR)';
 
 /** Of a data file. */
-export function copyOptions({
-  compression,
-  rowGroupRows,
-}: Pick<EncoderSettings, 'compression' | 'rowGroupRows'>): string {
-  return `COMPRESSION ${codecs[compression]}, ROW_GROUP_SIZE ${rowGroupRows}, ROW_GROUP_SIZE_BYTES '${rowGroupBytes}'`;
+export function copyOptions(
+  settings: Omit<EncoderSettings, keyof FileEncoderSettings>,
+  columns: number,
+): string {
+  const { compression, rowGroupRows, memoryBytes } = settings;
+  return `COMPRESSION ${codecs[compression]}, ROW_GROUP_SIZE ${rowGroupRows}, ROW_GROUP_SIZE_BYTES '${rowGroupBytes}',
+    ${dictionaryLimit(columns, memoryBytes)}`;
 }
 
 const codecs = { zstd: 'zstd', snappy: 'snappy', gzip: 'gzip', none: 'uncompressed' } as const;

@@ -2,6 +2,8 @@
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import type { FileEncoderSettings } from '../../object-log/data-file.ts';
+import { dictionaryLimit } from '../../object-log/dictionary-limit.ts';
 import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
 import type { MergeFiles } from '../../object-log/format.ts';
 import { quoteText } from '../../object-log/sql-text.ts';
@@ -18,7 +20,7 @@ const filesAtOnce = 64;
  */
 export async function mergeParquet(
   { sources, target, folder, rows }: MergeFiles,
-  settings: Pick<EncoderSettings, 'compression' | 'memoryBytes' | 'rowGroupRows'>,
+  settings: Omit<EncoderSettings, keyof FileEncoderSettings>,
 ): Promise<void> {
   try {
     const instance = await DuckDBInstance.create(':memory:', {
@@ -31,9 +33,12 @@ export async function mergeParquet(
     });
     try {
       const connection = await instance.connect();
+      const columns = await columnsOf(connection, sources.at(-1)!);
+      const limit = dictionaryLimit(columns, settings.memoryBytes);
+      const quick = `COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB', ${limit}`;
       let files = sources;
-      while (files.length > filesAtOnce) files = await inGroups(connection, files, folder);
-      const merged = await copyTogether(connection, files, target, copyOptions(settings));
+      while (files.length > filesAtOnce) files = await inGroups(connection, files, folder, quick);
+      const merged = await copyTogether(connection, files, target, copyOptions(settings, columns));
       if (merged !== rows) {
         throw new TidemarkError('TM901', `files with ${rows} rows by their manifests have ${merged}`);
       }
@@ -46,16 +51,21 @@ export async function mergeParquet(
   }
 }
 
+async function columnsOf(connection: DuckDBConnection, file: string): Promise<number> {
+  return (await connection.runAndReadAll(`DESCRIBE FROM read_parquet(${quoteText(file)})`)).currentRowCount;
+}
+
 async function inGroups(
   connection: DuckDBConnection,
   files: readonly string[],
   folder: string,
+  options: string,
 ): Promise<string[]> {
   const groups: string[] = [];
   for (let start = 0; start < files.length; start += filesAtOnce) {
     const target = join(folder, `group-${files.length}-${start}.parquet`);
     const group = files.slice(start, start + filesAtOnce);
-    await copyTogether(connection, group, target, "COMPRESSION lz4_raw, ROW_GROUP_SIZE_BYTES '16MB'");
+    await copyTogether(connection, group, target, options);
     groups.push(target);
   }
   return groups;
