@@ -24,16 +24,21 @@ export interface Maker {
 }
 
 export async function createGeneration(maker: Maker, layout: Layout): Promise<Generation> {
-  const { unit, token, attempt } = maker;
-  const rows = unit.names.rows(token, `${attempt}_${maker.next()}`);
+  const { unit } = maker;
+  const rows = nextRows(maker);
   await unit.server.run(layout.create(unit.server.table(rows)), unit.name);
   return { rows, layout };
 }
 
-/** Shares the files of the other's parts. */
+function nextRows({ unit, token, attempt, next }: Maker): string {
+  return unit.names.rows(token, `${attempt}_${next()}`);
+}
+
+/** Shares the files of the other's parts; and its defaults, which stand for columns that a part is older than. */
 export async function cloneGeneration(maker: Maker, { rows, layout }: Generation): Promise<Generation> {
   const { server, name } = maker.unit;
-  const clone = await createGeneration(maker, layout);
+  const clone: Generation = { rows: nextRows(maker), layout };
+  await server.run(`CREATE TABLE ${server.table(clone.rows)} AS ${server.table(rows)}`, name);
   await server.run(
     `ALTER TABLE ${server.table(clone.rows)} ATTACH PARTITION tuple() FROM ${server.table(rows)}`,
     name,

@@ -84,12 +84,10 @@ export class ClickHouseSink implements MergeSink, Readable {
       return await this.#merge(unit, window);
     } catch (error) {
       this.#sessions.delete(window.unit);
-      // What failed may have failed because a newer owner dropped it: that is the news then.
-      if (error instanceof TidemarkError && error.code === 'TM401') {
-        await unit.checkToken(window.fencingToken).catch((fenced: unknown) => {
-          if (fenced instanceof TidemarkError && fenced.code === 'TM403') throw fenced;
-        });
-      }
+      // A newer owner may have dropped or changed what this one needed: that is the news then.
+      await unit.checkToken(window.fencingToken).catch((fenced: unknown) => {
+        if (fenced instanceof TidemarkError && fenced.code === 'TM403') throw fenced;
+      });
       throw error;
     }
   }

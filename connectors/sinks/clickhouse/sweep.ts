@@ -14,7 +14,8 @@ export async function sweepTable(run: MergeRun, sweep: Sweep): Promise<number> {
   const { layout, rows } = run.target;
   await stage.flush();
   const keys = layout.sort.map(({ name }) => name);
-  const since = versionOf(sweep.since);
+  // As text: a literal beyond 64 bits would be a floating number.
+  const since = `toUInt128('${versionOf(sweep.since)}')`;
   const [held, staged] = [server.table(rows), server.table(stage.table)];
   const old = `_kind = 0 AND _retired = 0 AND _version <= ${since}`;
   // The stage's row of a key is the newer one, whatever the table has.
@@ -25,7 +26,7 @@ UNION ALL SELECT ${keys.join(', ')} FROM ${staged} FINAL WHERE ${old}`;
   if (removed > 0) {
     await stage.insertSelect(
       ['_kind', ...keys, '_version', '_deleted'],
-      `SELECT 0, ${keys.join(', ')}, toUInt128(${since}), 1 FROM (${unseen})`,
+      `SELECT 0, ${keys.join(', ')}, ${since}, 1 FROM (${unseen})`,
     );
     run.context.log('info', 'removed rows that are not in the source, as a snapshot has shown', {
       table: tableName(layout.shape),

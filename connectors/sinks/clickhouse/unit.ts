@@ -40,15 +40,11 @@ export class Unit {
 
   /** Null where this Unit was never merged. @throws TidemarkError */
   async visible(): Promise<Visible | null> {
-    const { server, names, name } = this;
+    const { server, name } = this;
     for (let tries = 0; ; tries++) {
-      const found = await server.select(
-        `SELECT name, comment FROM system.tables WHERE database = ${quoteText(server.database)} AND startsWith(comment, ${quoteText(`tidemark ${names.id} `)})`,
-        name,
-      );
-      if (found.length === 0) return null;
-      const view = unescapeField(found[0]![0]!)!;
-      const rows = found[0]![1]!.split(' ')[2]!;
+      const found = await this.#view();
+      if (found === null) return null;
+      const { view, rows } = found;
       const marks = await server.selectIfThere(
         `SELECT _progress FROM ${server.table(rows)} FINAL WHERE _kind = 1 AND _progress != ''`,
         name,
@@ -108,7 +104,7 @@ export class Unit {
       ours.filter((table) => table.startsWith(names.prefix + kind) && names.tokenOf(table)! <= token);
     // What makes rows visible first: after that, what the view shows stays so.
     for (const table of [...before('view'), ...before('stage'), ...before('fill')]) await this.drop(table);
-    const visible = await this.#visibleRows();
+    const visible = (await this.#view())?.rows;
     for (const table of before('rows')) if (table !== visible) await this.drop(table);
   }
 
@@ -131,13 +127,18 @@ export class Unit {
       await server.run(`CREATE DATABASE IF NOT EXISTS ${quoteName(server.database)}`, this.name);
   }
 
-  async #visibleRows(): Promise<string | null> {
+  /** The view that readers know, and the table that its comment names. */
+  async #view(): Promise<{ view: string; rows: string } | null> {
     const { server, names } = this;
+    // A view that is not in its place yet, or not any more, has such a comment too.
     const found = await server.select(
-      `SELECT comment FROM system.tables WHERE database = ${quoteText(server.database)} AND startsWith(comment, ${quoteText(`tidemark ${names.id} `)})`,
+      `SELECT name, comment FROM system.tables WHERE database = ${quoteText(server.database)}
+AND startsWith(comment, ${quoteText(`tidemark ${names.id} `)}) AND NOT startsWith(name, ${quoteText(names.prefix)})`,
       this.name,
     );
-    return found[0]?.[0]?.split(' ')[2] ?? null;
+    if (found.length === 0) return null;
+    const [view, comment] = found[0]!;
+    return { view: unescapeField(view!)!, rows: comment!.split(' ')[2]! };
   }
 
   async #tables(): Promise<string[]> {

@@ -1,0 +1,4 @@
+import { clickhouseSubject } from './clickhouse-subject.ts';
+import { conformance } from './suite.ts';
+
+conformance(clickhouseSubject);
