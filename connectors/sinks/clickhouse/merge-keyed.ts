@@ -4,6 +4,7 @@
  * are retired, goes into a table of its own and is completed by one statement a batch, which reads those rows alone, as
  * they were before this Window.
  */
+import { setImmediate } from 'node:timers/promises';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { tableName } from '../../../src/connector/shape.ts';
 import type { Cell, MergeTable, RowState } from '../../../src/connector/sink.ts';
@@ -12,7 +13,7 @@ import { quoteText } from './names.ts';
 import { versionOf } from './version.ts';
 
 /** A join keeps a batch in the server's memory. */
-const batchRows = 20_000;
+const batchRows = 100_000;
 
 export async function mergeKeyed(run: MergeRun, table: MergeTable): Promise<void> {
   const fill = new Fill(run, table.truncated);
@@ -51,6 +52,8 @@ export async function mergeKeyed(run: MergeRun, table: MergeTable): Promise<void
       const sending = stage.put(line);
       if (sending) await sending;
     }
+    // Blocks are sent in turns of the event loop, which promises alone never reach.
+    await setImmediate();
   }
   await fill.flush();
 }

@@ -2,12 +2,13 @@
  * Merges one table without a key: so many copies of a row image more, or fewer. More of them are added without a look at
  * what is there; fewer are taken from what is there, so that no image ever has less than none.
  */
+import { setImmediate } from 'node:timers/promises';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { tableName } from '../../../src/connector/shape.ts';
 import type { MergeTable } from '../../../src/connector/sink.ts';
 import type { MergeRun } from './merge-run.ts';
 
-const batchRows = 20_000;
+const batchRows = 100_000;
 
 export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<void> {
   const { layout } = run.target;
@@ -24,6 +25,7 @@ export async function mergeKeyless(run: MergeRun, table: MergeTable): Promise<vo
       const sending = run.stage.put(layout.keylessLine(values, String(count)));
       if (sending) await sending;
     }
+    await setImmediate();
   }
   await fewer.flush();
 }
