@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { clickhouseSink } from '../../connectors/sinks/clickhouse/index.ts';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
-import type { MergeTable, OptionValues, Row, RowEvent } from '../../src/connector/sink.ts';
+import type { MergeSink, MergeTable, OptionValues, Row, RowEvent } from '../../src/connector/sink.ts';
 import { type ClickHouse, openClickHouse, startClickHouse } from './clickhouse-sink-fixture.ts';
 import {
   at,
@@ -156,7 +156,45 @@ describe('a reader of the view', () => {
     await sink.close();
   });
 
-  it('sees a whole Window after the server was killed in the middle of one', async () => {
+  it('sees a whole Window whenever the server is killed', async () => {
+    const options = server.place({ 'insert.block.bytes': 65_536 });
+    let token = 1n;
+    let sink = await openClickHouse(options);
+    await sink.mergeWindow(windowOf(1, [named(1, 3000, '1')], unit));
+    let last = 1;
+    for (let kill = 0; kill < 6; kill++) {
+      const window = (n: number) =>
+        windowOf(n, [{ ...named(n, 3000, String(n)), truncated: n % 3 === 0 }], {
+          ...unit,
+          fencingToken: token,
+        });
+      const merging = (async () => {
+        for (let n = last + 1; ; n++) {
+          await sink.mergeWindow(window(n));
+          last = n;
+        }
+      })();
+      await Promise.all([
+        failure(merging),
+        sleep(40 + Math.random() * 250).then(() =>
+          server.stack.stopPart('clickhouse', { signal: 'SIGKILL' }),
+        ),
+      ]);
+      await sink.close();
+      await server.stack.startPart('clickhouse');
+      const seen = await server.query(`SELECT name, count() FROM ${view(options)} GROUP BY name`);
+      // The Window that was under way is there whole, or not at all.
+      expect([[[String(last), '3000']], [[String(last + 1), '3000']]]).toContainEqual(seen);
+      token++;
+      sink = await openClickHouse(options);
+      const held = await sink.held('app.users');
+      expect(String(held!.sequence)).toBe(seen[0]![0]);
+      last = held!.sequence;
+    }
+    await sink.close();
+  });
+
+  it('sees a whole Window after the server was killed at each step of one', async () => {
     const options = server.place({ 'insert.block.bytes': 65_536 });
     for (const point of [
       'clickhouse-sink-staged',
@@ -308,6 +346,51 @@ describe('types', () => {
       `SELECT n, _exact['n'], ints, _exact['ints'], day, _exact['day'] FROM ${view(options, 'app.typed')} WHERE id = 1`,
     );
     expect(exact).toEqual([null, 'NaN', '[]', null, null, 'infinity']);
+    await sink.close();
+  });
+});
+
+describe('a change of shape', () => {
+  const integers = shape('app', 'shaped', ['id integer key', 'n integer']);
+  const merge = (sink: MergeSink, n: number, table: TableShape, row: Row) =>
+    sink.mergeWindow(
+      windowOf(n, [mergeTable(table, { states: [{ ...upsert(table, row), position: at(n) }] })], {
+        unit: 'app.shaped',
+      }),
+    );
+
+  it('casts what is there, or is TM405 and leaves everything as it was', async () => {
+    const options = server.place();
+    const sink = await openClickHouse(options);
+    await merge(sink, 1, integers, ['1', '7']);
+    const decimals = shape('app', 'shaped', ['id integer key', 'n numeric(10,2)']);
+    await merge(sink, 2, decimals, ['2', '8.25']);
+    expect(sorted(await readAll(sink, decimals, at(2)))).toEqual(
+      sorted([
+        ['1', '7.00'],
+        ['2', '8.25'],
+      ]),
+    );
+    const refused = await failure(
+      merge(sink, 3, shape('app', 'shaped', ['id integer key', 'n integer']), ['3', '9']),
+    );
+    expect(refused.code).toBe('TM405');
+    expect(refused.message).toContain('"n" went from numeric(10,2) to integer');
+    expect(sorted(await readAll(sink, decimals, at(2)))).toEqual(
+      sorted([
+        ['1', '7.00'],
+        ['2', '8.25'],
+      ]),
+    );
+    const texts = shape('app', 'shaped', ['id integer key', 'n text']);
+    await merge(sink, 3, texts, ['3', 'nine']);
+    expect(sorted(await readAll(sink, texts, at(3)))).toEqual(
+      sorted([
+        ['1', '7.00'],
+        ['2', '8.25'],
+        ['3', 'nine'],
+      ]),
+    );
     await sink.close();
   });
 });
