@@ -8,6 +8,7 @@ const alone = [
   'test/integration/parquet-speed.test.ts',
   'test/integration/postgres-sink-speed.test.ts',
   'test/integration/webhook-speed.test.ts',
+  'test/integration/clickhouse-sink-speed.test.ts',
   'test/integration/deliver-memory.test.ts',
   'test/integration/stack.test.ts',
   'test/integration/demo.test.ts',

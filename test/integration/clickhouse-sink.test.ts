@@ -350,6 +350,27 @@ describe('types', () => {
   });
 });
 
+describe('a text column that is said to have few values', () => {
+  it('is LowCardinality, and stays so whatever the option says later', async () => {
+    const options = server.place();
+    const few = await openClickHouse({ ...options, 'low.cardinality': ['app.users.name'] });
+    await few.mergeWindow(windowOf(1, [named(1, 3, 'first')], unit));
+    await few.close();
+    const plain = await openClickHouse({ ...options, 'low.cardinality': ['app.users.bio'] });
+    await plain.mergeWindow(windowOf(2, [named(2, 4, 'second')], { ...unit, fencingToken: 2n }));
+    const more: TableShape = {
+      ...users,
+      columns: [...users.columns, { name: 'more', type: 'text', key: false, nullable: true }],
+    };
+    const states = [{ ...upsert(more, ['1', 'third', null, 'm']), position: at(3) }];
+    await plain.mergeWindow(windowOf(3, [mergeTable(more, { states })], { ...unit, fencingToken: 2n }));
+    expect(
+      await server.query(`SELECT name, toTypeName(name), toTypeName(bio) FROM ${view(options)} WHERE id = 1`),
+    ).toEqual([['third', 'LowCardinality(Nullable(String))', 'Nullable(String)']]);
+    await plain.close();
+  });
+});
+
 describe('a change of shape', () => {
   const integers = shape('app', 'shaped', ['id integer key', 'n integer']);
   const merge = (sink: MergeSink, n: number, table: TableShape, row: Row) =>

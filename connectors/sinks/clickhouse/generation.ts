@@ -7,7 +7,7 @@ import { type ColumnShape, type TableShape, tableName } from '../../../src/conne
 import { pairColumns } from '../../../src/connector/shape-versions.ts';
 import type { Cell, Position, Row } from '../../../src/connector/sink.ts';
 import { Blocks } from './blocks.ts';
-import { type Layout, rowOf, type StoredColumn } from './layout.ts';
+import { Layout, rowOf, type StoredColumn } from './layout.ts';
 import { quoteText } from './names.ts';
 import { recast } from './recast.ts';
 import type { Generation, Unit } from './unit.ts';
@@ -62,11 +62,9 @@ export async function keepRetired(maker: Maker, from: Generation): Promise<Gener
 
 /** A first layout: columns are numbered in their order. */
 export function newLayout(unit: Unit, shape: TableShape): Layout {
-  return unit.layout(
-    shape,
-    shape.columns.map((_, i) => `c${i + 1}`),
-    shape.columns.length + 1,
-  );
+  const ids = shape.columns.map((_, i) => `c${i + 1}`);
+  const few = ids.filter((_, i) => unit.hasFew(shape, shape.columns[i]!.name));
+  return new Layout(shape, ids, ids.length + 1, few);
 }
 
 /**
@@ -85,28 +83,33 @@ export async function evolve(
   const before = from.layout;
   const { kept, added, dropped } = pairColumns(before.shape, shape);
   const old = new Map(before.columns.map((stored) => [stored.column, stored]));
-  let nextId = before.nextId;
-  const trial = unit.layout(
-    shape,
-    shape.columns.map((_, i) => `c${i}`),
-    0,
-  );
-  const ids = shape.columns.map((column, i) => {
+  const was = shape.columns.map((column) => {
     const pair = kept.find(([, now]) => now === column);
-    const was = pair && old.get(pair[0])!;
-    const { storage, required } = trial.columns[i]!;
-    const alike = was && was.storage.nullableType === storage.nullableType && was.required === required;
-    return alike ? was.id : `c${nextId++}`;
+    return pair && old.get(pair[0])!;
   });
-  const layout = unit.layout(shape, ids, nextId);
+  const few = (ids: readonly string[]) =>
+    ids.filter((_, i) =>
+      was[i] ? before.few.includes(was[i].id) : unit.hasFew(shape, shape.columns[i]!.name),
+    );
+  const numbered = shape.columns.map((_, i) => `c${i}`);
+  const trial = new Layout(shape, numbered, 0, few(numbered));
+  let nextId = before.nextId;
+  const ids = trial.columns.map(({ storage, required }, i) => {
+    const alike =
+      was[i] !== undefined &&
+      was[i].storage.nullableType === storage.nullableType &&
+      was[i].required === required;
+    return alike ? was[i]!.id : `c${nextId++}`;
+  });
+  const layout = new Layout(shape, ids, nextId, few(ids));
   const sorts = (of: Layout) => of.sort.map(({ name, storage }) => `${name} ${storage.type}`).join();
   const inPlace =
     before.keyed &&
     layout.keyed &&
     sorts(before) === sorts(layout) &&
-    kept.every(([was, now]) => {
-      const [left, right] = [old.get(was)!, layout.columns[shape.columns.indexOf(now)]!];
-      return left.id === right.id && isSameText(was, now);
+    kept.every(([then, now]) => {
+      const [left, right] = [old.get(then)!, layout.columns[shape.columns.indexOf(now)]!];
+      return left.id === right.id && isSameText(then, now);
     });
   if (inPlace) {
     const clone = await cloneGeneration(maker, from);

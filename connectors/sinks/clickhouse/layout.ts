@@ -7,7 +7,7 @@
  * that says what the table holds: it lies in the same part as the rows of its Window.
  */
 import { hashCells } from '../../../src/connector/row-hash.ts';
-import { type ColumnShape, type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
 import type { Cell, PartialRow, Row } from '../../../src/connector/sink.ts';
 import { quoteName, quoteText } from './names.ts';
 import { escapeField, type Field, items, nullField, quoteItem, unescapeField } from './tab-separated.ts';
@@ -48,20 +48,18 @@ export class Layout {
   readonly nextId: number;
   readonly #keyOf: Map<number, number>;
 
+  /** Ids of text columns with few different values. */
+  readonly few: readonly string[];
+
   /** @param ids of the shape's columns */
-  constructor(
-    shape: TableShape,
-    ids: readonly string[],
-    nextId: number,
-    lowCardinality: ReadonlySet<string>,
-  ) {
+  constructor(shape: TableShape, ids: readonly string[], nextId: number, few: readonly string[]) {
     this.shape = shape;
+    this.few = few;
     this.nextId = nextId;
     this.keyed = shape.keyColumns.length > 0;
     this.#keyOf = new Map(shape.keyColumns.map((column, k) => [column, k]));
-    const table = tableName(shape);
     this.columns = shape.columns.map((column, i) => {
-      const storage = storageOf(column, lowCardinality.has(`${table}.${column.name}`));
+      const storage = storageOf(column, few.includes(ids[i]!));
       return { id: ids[i]!, column, storage, required: this.#keyOf.has(i) && !storage.lossy };
     });
     this.sort = this.keyed
@@ -115,8 +113,10 @@ SETTINGS index_granularity = ${granuleRows}, index_granularity_bytes = 1048576, 
     if (lossy.length > 0 && !this.columns.some(({ column }) => column.name === '_exact')) {
       const ids = lossy.map(({ id }) => quoteText(id)).join(', ');
       const names = lossy.map(({ column }) => quoteText(column.name)).join(', ');
+      // Texts of columns that are no more may still be there.
+      const known = `mapFilter((id, text) -> has([${ids}], id), t._exact)`;
       columns.push(
-        `mapFromArrays(arrayMap(id -> transform(toString(id), [${ids}], [${names}], ''), mapKeys(t._exact)), mapValues(t._exact)) AS _exact`,
+        `mapApply((id, text) -> (transform(toString(id), [${ids}], [${names}], ''), text), ${known}) AS _exact`,
       );
     }
     const list = columns.join(',\n  ');

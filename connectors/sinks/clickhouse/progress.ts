@@ -22,12 +22,13 @@ export interface Mark {
   shape: TableShape;
   ids: string[];
   nextId: number;
+  few: string[];
 }
 
 export function markOf(
   window: MergeWindow,
   receipt: Receipt,
-  layout: { shape: TableShape; columns: readonly { id: string }[]; nextId: number },
+  layout: { shape: TableShape; columns: readonly { id: string }[]; nextId: number; few: readonly string[] },
 ): Mark {
   return {
     format,
@@ -42,6 +43,7 @@ export function markOf(
     shape: layout.shape,
     ids: layout.columns.map(({ id }) => id),
     nextId: layout.nextId,
+    few: [...layout.few],
   };
 }
 

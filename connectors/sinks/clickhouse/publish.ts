@@ -18,9 +18,8 @@ export async function publish(
   const { server, names, name } = unit;
   const candidate = names.view(token);
   const view = visible?.view ?? viewName(layout.shape);
-  await unit.drop(candidate);
   await server.run(
-    `CREATE VIEW ${server.table(candidate)} AS ${layout.view(server.table(rows))} COMMENT ${quoteText(`tidemark ${names.id} ${rows}`)}`,
+    `CREATE OR REPLACE VIEW ${server.table(candidate)} AS ${layout.view(server.table(rows))} COMMENT ${quoteText(`tidemark ${names.id} ${rows}`)}`,
     name,
   );
   await unit.checkToken(token);

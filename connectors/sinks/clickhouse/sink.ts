@@ -158,7 +158,7 @@ export class ClickHouseSink implements MergeSink, Readable {
       log('info', before ? 'the table follows its source' : 'made a table', {
         table: tableName(visible.layout.shape),
       });
-      await unit.drop(unit.names.view(window.fencingToken));
+      if (before) await unit.drop(unit.names.view(window.fencingToken));
       for (const table of await unit.generations()) if (table !== visible.rows) await unit.drop(table);
     }
     return receipt;

@@ -7,6 +7,7 @@
  * old one sees the new token; and what was committed before that is what the new owner finds.
  */
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Server } from './client.ts';
 import { Layout, parseMark } from './layout.ts';
 import { fencesTable, quoteName, quoteText, type UnitNames } from './names.ts';
@@ -54,7 +55,7 @@ export class Unit {
           .map(([field]) => parseMark(field!) as Mark)
           .reduce((last, each) => (each.sequence > last.sequence ? each : last));
         checkFormat(mark);
-        return { view, rows, mark, layout: this.layout(mark.shape, mark.ids, mark.nextId) };
+        return { view, rows, mark, layout: new Layout(mark.shape, mark.ids, mark.nextId, mark.few) };
       }
       // Another owner may have put a new one in its place just now.
       if (tries === 2) {
@@ -63,8 +64,9 @@ export class Unit {
     }
   }
 
-  layout(shape: Mark['shape'], ids: readonly string[], nextId: number): Layout {
-    return new Layout(shape, ids, nextId, this.#lowCardinality);
+  /** Whether the instance file says of the column that it has few different values. */
+  hasFew(shape: TableShape, column: string): boolean {
+    return this.#lowCardinality.has(`${tableName(shape)}.${column}`);
   }
 
   /** The largest token that was here. */
