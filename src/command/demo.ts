@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PartDeath } from '../../compose/local-stack.ts';
+import { chosenDestinations } from '../demo/destinations.ts';
 import { type DemoEnvironment, seedHistory, startEnvironment } from '../demo/environment.ts';
 import { runLive } from '../demo/live.ts';
 import { Notices } from '../demo/notices.ts';
@@ -23,6 +24,8 @@ export interface DemoArguments {
   rate?: string | undefined;
   /** 1 */
   seed?: string | undefined;
+  /** Kinds of destinations, separated by commas; postgres and parquet. */
+  destination?: string | undefined;
 }
 
 /** As a shell has it for a process that SIGINT ended. */
@@ -33,7 +36,7 @@ const readyLimitMs = 90_000;
 const startGraceMs = 15_000;
 
 /**
- * @returns 0: done (with `once`: both destinations equal the source), 1: different, 130: `once` was interrupted.
+ * @returns 0: done (with `once`: every destination that can be read equals the source), 1: different, 130: `once` was interrupted.
  * @throws TidemarkError what failed inside; everything is stopped by then
  */
 export async function demoCommand(context: CommandContext, args: DemoArguments): Promise<number> {
@@ -42,6 +45,7 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
   const transactions = wholeNumber('--transactions', args.transactions, 2000);
   const rate = wholeNumber('--rate', args.rate, args.once ? 0 : 50);
   const seed = wholeNumber('--seed', args.seed, 1);
+  const destinations = chosenDestinations(args.destination);
   const { signal, sinkKinds } = context;
   const say = (line: string) => void process.stderr.write(`demo: ${line}\n`);
   // Servers, timers and sockets may all be such that they do not keep a process alive; a demo must not end by that.
@@ -58,6 +62,7 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
     environment = await started(
       startEnvironment({
         folder: process.env.TIDEMARK_DEMO_DIR ?? folder,
+        destinations,
         say,
         onDeath: (death) => died.reject(deathOf(death)),
       }),
@@ -86,7 +91,8 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
     });
     await pipeline.deliver(readyLimitMs);
     if (args.once) {
-      const options = { pipeline, config, sinkKinds, log, transactions, rate, seed, signal, say };
+      const verifiable = destinations.filter((each) => each.verifiable).map(({ name }) => name);
+      const options = { pipeline, config, sinkKinds, log, verifiable, transactions, rate, seed, signal, say };
       const summary = await runOnce(options);
       context.stdout(context.json ? `${JSON.stringify(summary, null, 2)}\n` : renderSummary(summary));
       return summary.equal ? exitCode.ok : exitCode.no;
@@ -125,7 +131,7 @@ async function started(
   const environment = await Promise.race([starting, late]);
   // A download may take minutes. Servers' guards end what has been started.
   if (!environment) process.exit(interrupted);
-  await environment.stack.stop();
+  await environment.stop();
   signal.throwIfAborted();
   return environment;
 }
@@ -141,7 +147,7 @@ async function end(
   try {
     await pipeline?.stop();
   } finally {
-    await environment.stack.stop();
+    await environment.stop();
   }
 }
 

@@ -17,6 +17,8 @@ import { TidemarkError } from '../platform/errors.ts';
 import { bulkFindings } from '../sample/bulk.ts';
 import { migrateSample } from '../sample/migrate.ts';
 import { seedSample } from '../sample/seed.ts';
+import type { ChosenDestination } from './destinations.ts';
+import { type DemoEndpoint, startEndpoint } from './endpoint.ts';
 import { writeDemoFiles } from './files.ts';
 
 export interface DemoEnvironment {
@@ -26,10 +28,14 @@ export interface DemoEnvironment {
   configFile: string;
   /** As the application's own role. */
   sourceUrl: string;
+  destinations: readonly ChosenDestination[];
+  /** Ends the servers, and whatever else runs for the demo. */
+  stop(): Promise<void>;
 }
 
 export interface EnvironmentOptions {
   folder: string;
+  destinations: readonly ChosenDestination[];
   /** Receives progress lines. */
   say(line: string): void;
   /** A server ended although nobody asked it to. */
@@ -49,15 +55,23 @@ const warehouse = 'warehouse';
  * @throws TidemarkError TM103 when a program is missing; TM901 when another demo runs or a server does not start
  */
 export async function startEnvironment(options: EnvironmentOptions): Promise<DemoEnvironment> {
-  const { folder, say, onDeath } = options;
+  const { folder, destinations, say, onDeath } = options;
   const directory = join(folder, 'stack');
-  checkPrerequisites(usualParts);
+  const parts = [...usualParts, ...destinations.map(({ part }) => part).filter((part) => part !== null)];
+  checkPrerequisites(parts);
   await removeLastDemo(folder, directory, say);
-  const stack = await startStack({ directory, log: say, onDeath });
-  try {
-    return await prepare(stack, folder);
-  } catch (error) {
+  const stack = await startStack({ directory, parts, log: say, onDeath });
+  let endpoint: DemoEndpoint | null = null;
+  const stop = async () => {
+    await endpoint?.close();
     await stack.stop();
+  };
+  try {
+    if (destinations.some(({ kind }) => kind === 'webhook'))
+      endpoint = await startEndpoint(join(folder, 'siem.ndjson'));
+    return { ...(await prepare(stack, { folder, destinations, endpoint })), destinations, stop };
+  } catch (error) {
+    await stop();
     throw error;
   }
 }
@@ -77,7 +91,8 @@ async function removeLastDemo(folder: string, directory: string, say: (line: str
   await takeOwnership(layout, 'program');
   try {
     await endLeftovers(layout, say);
-    const ours = ['lake', 'spill', 'instances', 'tidemark.yaml', 'source.url', 'replica.url', 'demo.log'];
+    const files = ['tidemark.yaml', 'source.url', 'replica.url', 'demo.log', 'siem.ndjson'];
+    const ours = ['lake', 'archive', 'spill', 'instances', ...files];
     const paths = [layout.data, layout.logs, ...ours.map((name) => join(folder, name))];
     for (const path of paths) await rm(path, { recursive: true, force: true });
   } finally {
@@ -85,7 +100,16 @@ async function removeLastDemo(folder: string, directory: string, say: (line: str
   }
 }
 
-async function prepare(stack: Stack, folder: string): Promise<DemoEnvironment> {
+async function prepare(
+  stack: Stack,
+  {
+    folder,
+    destinations,
+    endpoint,
+  }: Pick<EnvironmentOptions, 'folder' | 'destinations'> & {
+    endpoint: DemoEndpoint | null;
+  },
+): Promise<Omit<DemoEnvironment, 'destinations' | 'stop'>> {
   const { TIDEMARK_SOURCE_URL, TIDEMARK_KAFKA_BROKERS, TIDEMARK_REGISTRY_URL } = stack.environment;
   const adminUrl = new URL(TIDEMARK_SOURCE_URL!);
   const roles = [application, pipeline, ledger, warehouse];
@@ -107,14 +131,16 @@ async function prepare(stack: Stack, folder: string): Promise<DemoEnvironment> {
   };
   const sourceUrl = urlOf(application, 'app');
   await withClient(sourceUrl, migrateSample);
-  const configFile = await writeDemoFiles(folder, {
+  const urls = {
     source: sourceUrl,
     pipeline: urlOf(pipeline, 'app'),
     control: urlOf(ledger, 'control'),
-    replica: urlOf(warehouse, 'replica'),
     brokers: TIDEMARK_KAFKA_BROKERS!,
     registry: TIDEMARK_REGISTRY_URL!,
-  });
+  };
+  const replicaUrl = urlOf(warehouse, 'replica');
+  const { environment } = stack;
+  const configFile = await writeDemoFiles(urls, destinations, { folder, replicaUrl, environment, endpoint });
   return { stack, folder, configFile, sourceUrl };
 }
 

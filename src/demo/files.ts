@@ -1,6 +1,7 @@
 /** What the demo writes for its user: a configuration to point commands at, and URLs to connect with. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ChosenDestination, DemoPlace } from './destinations.ts';
 
 export interface DemoUrls {
   /** The application's own role. */
@@ -8,40 +9,32 @@ export interface DemoUrls {
   /** The pipeline's role at the source. */
   pipeline: string;
   control: string;
-  replica: string;
   brokers: string;
   registry: string;
 }
-
-export const cadence = { replica: 'continuous', lake: '5s' } as const;
 
 /**
  * Writes tidemark.yaml, instances/*.json, source.url and replica.url into the folder; readable by their owner alone,
  * because the passwords of the demo's databases are in them.
  * @returns the path of tidemark.yaml
  */
-export async function writeDemoFiles(folder: string, urls: DemoUrls): Promise<string> {
+export async function writeDemoFiles(
+  urls: DemoUrls,
+  chosen: readonly ChosenDestination[],
+  place: DemoPlace,
+): Promise<string> {
+  const { folder } = place;
   const configFile = join(folder, 'tidemark.yaml');
   const instances = join(folder, 'instances');
   await mkdir(instances, { recursive: true });
-  await mkdir(join(folder, 'lake'), { recursive: true });
+  for (const name of ['lake', 'archive']) await mkdir(join(folder, name), { recursive: true });
   await write(configFile, configuration(urls));
-  const replica = {
-    'connector.class': 'postgres',
-    tables: 'app.*',
-    cadence: cadence.replica,
-    'connection.url': urls.replica,
-  };
-  const lake = {
-    'connector.class': 'parquet',
-    tables: 'app.*',
-    cadence: cadence.lake,
-    'parquet.url': `file://${join(folder, 'lake')}`,
-  };
-  for (const [name, config] of Object.entries({ replica, lake }))
+  for (const { kind, name, cadence, options } of chosen) {
+    const config = { 'connector.class': kind, tables: 'app.*', cadence, ...options(place) };
     await write(join(instances, `${name}.json`), `${JSON.stringify({ name, config }, null, 2)}\n`);
+  }
   await write(join(folder, 'source.url'), urls.source);
-  await write(join(folder, 'replica.url'), urls.replica);
+  await write(join(folder, 'replica.url'), place.replicaUrl);
   return configFile;
 }
 

@@ -1,5 +1,6 @@
 /** The demo as long as somebody watches: the workload goes on, the view follows. */
 import { formatLsn, parsePosition } from '../connector/position.ts';
+import { titleOf } from './destinations.ts';
 import type { DemoEnvironment } from './environment.ts';
 import type { Notices } from './notices.ts';
 import { commonMark, type DemoPipeline, type DestinationState } from './pipeline.ts';
@@ -149,7 +150,7 @@ function viewOf(destination: DestinationState, bytesAfter: (lsn: bigint) => numb
   const markMs = mark && Math.min(...units.map((unit) => unit.markMs ?? 0));
   return {
     name,
-    kind: kind === 'postgres' ? 'Postgres' : kind === 'parquet' ? 'Parquet files' : kind,
+    kind: titleOf(kind),
     rhythm: cadenceMs === 0 ? 'at every commit' : `every ${cadenceMs / 1000} s`,
     lagSeconds: windows > 0 && markMs ? ageSeconds(markMs) : null,
     lagBytes: mark && bytesAfter(parsePosition(mark).lsn),

@@ -8,7 +8,7 @@ export const demoFolder = join('.tidemark', 'demo');
 
 /** With psql and duckdb where the machine has them, else with what this checkout has. */
 export function tryNext(
-  { folder, configFile }: Pick<DemoEnvironment, 'folder' | 'configFile'>,
+  { folder, configFile, destinations }: Pick<DemoEnvironment, 'folder' | 'configFile' | 'destinations'>,
   path = process.env.PATH ?? '',
 ): string[] {
   const local = (name: string) => quoted(inFolder(join(folder, name)));
@@ -18,12 +18,15 @@ export function tryNext(
       ? `psql "$(cat ${local(`${name}.url`)})" -c`
       : `npx node src/demo/query.ts ${usual ? name : local(`${name}.url`)}`;
   const view = local('lake/app.findings/_latest.sql');
+  const has = (kind: string) => destinations.some((each) => each.kind === kind);
+  const verify = destinations.filter((each) => each.verifiable).map(({ name }) => `verify ${name}`);
   return [
     `${psql('source')} "update app.findings set title='x'"`,
-    `${psql('replica')} "select count(*) from app.events"`,
-    ...(findProgram('duckdb', path) ? [`duckdb -c ".read ${view}"`] : []),
-    `npm run -s duckdb -- ${view}`,
-    ...['verify replica', 'verify lake', 'status'].map(
+    ...(has('postgres') ? [`${psql('replica')} "select count(*) from app.events"`] : []),
+    ...(has('parquet') && findProgram('duckdb', path) ? [`duckdb -c ".read ${view}"`] : []),
+    ...(has('parquet') ? [`npm run -s duckdb -- ${view}`] : []),
+    ...(has('webhook') ? [`tail -n 1 ${local('siem.ndjson')}`] : []),
+    ...[...verify, 'status'].map(
       (command) => `npx tidemark ${command} --config ${quoted(inFolder(configFile))}`,
     ),
   ];

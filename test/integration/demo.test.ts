@@ -104,9 +104,21 @@ test('demo --once verifies both destinations and leaves nothing running', async 
     expect(windows).toBeGreaterThan(0);
     expect(p50Ms).toBeGreaterThan(0);
     expect(p99Ms).toBeGreaterThanOrEqual(p50Ms!);
-    expect(verify.rows).toBeGreaterThan(500);
-    for (const { sourceHash, destinationHash } of verify.tables) expect(destinationHash).toBe(sourceHash);
+    expect(verify!.rows).toBeGreaterThan(500);
+    for (const { sourceHash, destinationHash } of verify!.tables) expect(destinationHash).toBe(sourceHash);
   }
+  expect(await leftovers()).toEqual([]);
+});
+
+test('demo --destination takes the other kinds that run on this machine', async () => {
+  const kinds = ['--destination', 'jsonl,clickhouse,webhook'];
+  const demo = startDemo(['--once', '--transactions', '200', '--seed', '6', '--json', ...kinds]);
+  expect(await demo.exit, demo.errors()).toBe(0);
+  const summary = JSON.parse(demo.output()) as DemoSummary;
+  const verified = summary.destinations.map(({ name, verify }) => [name, verify?.equal ?? null]);
+  expect(Object.fromEntries(verified)).toEqual({ archive: true, columns: true, siem: null });
+  const posted = await readFile(join(folder, 'siem.ndjson'), 'utf8');
+  expect(posted.split('\n').length).toBeGreaterThan(100);
   expect(await leftovers()).toEqual([]);
 });
 

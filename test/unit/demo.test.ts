@@ -1,6 +1,7 @@
 /** The demo's view and figures. */
 import { describe, expect, test } from 'vitest';
 import { formatPosition } from '../../src/connector/position.ts';
+import { chosenDestinations } from '../../src/demo/destinations.ts';
 import { CommitLatency, Histogram } from '../../src/demo/latency.ts';
 import {
   clock,
@@ -64,7 +65,14 @@ const state: ViewState = {
   memoryBytes: 200 << 20,
   notice: null,
   remark: null,
-  tryNext: tryNext({ folder: '.tidemark/demo', configFile: '.tidemark/demo/tidemark.yaml' }, ''),
+  tryNext: tryNext(
+    {
+      folder: '.tidemark/demo',
+      configFile: '.tidemark/demo/tidemark.yaml',
+      destinations: chosenDestinations(undefined),
+    },
+    '',
+  ),
 };
 
 describe('a frame', () => {
