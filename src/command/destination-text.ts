@@ -3,10 +3,15 @@ import type { DeliveryRecord, DestinationRecord } from '../deliver/destination-l
 import { bytes, seconds } from './status-text.ts';
 
 export function destinationText(
-  { name, kind, pause, quarantined, failure, units }: DestinationRecord,
+  { name, kind, pause, credentials, quarantined, failure, units }: DestinationRecord,
   deliveries: readonly DeliveryRecord[],
 ): string {
-  const lines = [`destination ${name} (${kind})`];
+  const lines = [`destination ${name} (${kind}), credentials version ${credentials.version}`];
+  if (credentials.problem !== null)
+    lines.push(
+      `  ! newer credentials are refused, those from before stay in use: ${credentials.problem}`,
+      '    → Correct them in the instance file, or in what it refers to; it is read again every 10 s.',
+    );
   if (pause)
     lines.push(
       `  ‖ paused since ${pause.at.toISOString()} by ${pause.by}: ${pause.reason}`,

@@ -47,6 +47,7 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
         sinkKinds: context.sinkKinds,
         log: log.child({ role: 'deliver' }),
         onDelivery: metrics.onDelivery,
+        reload: async () => (await configOf(context)).destinations,
         ...(names ? { destinations: names } : {}),
       })
     : null;

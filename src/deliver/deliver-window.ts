@@ -21,7 +21,7 @@ export interface DeliverContext extends WriteContext {
   replayStore<T>(work: (store: UnitStore) => Promise<T>): Promise<T>;
 }
 
-export interface Delivered extends Acknowledgement {
+export interface Delivered extends Omit<Acknowledgement, 'credentials'> {
   /** Changes that were in it. */
   changes: number;
 }

@@ -8,7 +8,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import { RegistryClient } from '../platform/registry.ts';
-import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
 import type { ParkedTable } from '../publish/progress.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { type DestinationSnapshot, DestinationWorker } from './destination-worker.ts';
@@ -21,6 +21,7 @@ import { DeadLetters } from './quarantine/dead-letters.ts';
 import { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { retentionLeft } from './retention-left.ts';
 import { RowSchemas } from './row-schemas.ts';
+import { SettingsWatch } from './settings-watch.ts';
 import type { DeliveredWindow } from './unit-worker.ts';
 import { Wake } from './wake.ts';
 
@@ -33,6 +34,8 @@ export interface DeliveryOptions {
   onDelivery?: (delivery: DeliveredWindow) => void;
   /** Names; all when not given. */
   destinations?: readonly string[];
+  /** Reads the instance files anew; they stay as they are where absent. @throws TidemarkError TM101, TM102 */
+  reload?: () => Promise<readonly DestinationConfig[]>;
 }
 
 export interface DeliverySnapshot {
@@ -90,7 +93,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
     log,
   });
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
-  const workers = chosen.map(
+  const workers: DestinationWorker[] = chosen.map(
     (destination, i) =>
       new DestinationWorker({
         config,
@@ -110,8 +113,18 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         watermarks: (topic) => watermarks.of(topic),
         log,
         onDelivery,
+        refused: () => settings?.look(),
       }),
   );
+
+  const { reload } = options;
+  const settings = reload
+    ? new SettingsWatch({
+        reload,
+        changed: async (now) => workers.find(({ name }) => name === now.name)?.applySettings(now),
+        log,
+      })
+    : null;
 
   const stopping = new Wake();
   let stopped = false;
@@ -131,6 +144,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
     await gates.refresh().catch((error) => log.debug('holds and pauses cannot be read', errorFields(error)));
     gates.start();
     follower.start();
+    settings?.start();
     for (const worker of workers) worker.start();
   })();
 
@@ -150,6 +164,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
       clearInterval(retentionWatch);
       stopping.ring();
       await migrated;
+      await settings?.stop();
       await Promise.all(workers.map((worker) => worker.stop()));
       await gates.stop();
       await follower.stop();

@@ -22,6 +22,8 @@ export interface DestinationRecord {
   name: string;
   kind: string;
   pause: Pause | null;
+  /** Version of its credentials, and why newer ones are not used. */
+  credentials: { version: number; problem: string | null };
   /** Rows that it refused and that wait, or were dropped. */
   quarantined: number;
   /** What keeps the whole destination from opening. */
@@ -39,6 +41,8 @@ export interface DeliveryRecord {
   decidedAt: Date;
   deliveredAt: Date | null;
   durationMs: number | null;
+  /** Version of the credentials that it was written with. */
+  credentials: number | null;
   nextAttemptAt: Date | null;
   failure: RecordedFailure | null;
   receipt: Receipt | null;
@@ -56,6 +60,8 @@ interface DestinationRow extends FailureRow {
   paused_at: Date | null;
   paused_by: string | null;
   pause_reason: string | null;
+  credentials: number;
+  credentials_problem: string | null;
   quarantined: number;
 }
 
@@ -84,6 +90,7 @@ interface DeliveryRow extends FailureRow {
   duration_ms: string | null;
   next_attempt_at: Date | null;
   receipt: Receipt | null;
+  credentials: number | null;
 }
 
 /** By name. @throws TidemarkError TM409 */
@@ -91,6 +98,7 @@ export async function readDestinations(pool: Pool, sourceId: string): Promise<De
   try {
     const destinations = await pool.query<DestinationRow>(
       `select destination, kind, paused_at, paused_by, pause_reason, error_code, error, remedy,
+              credentials, credentials_problem,
               (select count(*)::int from tidemark.quarantine q where q.source_id = d.source_id
                   and q.destination = d.destination and q.state in ('held', 'replaying', 'dropped')) as quarantined
          from tidemark.destinations d where source_id = $1 order by destination`,
@@ -113,6 +121,7 @@ export async function readDestinations(pool: Pool, sourceId: string): Promise<De
         by: row.paused_by ?? '',
         reason: row.pause_reason ?? '',
       },
+      credentials: { version: row.credentials, problem: row.credentials_problem },
       quarantined: row.quarantined,
       failure: failureOf(row),
       units: units.rows.filter((unit) => unit.destination === row.destination).map(unitOf),
@@ -130,7 +139,7 @@ export async function readDeliveries(
   try {
     const { rows } = await pool.query<DeliveryRow>(
       `select unit, sequence, from_position, to_position, state, attempts, decided_at, delivered_at, duration_ms,
-              next_attempt_at, error_code, error, remedy, receipt
+              next_attempt_at, error_code, error, remedy, receipt, credentials
          from tidemark.deliveries where source_id = $1 and destination = $2
         order by decided_at desc, sequence desc limit $3`,
       [sourceId, destination, limit],
@@ -145,6 +154,7 @@ export async function readDeliveries(
       decidedAt: row.decided_at,
       deliveredAt: row.delivered_at,
       durationMs: row.duration_ms === null ? null : Number(row.duration_ms),
+      credentials: row.credentials,
       nextAttemptAt: row.next_attempt_at,
       failure: failureOf(row),
       receipt: row.receipt,

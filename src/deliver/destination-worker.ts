@@ -6,11 +6,12 @@ import { mkdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka } from 'kafkajs';
 import type { Pool } from 'pg';
-import type { Sink, SinkContext, SinkKind } from '../connector/sink.ts';
+import type { SinkContext, SinkKind } from '../connector/sink.ts';
 import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
+import { credentialsFingerprint } from './credentials.ts';
 import { reactTo } from './failure-policy.ts';
 import type { Gate, Gates } from './gates.ts';
 import { type Assignment, GroupReader } from './group-reader.ts';
@@ -24,6 +25,7 @@ import type { DeadLetters } from './quarantine/dead-letters.ts';
 import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { UnitQuarantine } from './quarantine/unit-quarantine.ts';
 import type { RowSchemas } from './row-schemas.ts';
+import { type OpenSink, SinkInUse } from './sink-in-use.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
 import { TenantFilter, type TenantSchemas } from './tenant-filter.ts';
 import { UnitIngest, type Watermarks } from './unit-ingest.ts';
@@ -52,6 +54,8 @@ export interface DestinationWorkerOptions {
   watermarks(topic: string): Promise<Watermarks[]>;
   log: Logger;
   onDelivery(delivery: DeliveredWindow): void;
+  /** The destination refused credentials: perhaps there are new ones. */
+  refused(): void;
 }
 
 export interface DestinationSnapshot {
@@ -93,7 +97,11 @@ export class DestinationWorker {
   readonly #leaving = new Set<Promise<void>>();
   #reader: GroupReader | null = null;
   #store: WindowStore | null = null;
-  #sink: Sink | null = null;
+  #sink: SinkInUse | null = null;
+  /** As the instance file has them at present. */
+  #settings: DestinationConfig;
+  /** Options that were tried and refused, so that they are not tried again and again. */
+  #refusedOptions: string | null = null;
   #directory: string | null = null;
   #error: TidemarkError | null = null;
   #serial = 0;
@@ -102,8 +110,13 @@ export class DestinationWorker {
 
   constructor(options: DestinationWorkerOptions) {
     this.#options = options;
+    this.#settings = options.destination;
     this.#log = options.log.child({ destination: options.destination.name });
     options.gates.onChange(options.destination.name, (now, before) => this.#gateMoved(now, before));
+  }
+
+  get name(): string {
+    return this.#options.destination.name;
   }
 
   start(): void {
@@ -144,7 +157,6 @@ export class DestinationWorker {
 
   /** Tries to open it until that succeeds or we stop; not while it is paused. */
   async #openSometime(): Promise<void> {
-    const { destination } = this.#options;
     let failingSince: number | null = null;
     for (let attempt = 0; !this.#stopped; attempt++) {
       try {
@@ -161,7 +173,8 @@ export class DestinationWorker {
         await this.#showError(error);
         this.#log.warn('the destination cannot be opened', { ...errorFields(error), retryInMs: delayMs });
         failingSince ??= Date.now();
-        const { pauseAfterMs } = destination;
+        const { pauseAfterMs } = this.#settings;
+        if (error.code === 'TM402') this.#options.refused();
         if (pauseAfterMs !== null && Date.now() - failingSince >= pauseAfterMs)
           await this.#pauseItself(error).catch((lost) => this.#log.debug('not paused', errorFields(lost)));
         await this.#moved.wait(delayMs);
@@ -170,7 +183,7 @@ export class DestinationWorker {
   }
 
   async #open(): Promise<void> {
-    const { config, destination, kind, ledger } = this.#options;
+    const { config, destination, ledger } = this.#options;
     await ledger.registerDestination(destination.name, destination.kind);
     this.#directory ??= await createSpillDirectory(config.deliver.spillDirectory, destination.name);
     this.#store ??= await WindowStore.open({
@@ -178,16 +191,74 @@ export class DestinationWorker {
       memoryBytes: config.deliver.spillMemoryBytes,
       maxBytes: config.deliver.spillMaxBytes,
     });
+    this.#sink ??= new SinkInUse(await this.#openSink(this.#settings), this.#log);
+    if (this.#error) await this.#showError(null);
+  }
+
+  async #openSink(settings: DestinationConfig): Promise<OpenSink> {
+    const { kind, ledger } = this.#options;
+    const sink = await kind.open(await this.#sinkContext(), settings.options);
+    const salt = `${this.#name.sourceId}/${this.#name.destination}`;
+    const fingerprint = await credentialsFingerprint(kind.options, settings.options, salt);
+    return { sink, credentials: await ledger.credentialsVersion(settings.name, fingerprint) };
+  }
+
+  async #sinkContext(): Promise<SinkContext> {
     const context: SinkContext = {
-      sourceId: config.source.id,
-      destination: destination.name,
-      scratchDirectory: `${this.#directory}/scratch`,
+      ...this.#name,
+      scratchDirectory: `${this.#directory}/scratch-${this.#serial++}`,
       log: (level, message, fields) => this.#log[level](message, fields),
       failpoint,
     };
     await mkdir(context.scratchDirectory, { recursive: true });
-    this.#sink ??= await kind.open(context, destination.options);
-    if (this.#error) await this.#showError(null);
+    return context;
+  }
+
+  /** The instance file as it is now: what changed takes effect with the next Window. */
+  async applySettings(next: DestinationConfig): Promise<void> {
+    const before = this.#settings;
+    const fixed = ({ kind, tables, tenant }: DestinationConfig) => JSON.stringify([kind, tables, tenant]);
+    if (fixed(next) !== fixed(before)) {
+      // What is subscribed decides what was read already.
+      this.#log.warn('connector.class, tables and tenant change with the next start; until then they stay');
+      next = { ...next, kind: before.kind, tables: before.tables, tenant: before.tenant };
+    }
+    const options = JSON.stringify(next.options);
+    const replaces = options !== JSON.stringify(before.options);
+    if (replaces && (options === this.#refusedOptions || !(await this.#tried(next)))) {
+      this.#settings = { ...next, options: before.options };
+      return;
+    }
+    if (JSON.stringify(next) === JSON.stringify(before)) return;
+    this.#settings = next;
+    this.#log.info('settings changed', replaces ? { credentials: this.#sink?.credentials ?? null } : {});
+    for (const { worker } of this.#units.values()) replaces ? worker.tryNow() : worker.ring();
+    this.#moved.ring();
+  }
+
+  /** New options are used once the destination accepts them; until then the old ones are. */
+  async #tried(next: DestinationConfig): Promise<boolean> {
+    const { kind, ledger } = this.#options;
+    try {
+      // Where nothing is open yet, opening tries them.
+      if (!this.#sink) return true;
+      const findings = await kind.check(await this.#sinkContext(), next.options);
+      const refusal = findings.find(({ level }) => level === 'error');
+      if (!refusal) {
+        this.#sink.replace(await this.#openSink(next));
+        this.#refusedOptions = null;
+        return true;
+      }
+      this.#refusedOptions = JSON.stringify(next.options);
+      this.#log.warn('the new settings are refused; those from before stay in use', {
+        what: refusal.what,
+        remedy: refusal.remedy,
+      });
+      await ledger.recordCredentialsProblem(next.name, refusal.what);
+    } catch (error) {
+      this.#log.warn('the new settings could not be tried; those from before stay', errorFields(error));
+    }
+    return false;
   }
 
   #gateMoved(now: Gate, before: Gate): void {
@@ -324,7 +395,7 @@ export class DestinationWorker {
       topicPrefix: config.kafka.topicPrefix,
       topics: () => ingest.topics,
       merges: this.#sink!.mode === 'merge',
-      maxRows: destination.quarantineMaxRows,
+      maxRows: () => this.#settings.quarantineMaxRows,
       log: this.#log,
     });
     const worker: UnitWorker = new UnitWorker({
@@ -332,11 +403,12 @@ export class DestinationWorker {
       destination: destination.name,
       unit: name,
       owner: this.#options.owner,
-      cut: {
-        cadenceMs: destination.tableCadenceMs[name] ?? destination.cadenceMs,
-        maxRecords: destination.windowMaxRecords,
-      },
+      cutSettings: () => ({
+        cadenceMs: this.#settings.tableCadenceMs[name] ?? this.#settings.cadenceMs,
+        maxRecords: this.#settings.windowMaxRecords,
+      }),
       sink: this.#sink!,
+      refused: () => this.#options.refused(),
       ledger: this.#options.ledger,
       follower,
       store,
@@ -353,7 +425,7 @@ export class DestinationWorker {
       quarantineLedger: this.#options.quarantineLedger,
       deadLetters: this.#options.deadLetters,
       replayStore: (work) => this.#replayStore(work),
-      pauseAfterMs: destination.pauseAfterMs,
+      pauseAfterMs: () => this.#settings.pauseAfterMs,
       pause: (error) => this.#pauseItself(error),
       topicsIn: (endOffsets) => this.#topicsOfUnit(name, endOffsets),
       commit: async (offsets) => this.#reader?.commit(offsets),
@@ -408,7 +480,7 @@ export class DestinationWorker {
     const workers = [...this.#units.values()].map(({ worker }) => worker);
     await Promise.all(workers.map((worker) => worker.stop(stopGraceMs)));
     await this.#reader?.stop();
-    await this.#sink?.close().catch((error) => this.#log.warn('the sink did not close', errorFields(error)));
+    await this.#sink?.close();
     const ended = Promise.all([...workers.map((worker) => worker.ended()), ...this.#leaving]);
     await Promise.race([ended, sleep(stopGraceMs, undefined, { ref: false })]);
     await this.#store?.close();

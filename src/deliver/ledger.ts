@@ -52,6 +52,8 @@ export interface Acknowledgement {
   superseded: readonly number[];
   /** By topic: the last schema of what was in it. */
   schemaIds: Readonly<Record<string, number>>;
+  /** Version of the credentials that it was written with; null: not known. */
+  credentials: number | null;
 }
 
 interface UnitRow {
@@ -90,6 +92,28 @@ export class Ledger {
        on conflict (source_id, destination) do update set kind = excluded.kind, state = 'running',
          error_code = null, error = null, remedy = null, changed_at = now()`,
       [this.#sourceId, destination, kind],
+    );
+  }
+
+  /**
+   * The version of a destination's credentials: the one before where they are the same, else the next.
+   * @param fingerprint see credentials.ts
+   */
+  async credentialsVersion(destination: string, fingerprint: string): Promise<number> {
+    const rows = await this.#query<{ credentials: number }>(
+      `update tidemark.destinations set credentials_fingerprint = $3, credentials_problem = null,
+         credentials = credentials + case when credentials_fingerprint is distinct from $3 then 1 else 0 end
+       where source_id = $1 and destination = $2 returning credentials`,
+      [this.#sourceId, destination, fingerprint],
+    );
+    return rows[0]?.credentials ?? 0;
+  }
+
+  /** Newer credentials are there and not used, because the destination refuses them; null: all is well. */
+  async recordCredentialsProblem(destination: string, problem: string | null): Promise<void> {
+    await this.#query(
+      'update tidemark.destinations set credentials_problem = $3 where source_id = $1 and destination = $2',
+      [this.#sourceId, destination, problem],
     );
   }
 
@@ -176,15 +200,22 @@ export class Ledger {
   async recordDelivery(
     unit: OwnedUnit,
     delivery: OpenDelivery,
-    { receipt, durationMs, replayed, superseded, schemaIds }: Acknowledgement,
+    { receipt, durationMs, replayed, superseded, schemaIds, credentials }: Acknowledgement,
   ): Promise<OwnedUnit> {
     await inTransaction(this.#pool, async (client) => {
       await lockUnit(client, unit);
       const { rowCount } = await client.query(
         `update tidemark.deliveries set state = 'delivered', delivered_at = now(), receipt = $5, error_code = null,
-           error = null, remedy = null, next_attempt_at = null, attempts = attempts + 1, token = $6, duration_ms = $7
+           error = null, remedy = null, next_attempt_at = null, attempts = attempts + 1, token = $6, duration_ms = $7, credentials = $8
          where source_id = $1 and destination = $2 and unit = $3 and sequence = $4 and state = 'decided'`,
-        [...key(unit), delivery.sequence, JSON.stringify(receipt), unit.token, Math.round(durationMs)],
+        [
+          ...key(unit),
+          delivery.sequence,
+          JSON.stringify(receipt),
+          unit.token,
+          Math.round(durationMs),
+          credentials,
+        ],
       );
       if (rowCount !== 1)
         throw new TidemarkError('TM901', `delivery ${delivery.sequence} of ${unit.unit} is not open`);

@@ -2,7 +2,7 @@
  * One Unit's life with this worker: acquire, then Window after Window: cut, ingest, decide, merge, record, commit,
  * release. Every step can be repeated from the ledger, so any error is answered by starting the loop again.
  */
-import type { Receipt, Sink } from '../connector/sink.ts';
+import type { Receipt } from '../connector/sink.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
@@ -20,6 +20,7 @@ import type { DeadLetters } from './quarantine/dead-letters.ts';
 import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import type { UnitQuarantine } from './quarantine/unit-quarantine.ts';
 import type { RowSchemas } from './row-schemas.ts';
+import type { SinkInUse } from './sink-in-use.ts';
 import { noSnapshots } from './snapshot-list.ts';
 import type { UnitIngest } from './unit-ingest.ts';
 import type { UnitStore } from './unit-store.ts';
@@ -56,8 +57,11 @@ export interface UnitWorkerOptions {
   destination: string;
   unit: string;
   owner: string;
-  cut: Omit<CutSettings, 'topics'>;
-  sink: Sink;
+  /** As they are at present. */
+  cutSettings(): Omit<CutSettings, 'topics'>;
+  sink: SinkInUse;
+  /** The destination refused credentials or rights. */
+  refused(): void;
   ledger: Ledger;
   follower: ProgressFollower;
   store: UnitStore;
@@ -80,7 +84,7 @@ export interface UnitWorkerOptions {
   /** An empty store for the time of the work. */
   replayStore<T>(work: (store: UnitStore) => Promise<T>): Promise<T>;
   /** Pauses the destination, because it failed for so long; null: never by itself. */
-  pauseAfterMs: number | null;
+  pauseAfterMs(): number | null;
   pause(error: TidemarkError): Promise<void>;
   /** Topics of this Unit among those of a Progress: all of them must be ours before a Window may pass it. */
   topicsIn(endOffsets: Offsets): readonly string[];
@@ -234,7 +238,7 @@ export class UnitWorker {
     if (!this.#unit) this.#unit = await ledger.acquireUnit(destination, name, owner);
     this.#confirmedIn = generation;
     if (this.#options.moveWanted() && !(await this.#moved(this.#unit))) return null;
-    if (!this.#heldChecked) await checkHeld(this.#options.sink, this.#unit);
+    if (!this.#heldChecked) await this.#checkHeld(this.#unit);
     this.#heldChecked = true;
     this.#stale = false;
     follower.track(this.#key, this.#unit.mark);
@@ -258,13 +262,19 @@ export class UnitWorker {
     return this.#unit;
   }
 
+  #checkHeld(unit: OwnedUnit): Promise<void> {
+    return this.#options.sink.with(({ sink }) => checkHeld(sink, unit));
+  }
+
   /** Goes where an operator sends the Unit. False: look again. */
   async #moved(unit: OwnedUnit): Promise<boolean> {
     const { moves, follower, log, refreshHold } = this.#options;
     const move = await moves.pending(unit);
     if (!move) return true;
     follower.track(this.#key, unit.mark);
-    const moved = await moveUnit(unit, move, { ...this.#options, boundaries: follower.boundaries });
+    const moved = await this.#options.sink.with(({ sink }) =>
+      moveUnit(unit, move, { ...this.#options, sink, boundaries: follower.boundaries }),
+    );
     if (!moved) {
       await this.#wake.wait(idleWaitMs);
       return false;
@@ -346,7 +356,7 @@ export class UnitWorker {
   }
 
   #cut(mark: Mark): Cut | null {
-    const { follower, ingest, cut, hold, topicsIn } = this.#options;
+    const { follower, ingest, cutSettings, hold, topicsIn } = this.#options;
     const { boundaries } = follower;
     // What ended in the Window may stand in a Progress that was not read yet.
     if (!follower.reachesBack(mark.position)) return null;
@@ -361,7 +371,7 @@ export class UnitWorker {
             0,
             firstIndex(boundaries.length, (i) => !covered(boundaries[i]!.endOffsets)),
           );
-    return cutWindow(mark, known, { ...cut, topics: ingest.topics }, hold());
+    return cutWindow(mark, known, { ...cutSettings(), topics: ingest.topics }, hold());
   }
 
   /** Waits for the records of a Window. False: the Unit went away meanwhile. */
@@ -389,11 +399,15 @@ export class UnitWorker {
   async #deliver(unit: OwnedUnit, open: OpenDelivery): Promise<void> {
     const { ledger, onDelivery, commit, destination, log } = this.#options;
     if (!(await this.#ingested(open.ingestOffsets))) return;
-    const { changes, ...acknowledged } = await deliverWindow(unit, open, {
-      ...this.#options,
-      topics: this.#options.ingest.topics,
-      gone: () => this.#gone,
-    });
+    const { changes, ...acknowledged } = await this.#options.sink.with(async ({ sink, credentials }) => ({
+      credentials,
+      ...(await deliverWindow(unit, open, {
+        ...this.#options,
+        sink,
+        topics: this.#options.ingest.topics,
+        gone: () => this.#gone,
+      })),
+    }));
     await failpoint('after-merge');
     const recorded = await ledger.recordDelivery(unit, open, acknowledged);
     const { receipt, durationMs } = acknowledged;
@@ -434,7 +448,8 @@ export class UnitWorker {
   }
 
   async #failed(error: TidemarkError, delayMs: number): Promise<void> {
-    const { ledger, log, unit, pauseAfterMs, pause } = this.#options;
+    const { ledger, log, unit, pause, refused } = this.#options;
+    if (error.code === 'TM402') refused();
     this.#lastError = error;
     this.#begunIn = 0;
     log.warn('a Unit is not delivered', { unit, ...errorFields(error), retryInMs: delayMs });
@@ -442,6 +457,7 @@ export class UnitWorker {
     const { code, message, remedy } = error;
     try {
       const failingMs = await ledger.recordFailure(this.#unit, { code, message, remedy }, delayMs);
+      const pauseAfterMs = this.#options.pauseAfterMs();
       if (pauseAfterMs !== null && failingMs >= pauseAfterMs) await pause(error);
     } catch (lost) {
       log.debug('the error is not in the ledger', errorFields(lost));

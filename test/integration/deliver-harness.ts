@@ -128,12 +128,14 @@ export async function deliver(
   config: ResolvedConfig,
   kind: SinkKind,
   onDelivery?: (delivery: DeliveredWindow) => void,
+  reload?: () => Promise<readonly DestinationConfig[]>,
 ): Promise<Delivery> {
   return startDelivery({
     config,
     sinkKinds: new Map([[kind.name, kind]]),
     log,
     ...(onDelivery ? { onDelivery } : {}),
+    ...(reload ? { reload } : {}),
   });
 }
 

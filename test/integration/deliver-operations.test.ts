@@ -1,6 +1,7 @@
 /** What an operator does to a destination: pause and resume, skip, go back to what it holds. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { TidemarkError } from '../../src/connector/failure.ts';
+import type { MergeSink, SinkKind } from '../../src/connector/sink.ts';
 import type { Delivery } from '../../src/deliver/delivery.ts';
 import { readDeliveries, readDestinations } from '../../src/deliver/destination-list.ts';
 import { type MoveOutcome, moveOutcomes, requestMove } from '../../src/deliver/moves.ts';
@@ -111,6 +112,78 @@ describe('pause', () => {
     // Nobody paused it; whoever asks to go on need not wait.
     expect(await resumeDestination(harness.pool, s.place)).toBeNull();
     await settled(s);
+  });
+});
+
+describe('settings', () => {
+  /** A destination that asks for a password. */
+  function guarded(store: MemoryStore, accepted: Set<string>): SinkKind {
+    const inner = memorySink(store);
+    const refusal = (password: unknown) =>
+      accepted.has(String(password)) ? null : new TidemarkError('TM402', 'the password is refused');
+    return {
+      ...inner,
+      options: { password: { type: 'secret', description: 'Password.' } },
+      async check(_, { password }) {
+        const error = refusal(password);
+        return error ? [{ level: 'error', what: error.message, remedy: error.remedy }] : [];
+      },
+      async open(context, options) {
+        const sink = (await inner.open(context, options)) as MergeSink;
+        return {
+          ...sink,
+          async mergeWindow(window) {
+            const error = refusal(options.password);
+            if (error) throw error;
+            return sink.mergeWindow(window);
+          },
+        };
+      },
+    };
+  }
+
+  test('new credentials are tried, then used, without a restart; the old ones may be revoked', async () => {
+    const source = harness.source();
+    await source.open([notes]);
+    cleanups.push(() => source.close());
+    const store = new MemoryStore();
+    const accepted = new Set(['one']);
+    const config = harness.config(source, [{ options: { password: 'one' } }]);
+    let now = config.destinations;
+    const kind = guarded(store, accepted);
+    const delivery = await deliver(config, kind, undefined, async () => now);
+    cleanups.push(() => delivery.stop());
+    const place = { sourceId: source.sourceId, destination: 'warehouse' };
+    const versions = async () =>
+      (await readDeliveries(harness.pool, { ...place, limit: 9 })).map(({ credentials }) => credentials);
+    const commit = async (from: number) => {
+      await source.commit(many(2, from));
+      await until('delivered', () => marksAt(delivery, source.position));
+    };
+    await commit(0);
+    // Refused ones change nothing, and are told of.
+    now = [{ ...now[0]!, options: { password: 'wrong' } }];
+    const problem = async () =>
+      (await readDestinations(harness.pool, source.sourceId))[0]!.credentials.problem;
+    await until('told', problem);
+    await commit(10);
+    expect(await versions()).toEqual([1, 1]);
+    accepted.add('two');
+    now = [{ ...now[0]!, options: { password: 'two' }, windowMaxRecords: 1 }];
+    await until(
+      'used',
+      async () => (await readDestinations(harness.pool, source.sourceId))[0]!.credentials.version === 2,
+    );
+    accepted.delete('one');
+    await commit(20);
+    expect(await problem()).toBeNull();
+    expect((await versions())[0]).toBe(2);
+    // Revoked while in use, and the new ones are there already: no wait for the next look.
+    accepted.add('three').delete('two');
+    now = [{ ...now[0]!, options: { password: 'three' } }];
+    await commit(30);
+    expect((await versions())[0]).toBe(3);
+    expect(store.dump()).toEqual(source.expected());
   });
 });
 

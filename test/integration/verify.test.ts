@@ -314,6 +314,7 @@ class Worker {
       replayed: [],
       superseded: [],
       schemaIds: {},
+      credentials: null,
     });
     return true;
   }

@@ -32,7 +32,7 @@ export interface UnitQuarantineOptions {
   /** The destination keeps one row per key. */
   merges: boolean;
   /** `quarantine.max.rows` */
-  maxRows: number;
+  maxRows(): number;
   log: Logger;
 }
 
@@ -130,7 +130,7 @@ export class UnitQuarantine {
       })
       .filter((row) => row !== null);
     if (rows.length > 0) {
-      await ledger.withhold(unit, open.sequence, rows, [], maxRows);
+      await ledger.withhold(unit, open.sequence, rows, [], maxRows());
       log.warn('rows were refused and are in Quarantine; the rest goes on', {
         unit: unit.unit,
         sequence: open.sequence,
@@ -176,7 +176,7 @@ export class UnitQuarantine {
         bytes,
       }),
     );
-    await ledger.withhold(unit, open.sequence, [], kept, maxRows);
+    await ledger.withhold(unit, open.sequence, [], kept, maxRows());
   }
 }
 
