@@ -11,7 +11,7 @@ import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
-import { credentialsFingerprint } from './credentials.ts';
+import { DestinationSettings } from './destination-settings.ts';
 import { reactTo } from './failure-policy.ts';
 import type { Gate, Gates } from './gates.ts';
 import { type Assignment, GroupReader } from './group-reader.ts';
@@ -25,7 +25,6 @@ import type { DeadLetters } from './quarantine/dead-letters.ts';
 import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { UnitQuarantine } from './quarantine/unit-quarantine.ts';
 import type { RowSchemas } from './row-schemas.ts';
-import { type OpenSink, SinkInUse } from './sink-in-use.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
 import { TenantFilter, type TenantSchemas } from './tenant-filter.ts';
 import { UnitIngest, type Watermarks } from './unit-ingest.ts';
@@ -97,11 +96,7 @@ export class DestinationWorker {
   readonly #leaving = new Set<Promise<void>>();
   #reader: GroupReader | null = null;
   #store: WindowStore | null = null;
-  #sink: SinkInUse | null = null;
-  /** As the instance file has them at present. */
-  #settings: DestinationConfig;
-  /** Options that were tried and refused, so that they are not tried again and again. */
-  #refusedOptions: string | null = null;
+  readonly #settings: DestinationSettings;
   #directory: string | null = null;
   #error: TidemarkError | null = null;
   #serial = 0;
@@ -110,8 +105,15 @@ export class DestinationWorker {
 
   constructor(options: DestinationWorkerOptions) {
     this.#options = options;
-    this.#settings = options.destination;
     this.#log = options.log.child({ destination: options.destination.name });
+    this.#settings = new DestinationSettings({
+      kind: options.kind,
+      ledger: options.ledger,
+      sourceId: options.config.source.id,
+      first: options.destination,
+      context: () => this.#sinkContext(),
+      log: this.#log,
+    });
     options.gates.onChange(options.destination.name, (now, before) => this.#gateMoved(now, before));
   }
 
@@ -173,7 +175,7 @@ export class DestinationWorker {
         await this.#showError(error);
         this.#log.warn('the destination cannot be opened', { ...errorFields(error), retryInMs: delayMs });
         failingSince ??= Date.now();
-        const { pauseAfterMs } = this.#settings;
+        const { pauseAfterMs } = this.#settings.current;
         if (error.code === 'TM402') this.#options.refused();
         if (pauseAfterMs !== null && Date.now() - failingSince >= pauseAfterMs)
           await this.#pauseItself(error).catch((lost) => this.#log.debug('not paused', errorFields(lost)));
@@ -191,16 +193,8 @@ export class DestinationWorker {
       memoryBytes: config.deliver.spillMemoryBytes,
       maxBytes: config.deliver.spillMaxBytes,
     });
-    this.#sink ??= new SinkInUse(await this.#openSink(this.#settings), this.#log);
+    await this.#settings.open();
     if (this.#error) await this.#showError(null);
-  }
-
-  async #openSink(settings: DestinationConfig): Promise<OpenSink> {
-    const { kind, ledger } = this.#options;
-    const sink = await kind.open(await this.#sinkContext(), settings.options);
-    const salt = `${this.#name.sourceId}/${this.#name.destination}`;
-    const fingerprint = await credentialsFingerprint(kind.options, settings.options, salt);
-    return { sink, credentials: await ledger.credentialsVersion(settings.name, fingerprint) };
   }
 
   async #sinkContext(): Promise<SinkContext> {
@@ -216,49 +210,10 @@ export class DestinationWorker {
 
   /** The instance file as it is now: what changed takes effect with the next Window. */
   async applySettings(next: DestinationConfig): Promise<void> {
-    const before = this.#settings;
-    const fixed = ({ kind, tables, tenant }: DestinationConfig) => JSON.stringify([kind, tables, tenant]);
-    if (fixed(next) !== fixed(before)) {
-      // What is subscribed decides what was read already.
-      this.#log.warn('connector.class, tables and tenant change with the next start; until then they stay');
-      next = { ...next, kind: before.kind, tables: before.tables, tenant: before.tenant };
-    }
-    const options = JSON.stringify(next.options);
-    const replaces = options !== JSON.stringify(before.options);
-    if (replaces && (options === this.#refusedOptions || !(await this.#tried(next)))) {
-      this.#settings = { ...next, options: before.options };
-      return;
-    }
-    if (JSON.stringify(next) === JSON.stringify(before)) return;
-    this.#settings = next;
-    this.#log.info('settings changed', replaces ? { credentials: this.#sink?.credentials ?? null } : {});
-    for (const { worker } of this.#units.values()) replaces ? worker.tryNow() : worker.ring();
+    const change = await this.#settings.apply(next);
+    if (change === 'none') return;
+    for (const { worker } of this.#units.values()) change === 'options' ? worker.tryNow() : worker.ring();
     this.#moved.ring();
-  }
-
-  /** New options are used once the destination accepts them; until then the old ones are. */
-  async #tried(next: DestinationConfig): Promise<boolean> {
-    const { kind, ledger } = this.#options;
-    try {
-      // Where nothing is open yet, opening tries them.
-      if (!this.#sink) return true;
-      const findings = await kind.check(await this.#sinkContext(), next.options);
-      const refusal = findings.find(({ level }) => level === 'error');
-      if (!refusal) {
-        this.#sink.replace(await this.#openSink(next));
-        this.#refusedOptions = null;
-        return true;
-      }
-      this.#refusedOptions = JSON.stringify(next.options);
-      this.#log.warn('the new settings are refused; those from before stay in use', {
-        what: refusal.what,
-        remedy: refusal.remedy,
-      });
-      await ledger.recordCredentialsProblem(next.name, refusal.what);
-    } catch (error) {
-      this.#log.warn('the new settings could not be tried; those from before stay', errorFields(error));
-    }
-    return false;
   }
 
   #gateMoved(now: Gate, before: Gate): void {
@@ -292,7 +247,7 @@ export class DestinationWorker {
   /** Joins the group once there is something to read, and again when a new table appears. */
   #subscribe(): void {
     const newest = this.#options.follower.newest;
-    if (!newest || this.#stopped || !this.#sink || !this.#store) return;
+    if (!newest || this.#stopped || !this.#settings.sink || !this.#store) return;
     const topics = this.#topicsIn(newest.endOffsets);
     if (topics.length === 0) return;
     if (!this.#reader) {
@@ -394,8 +349,8 @@ export class DestinationWorker {
       store,
       topicPrefix: config.kafka.topicPrefix,
       topics: () => ingest.topics,
-      merges: this.#sink!.mode === 'merge',
-      maxRows: () => this.#settings.quarantineMaxRows,
+      merges: this.#settings.sink!.mode === 'merge',
+      maxRows: () => this.#settings.current.quarantineMaxRows,
       log: this.#log,
     });
     const worker: UnitWorker = new UnitWorker({
@@ -404,10 +359,10 @@ export class DestinationWorker {
       unit: name,
       owner: this.#options.owner,
       cutSettings: () => ({
-        cadenceMs: this.#settings.tableCadenceMs[name] ?? this.#settings.cadenceMs,
-        maxRecords: this.#settings.windowMaxRecords,
+        cadenceMs: this.#settings.current.tableCadenceMs[name] ?? this.#settings.current.cadenceMs,
+        maxRecords: this.#settings.current.windowMaxRecords,
       }),
-      sink: this.#sink!,
+      sink: this.#settings.sink!,
       refused: () => this.#options.refused(),
       ledger: this.#options.ledger,
       follower,
@@ -425,7 +380,7 @@ export class DestinationWorker {
       quarantineLedger: this.#options.quarantineLedger,
       deadLetters: this.#options.deadLetters,
       replayStore: (work) => this.#replayStore(work),
-      pauseAfterMs: () => this.#settings.pauseAfterMs,
+      pauseAfterMs: () => this.#settings.current.pauseAfterMs,
       pause: (error) => this.#pauseItself(error),
       topicsIn: (endOffsets) => this.#topicsOfUnit(name, endOffsets),
       commit: async (offsets) => this.#reader?.commit(offsets),
@@ -480,7 +435,7 @@ export class DestinationWorker {
     const workers = [...this.#units.values()].map(({ worker }) => worker);
     await Promise.all(workers.map((worker) => worker.stop(stopGraceMs)));
     await this.#reader?.stop();
-    await this.#sink?.close();
+    await this.#settings.sink?.close();
     const ended = Promise.all([...workers.map((worker) => worker.ended()), ...this.#leaving]);
     await Promise.race([ended, sleep(stopGraceMs, undefined, { ref: false })]);
     await this.#store?.close();
