@@ -1,7 +1,16 @@
 /** The measured process of parquet-speed.test.ts. Arguments: encoder, rows, tenants, folder. Prints JSON. */
 import { readdir } from 'node:fs/promises';
 import type { RowEvent } from '../../src/connector/sink.ts';
-import { at, column, commitTime, openSink, optionValues, shapeOf, windowOf } from './parquet-harness.ts';
+import {
+  asJsonl,
+  at,
+  column,
+  commitTime,
+  openSink,
+  optionValues,
+  shapeOf,
+  windowOf,
+} from './parquet-harness.ts';
 
 const [encoder, rowsText, tenantsText, folder] = process.argv.slice(2) as [string, string, string, string];
 const rows = Number(rowsText);
@@ -54,8 +63,9 @@ async function* events(): AsyncIterable<RowEvent[]> {
 }
 
 const mebibyte = 1024 * 1024;
+const options = optionValues({ 'parquet.url': `file://${folder}/lake` });
 const { sink } = await openSink(
-  { ...optionValues({ 'parquet.url': `file://${folder}/lake` }), 'parquet.encoder': encoder },
+  encoder === 'jsonl' ? asJsonl(options) : { ...options, 'parquet.encoder': encoder },
   `${folder}/scratch`,
 );
 // A first small Window: what libraries allocate once is not the Window's.
@@ -66,8 +76,10 @@ const watch = setInterval(() => {
   peak = Math.max(peak, process.memoryUsage.rss());
 }, 20);
 const started = performance.now();
+const cpu = process.cpuUsage();
 const receipt = await sink.appendWindow(windowOf(shape, 2, [1, 2], events));
 const written = performance.now();
+const used = process.cpuUsage(cpu);
 const writePeak = peak;
 const extraMiB = Math.round((writePeak - before) / mebibyte);
 console.error(`written: ${extraMiB} MiB extra`);
@@ -82,13 +94,16 @@ console.log(
   JSON.stringify({
     rows,
     rowsPerSecond: Math.round((rows / (written - started)) * 1000),
+    // Making the rows up included.
+    cpuMicrosPerRow: Math.round(((used.user + used.system) / rows) * 100) / 100,
     readRowsPerSecond: Math.round((read / (readAt - written)) * 1000),
     read,
     fileMiB: Math.round(receipt.bytes / mebibyte),
     beforeMiB: Math.round(before / mebibyte),
     extraMiB,
-    files: (await readdir(`${folder}/lake`, { recursive: true })).filter((name) => name.endsWith('.parquet'))
-      .length,
+    files: (await readdir(`${folder}/lake`, { recursive: true })).filter((name) =>
+      /\.(parquet|jsonl\.zst)$/.test(name),
+    ).length,
     readExtraMiB: Math.round((peak - before) / mebibyte),
   }),
 );

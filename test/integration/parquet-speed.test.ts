@@ -21,6 +21,8 @@ describe('a Window of many rows', () => {
   it.each([
     ['duckdb', rows, 1],
     ['duckdb', rows, 200],
+    ['jsonl', rows, 1],
+    ['jsonl', rows, 200],
     ['parquetjs', Math.round(rows / 4), 1],
     ['parquetjs', Math.round(rows / 4), 200],
   ] as const)(

@@ -4,10 +4,10 @@
  * they come and the rest is spooled, and compressed one after the other at the end.
  */
 import { createReadStream, createWriteStream } from 'node:fs';
-import { rm, stat } from 'node:fs/promises';
+import { appendFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
-import { finished, pipeline } from 'node:stream/promises';
+import { pipeline } from 'node:stream/promises';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { ChangeRow } from '../../object-log/change-row.ts';
 import {
@@ -23,8 +23,8 @@ import type { Compression } from './options.ts';
 
 /** Files compressed side by side: each takes some MiB. */
 const open = 8;
-/** Characters of lines held over all files, and in one of them, before they go on. */
-const heldInAll = 8 * 1024 * 1024;
+/** Bytes of lines held over all files, and in one of them, before they go on. */
+const heldInAll = 32 * 1024 * 1024;
 const heldInOne = 256 * 1024;
 /** From here on a line's bytes are counted, not estimated. */
 const longLine = 256 * 1024;
@@ -32,7 +32,10 @@ const longLine = 256 * 1024;
 interface Part {
   file: DataFile;
   longestLine: number;
-  lines: string[];
+  /** Lines of the call that is under way. As text they take several times their bytes, so they do not stay. */
+  lines: string;
+  pieces: Buffer[];
+  /** Bytes in `pieces`. */
   held: number;
   /** Characters of text of its rows. */
   size: number;
@@ -60,18 +63,19 @@ export class JsonlEncoder implements FileEncoder {
 
   async write(rows: readonly ChangeRow[]): Promise<void> {
     try {
+      const touched = new Set<Part>();
       for (const row of rows) {
         const part = this.#partFor(row);
         const line = this.#lines.line(row);
-        part.lines.push(line);
-        part.held += line.length;
+        part.lines += line;
         part.size += row.size;
         part.file.rows += 1;
         part.longestLine = Math.max(part.longestLine, bytesOf(line));
-        this.#held += line.length;
-        if (part.held >= heldInOne) await this.#flush(part);
-        if (this.#held >= heldInAll) for (const each of this.#parts) await this.#flush(each);
+        if (part.lines.length < heldInOne) touched.add(part);
+        else await this.#settle(part);
       }
+      for (const part of touched) await this.#settle(part);
+      if (this.#held >= heldInAll) for (const part of this.#parts) await this.#flush(part);
     } catch (error) {
       throw failure(error);
     }
@@ -104,7 +108,8 @@ export class JsonlEncoder implements FileEncoder {
       part = {
         file: { localPath, rows: 0, bytes: 0, tenant, date },
         longestLine: 0,
-        lines: [],
+        lines: '',
+        pieces: [],
         held: 0,
         size: 0,
         stream: null,
@@ -124,16 +129,23 @@ export class JsonlEncoder implements FileEncoder {
     return part;
   }
 
+  async #settle(part: Part): Promise<void> {
+    const piece = Buffer.from(part.lines);
+    part.lines = '';
+    part.pieces.push(piece);
+    part.held += piece.length;
+    this.#held += piece.length;
+    if (part.held >= heldInOne) await this.#flush(part);
+  }
+
   async #flush(part: Part): Promise<void> {
     if (part.held === 0) return;
-    const text = part.lines.join('');
+    const bytes = Buffer.concat(part.pieces);
     this.#held -= part.held;
-    part.lines = [];
+    part.pieces = [];
     part.held = 0;
-    if (part.spool === null) return await write(part.stream!, part.done, text);
-    const file = createWriteStream(part.spool, { flags: 'a' });
-    file.end(text);
-    await finished(file);
+    if (part.spool === null) await write(part.stream!, part.done, bytes);
+    else await appendFile(part.spool, bytes);
   }
 
   async #end(part: Part): Promise<void> {
@@ -156,8 +168,8 @@ export class JsonlEncoder implements FileEncoder {
 }
 
 /** Writes, and waits where the stream is full. */
-async function write(stream: Writable, done: Promise<void>, text: string): Promise<void> {
-  if (stream.write(text)) return;
+async function write(stream: Writable, done: Promise<void>, bytes: Buffer): Promise<void> {
+  if (stream.write(bytes)) return;
   await Promise.race([new Promise<void>((resolve) => stream.once('drain', resolve)), done]);
 }
 

@@ -1,8 +1,8 @@
 /**
  * The default encoder. Rows are appended as text to a temporary table. A small Window is copied from there to one Parquet
  * file per partition, with the casts. A larger one goes by rounds: whenever a thirty-second of the memory budget is staged it
- * becomes a sorted piece on disk, and at the end every partition is copied out of all pieces. So memory follows
- * parquet.memory.bytes whatever the Window's size, and a partition still gets one file.
+ * becomes a sorted piece on disk, while the next rows are staged, and at the end every partition is copied out of all pieces.
+ * So memory follows parquet.memory.bytes whatever the Window's size, and a partition still gets one file.
  * (Tried before: one staging table with spilling, 400 MiB over the limit; COPY … PARTITION_BY, out of memory at 500
  * partitions; a vector per column instead of one array of text per row, 45,000 rows/s instead of 75,000.)
  */
@@ -56,6 +56,8 @@ interface Part {
 export class DuckdbEncoder implements FileEncoder {
   readonly #settings: EncoderSettings;
   readonly #instance: DuckDBInstance;
+  /** Of the appender, whose calls wait for whatever else its connection is doing. */
+  readonly #staging: DuckDBConnection;
   readonly #connection: DuckDBConnection;
   /** Characters of text after which a round ends. */
   readonly #roundBytes: number;
@@ -69,15 +71,20 @@ export class DuckdbEncoder implements FileEncoder {
   #filled = 0;
   #chunks = 0;
   #staged = 0;
+  #round = 0;
+  /** The piece of the round before this one. */
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(
     settings: EncoderSettings,
     instance: DuckDBInstance,
+    staging: DuckDBConnection,
     connection: DuckDBConnection,
     appender: DuckDBAppender,
   ) {
     this.#settings = settings;
     this.#instance = instance;
+    this.#staging = staging;
     this.#connection = connection;
     this.#appender = appender;
     this.#roundBytes = settings.memoryBytes / 32;
@@ -97,9 +104,10 @@ export class DuckdbEncoder implements FileEncoder {
         autoload_known_extensions: 'false',
       });
       const connection = await instance.connect();
+      const staging = await instance.connect();
       await connection.run("SET TimeZone = 'UTC'");
-      await connection.run(stagingTable);
-      return new DuckdbEncoder(settings, instance, connection, await connection.createAppender('staged'));
+      const appender = await stage(staging, 0);
+      return new DuckdbEncoder(settings, instance, staging, connection, appender);
     } catch (error) {
       throw duckdbFailure(error, 'start the Parquet encoder', memoryKey);
     }
@@ -119,12 +127,10 @@ export class DuckdbEncoder implements FileEncoder {
 
   async finish(): Promise<DataFile[]> {
     try {
-      this.#append();
-      this.#appender.flushSync();
-      this.#appender.closeSync();
-      if (this.#pieces.length === 0)
-        return await this.#copyParts(await this.#sortStaged(), typedRow(this.#settings));
-      if (this.#staged > 0) await this.#writePiece();
+      this.#endStaging();
+      if (this.#round === 0) return await this.#copyParts(await this.#sorted(0), typedRow(this.#settings));
+      await this.#writing;
+      if (this.#staged > 0) await this.#writePiece(this.#round);
       const pieces = `read_parquet([${this.#pieces.map(quoteText).join(', ')}])`;
       return await this.#copyParts(pieces, '* EXCLUDE ("_part")');
     } catch (error) {
@@ -133,6 +139,8 @@ export class DuckdbEncoder implements FileEncoder {
   }
 
   async close(): Promise<void> {
+    await this.#writing.catch(() => {});
+    this.#staging.closeSync();
     this.#connection.closeSync();
     this.#instance.closeSync();
   }
@@ -181,39 +189,48 @@ export class DuckdbEncoder implements FileEncoder {
     if (this.#chunks % flushChunks === 0) this.#appender.flushSync();
   }
 
-  /** Turns what is staged into a piece and starts over. */
-  async #endRound(): Promise<void> {
+  #endStaging(): void {
     this.#append();
     this.#appender.flushSync();
     this.#appender.closeSync();
-    await this.#writePiece();
-    await this.#connection.run(stagingTable);
-    this.#appender = await this.#connection.createAppender('staged');
+  }
+
+  /** Begins to turn what is staged into a piece, and starts over. Two rounds are in memory at most. */
+  async #endRound(): Promise<void> {
+    this.#endStaging();
+    await this.#writing;
+    this.#writing = this.#writePiece(this.#round);
+    // It is waited for at the end of the next round, or of all.
+    this.#writing.catch(() => {});
+    this.#round += 1;
+    this.#appender = await stage(this.#staging, this.#round);
     this.#staged = 0;
   }
 
-  async #writePiece(): Promise<void> {
-    const table = await this.#sortStaged();
-    const path = join(this.#settings.folder, `piece-${this.#pieces.length}.parquet`);
+  async #writePiece(round: number): Promise<void> {
+    const table = await this.#sorted(round);
+    const path = join(this.#settings.folder, `piece-${round}.parquet`);
+    this.#pieces.push(path);
     await this.#connection.run(`COPY (SELECT part AS "_part", ${typedRow(this.#settings)} FROM ${table})
       TO ${quoteText(path)} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE ${pieceRowGroupRows},
       ROW_GROUP_SIZE_BYTES '${rowGroupBytes}',
       ${dictionaryLimit(this.#settings.columns.length, this.#settings.memoryBytes)})`);
     await this.#connection.run(`DROP TABLE ${table}`);
-    this.#pieces.push(path);
   }
 
-  /** Sorted by part, so that copying one part reads only its own row groups. Answers the table's name. */
-  async #sortStaged(): Promise<string> {
-    if (this.#parts.length < 2) return 'staged';
-    await this.#connection.run('CREATE TEMP TABLE sorted AS SELECT * FROM staged ORDER BY part, rowid');
-    await this.#connection.run('DROP TABLE staged');
-    return 'sorted';
+  /** A round's table sorted by part, so that copying one part reads only its own row groups. Answers its name. */
+  async #sorted(round: number): Promise<string> {
+    const staged = stagedTable(round);
+    if (this.#parts.length < 2) return staged;
+    const sorted = `sorted_${round}`;
+    await this.#connection.run(`CREATE TEMP TABLE ${sorted} AS SELECT * FROM ${staged} ORDER BY part, rowid`);
+    await this.#connection.run(`DROP TABLE ${staged}`);
+    return sorted;
   }
 
   async #copyParts(source: string, selected: string): Promise<DataFile[]> {
     const { folder } = this.#settings;
-    const part = this.#pieces.length === 0 ? 'part' : '"_part"';
+    const part = this.#round === 0 ? 'part' : '"_part"';
     const files: DataFile[] = [];
     for (const [number, { tenant, date }] of this.#parts.entries()) {
       const localPath = join(folder, `${number}.parquet`);
@@ -228,7 +245,15 @@ export class DuckdbEncoder implements FileEncoder {
   }
 }
 
-const stagingTable = 'CREATE TEMP TABLE staged (part INTEGER, commit_us BIGINT, texts VARCHAR)';
+function stagedTable(round: number): string {
+  return `staged_${round}`;
+}
+
+/** Not a temporary table: it is filled on one connection and read on the other. */
+async function stage(connection: DuckDBConnection, round: number): Promise<DuckDBAppender> {
+  await connection.run(`CREATE TABLE ${stagedTable(round)} (part INTEGER, commit_us BIGINT, texts VARCHAR)`);
+  return connection.createAppender(stagedTable(round));
+}
 
 /** Of a data file. */
 export function copyOptions(
