@@ -159,7 +159,7 @@ export class ClickHouseSink implements MergeSink, Readable {
         table: tableName(visible.layout.shape),
       });
       if (before) await unit.drop(unit.names.view(window.fencingToken));
-      for (const table of await unit.generations()) if (table !== visible.rows) await unit.drop(table);
+      await unit.dropOthers(window.fencingToken, visible.rows);
     }
     return receipt;
   }

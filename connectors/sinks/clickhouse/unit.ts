@@ -106,17 +106,19 @@ export class Unit {
       ours.filter((table) => table.startsWith(names.prefix + kind) && names.tokenOf(table)! <= token);
     // What makes rows visible first: after that, what the view shows stays so.
     for (const table of [...before('view'), ...before('stage'), ...before('fill')]) await this.drop(table);
-    const visible = (await this.#view())?.rows;
-    for (const table of before('rows')) if (table !== visible) await this.drop(table);
+    if (before('rows').length > 0) await this.dropOthers(token, (await this.#view())?.rows ?? null);
   }
 
   async drop(table: string): Promise<void> {
     await this.server.run(`DROP TABLE IF EXISTS ${this.server.table(table)} SYNC`, this.name);
   }
 
-  /** Tables of rows, visible or not. */
-  async generations(): Promise<string[]> {
-    return (await this.#tables()).filter((table) => table.startsWith(`${this.names.prefix}rows`));
+  /** Generations but the visible one; those of a newer owner are its own. */
+  async dropOthers(token: bigint, visible: string | null): Promise<void> {
+    for (const table of await this.#tables()) {
+      if (!table.startsWith(`${this.names.prefix}rows`) || table === visible) continue;
+      if (this.names.tokenOf(table)! <= token) await this.drop(table);
+    }
   }
 
   async ensureDatabase(): Promise<void> {
