@@ -6,9 +6,9 @@
 import type { TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { partitionOf } from '../platform/partition.ts';
 import { shapeOfSchema } from '../publish/avro-schema.ts';
 import { compileEnvelopeDecoder, compileKeyDecoder } from '../publish/envelope-decoder.ts';
-import { partitionOf } from '../publish/partition.ts';
 import type { IncomingChange } from './stored-change.ts';
 
 /** What of the registry client is needed here. */

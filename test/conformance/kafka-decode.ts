@@ -1,6 +1,6 @@
 /** The mirror's Avro records back to Postgres' text, by what their schemas say: avsc and the registry, nothing of the sink. */
 import avro from 'avsc';
-import { postgresFloat } from '../../connectors/sinks/parquet/postgres-float.ts';
+import { postgresFloat } from '../../connectors/object-log/postgres-float.ts';
 import type { Cell } from '../../src/connector/sink.ts';
 
 export interface ShapeColumn {

@@ -13,7 +13,11 @@ test('every piece of code in it is in the example, word for word', async () => {
   const code = await Promise.all(files.map((file) => readFile(join(example, file), 'utf8')));
   const blocks = [...readme.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, block]) => block!);
   expect(blocks.length).toBeGreaterThan(2);
-  for (const block of blocks) expect(code.some((text) => text.includes(block)), block).toBe(true);
+  for (const block of blocks)
+    expect(
+      code.some((text) => text.includes(block)),
+      block,
+    ).toBe(true);
 });
 
 test('it names every kind, and every kind has its page, an example instance or the same one, and a conformance test', async () => {
@@ -28,7 +32,13 @@ test('it names every kind, and every kind has its page, an example instance or t
   for (const kind of sinkKinds.keys()) {
     expect(readme).toContain(`[${kind}](sinks/${kind}/README.md)`);
     await readFile(join(root, `connectors/sinks/${kind}/README.md`), 'utf8');
-    expect(suites.some((name) => name.startsWith(kind) && name.endsWith('.test.ts')), kind).toBe(true);
-    expect(examples.some((text) => text.includes(`"connector.class": "${kind}"`)), kind).toBe(true);
+    expect(
+      suites.some((name) => name.startsWith(kind) && name.endsWith('.test.ts')),
+      kind,
+    ).toBe(true);
+    expect(
+      examples.some((text) => text.includes(`"connector.class": "${kind}"`)),
+      kind,
+    ).toBe(true);
   }
 });

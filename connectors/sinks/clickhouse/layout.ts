@@ -35,7 +35,7 @@ export interface RowMarks {
 }
 
 /** Rows that a reader's mark points at: a lookup of one key reads so many, in every part. */
-const granuleRows = 1024;
+const granuleRows = 256;
 
 export class Layout {
   readonly shape: TableShape;

@@ -123,7 +123,9 @@ class Fill {
     await run.stage.insertFill(this.#columns, this.#lines);
     const fill = run.stage.fillTable;
     const from = layout.sort.map((_, k) => `_from${k}`);
-    const sources = `(SELECT * FROM ${server.table(rows)} FINAL WHERE _kind = 0 AND ${layout.sortTuple()} IN (SELECT ${from.join(', ')} FROM ${fill}))`;
+    // Before FINAL, so that of other keys nothing but the key is read. It may stand there, because all rows of a key pass
+    // it or none.
+    const sources = `(SELECT * FROM ${server.table(rows)} FINAL PREWHERE _kind = 0 AND ${layout.sortTuple()} IN (SELECT ${from.join(', ')} FROM ${fill}))`;
     if (this.#required > 0) {
       const missing = await server.select(
         `SELECT count() FROM ${fill} WHERE _optional = 0 AND (${from.join(', ')}) NOT IN (SELECT ${layout.sort.map(({ name: sort }) => sort).join(', ')} FROM ${sources})`,

@@ -57,7 +57,7 @@ class Fewer {
     const { server, name } = run.unit;
     await run.stage.insertFill(['_absent Int64'], this.#lines);
     const fill = run.stage.fillTable;
-    const there = `(SELECT _image, _copies FROM ${server.table(rows)} FINAL WHERE _kind = 0 AND _image IN (SELECT _image FROM ${fill}))`;
+    const there = `(SELECT _image, _copies FROM ${server.table(rows)} FINAL PREWHERE _kind = 0 AND _image IN (SELECT _image FROM ${fill}))`;
     const joined = `FROM ${fill} AS p LEFT JOIN ${there} AS t ON t._image = p._image`;
     // Without a row there, `_copies` is 0.
     const lacking = await server.select(

@@ -23,10 +23,8 @@ export interface Progress {
 
 export interface Partial {
   sequence: number;
-  /** Index in the Window's tables. */
-  part: number;
-  /** Of the last Change there. */
-  position: Position;
+  /** By topic: the last Change of the Window that is there. A retry may have the tables in another order. */
+  reached: Readonly<Record<string, Position>>;
 }
 
 /** Which table a topic is for, and what its records are found by. */
@@ -114,10 +112,14 @@ export function topicMessage(topic: string, owner: TopicOwner): ProgressMessage 
   return { key: JSON.stringify(['topic', topic]), value: JSON.stringify({ format, owner }) };
 }
 
-/** Written first by whoever takes over. @param fencingToken null where the taker does not know its own */
+/**
+ * Written first by whoever takes over. One record for each token: a compaction must not leave a smaller one in the place
+ * of a greater.
+ * @param fencingToken null where the taker does not know its own
+ */
 export function claimMessage(fencingToken: bigint | null): ProgressMessage {
   return {
-    key: JSON.stringify(['claim']),
+    key: JSON.stringify(fencingToken === null ? ['claim'] : ['claim', String(fencingToken)]),
     value: JSON.stringify({ format, fencingToken: String(fencingToken ?? 0n) }),
   };
 }
@@ -143,7 +145,9 @@ export function decideAppend(window: AppendWindow, stored: Progress): Receipt | 
   }
   // Windows without records are not handed to a sink: the next one may start later than the last one ended.
   const follows = window.sequence === sequence + 1 && (position === null || position <= window.from);
-  if (follows && (partial === null || partial.position <= window.to)) return null;
+  const partsFit =
+    partial === null || Object.values(partial.reached).every((reached) => reached <= window.to);
+  if (follows && partsFit) return null;
   const holds = position === null ? 'nothing' : `Window ${sequence} up to ${position}`;
   throw new TidemarkError(
     'TM404',

@@ -68,13 +68,16 @@ export async function resolveSettings(
   const own = `tidemark.${safeName(sourceId)}.${safeName(destination)}`;
   const transactionTimeoutMs = Number(values['transaction.timeout']);
   if (!(transactionTimeoutMs >= 1000)) refuse('transaction.timeout', 'needs at least 1 s');
+  const progressTopic = topicFrom('progress.topic', text('progress.topic') ?? `${own}.progress`);
+  const controlTopic = topicFrom('control.topic', text('control.topic') ?? `${own}.control`);
+  if (controlTopic === progressTopic) refuse('control.topic', 'is progress.topic too: they are not the same');
   return {
     endpoint: await endpointFrom(values, text),
     registry: await registryFrom(values, text),
     rows: rowsFrom(values, text),
     topics: topicsFrom(values, text),
-    progressTopic: topicFrom('progress.topic', text('progress.topic') ?? `${own}.progress`),
-    controlTopic: topicFrom('control.topic', text('control.topic') ?? `${own}.control`),
+    progressTopic,
+    controlTopic,
     control: values['control.records'] !== false,
     controlEvictions: values['control.evictions'] === true,
     transactionalId: own,

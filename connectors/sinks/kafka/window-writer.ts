@@ -46,6 +46,8 @@ export class WindowWriter {
   readonly #rows = { upserted: 0, deleted: 0, appended: 0 };
   /** Owners of topics as this Window leaves them. */
   readonly #owners = new Map<string, TopicOwner>();
+  /** By topic: the last Change that is written, in this transaction or one before. */
+  readonly #reached: Record<string, Position>;
   #begunAt = 0;
 
   constructor(
@@ -62,6 +64,7 @@ export class WindowWriter {
     this.#settings = settings;
     this.#registry = registry;
     this.#control = control;
+    this.#reached = { ...session.state.progress.partial?.reached };
     this.#outbox = new Outbox((messages) => session.send(messages));
   }
 
@@ -77,7 +80,7 @@ export class WindowWriter {
     }
     await this.#session.catalogue.ensure(this.#topicPlans(parts));
     await this.#begin();
-    for (const [i, part] of parts.entries()) await this.#writePart(i, part, records[i]!);
+    for (const [i, part] of parts.entries()) await this.#writePart(part, records[i]!);
     await this.#outbox.done();
     await failpoint('kafka-sink-sent');
     const receipt: Receipt = {
@@ -109,6 +112,16 @@ export class WindowWriter {
     const { shape } = table;
     const { schema, name, oid } = shape;
     const topic = topicOf(this.#settings.topics.template, shape);
+    const { progressTopic, controlTopic } = this.#settings;
+    if (topic === progressTopic || topic === controlTopic) {
+      throw new TidemarkError(
+        'TM405',
+        `${tableName(shape)} would be written to the sink's own topic ${topic}`,
+        {
+          remedy: 'Give the destination another topic.name, progress.topic or control.topic.',
+        },
+      );
+    }
     const known = this.#owners.get(topic) ?? this.#session.state.topics.get(topic);
     if (known && (known.schema !== schema || known.name !== name)) {
       throw new TidemarkError(
@@ -163,19 +176,21 @@ export class WindowWriter {
     }
   }
 
-  async #writePart(index: number, part: Part, records: TableRecords): Promise<void> {
-    const { partial } = this.#session.state.progress;
-    const there = (position: Position) =>
-      partial !== null && (index < partial.part || (index === partial.part && position <= partial.position));
+  async #writePart(part: Part, records: TableRecords): Promise<void> {
+    const { topic } = part;
+    const before = this.#session.state.progress.partial?.reached[topic] ?? null;
+    const there = (position: Position) => before !== null && position <= before;
     let last: Position | null = null;
     for await (const batch of part.table.events()) {
       for (const event of batch) {
+        const { position } = event;
         if (last === null && part.anew)
-          await this.#writeControl({ ...event, key: [] }, 't', part, there(event.position));
+          await this.#writeControl({ ...event, key: [] }, 't', part, there(position));
         // A key change is two Changes of one Position.
-        else if (last !== null && last !== event.position && this.#isLong()) await this.#cut(index, last);
-        last = event.position;
-        await this.#writeEvent(event, part, records, there(event.position));
+        else if (last !== null && last !== position && this.#isLong()) await this.#cut(topic);
+        last = position;
+        await this.#writeEvent(event, part, records, there(position));
+        if (!there(position)) this.#reached[topic] = position;
       }
     }
   }
@@ -208,23 +223,18 @@ export class WindowWriter {
     return performance.now() - this.#begunAt > this.#settings.transactionTimeoutMs / 2;
   }
 
-  /** Everything up to the Position is committed, and a new transaction goes on. */
-  async #cut(part: number, position: Position): Promise<void> {
+  /** What is written is committed, with a note of how far that is in each topic, and a new transaction goes on. */
+  async #cut(topic: string): Promise<void> {
     const { state } = this.#session;
-    const before = state.progress.partial;
+    const { sequence, fencingToken } = this.#window;
     await this.#outbox.done();
-    const ahead =
-      before !== null && (part < before.part || (part === before.part && position <= before.position));
-    const partial = ahead ? before : { sequence: this.#window.sequence, part, position };
-    const progress = { ...state.progress, partial, fencingToken: this.#window.fencingToken };
+    const partial = { sequence, reached: { ...this.#reached } };
+    const progress = { ...state.progress, partial, fencingToken };
     await this.#session.sendProgress([state.progressMessage(progress)]);
     await this.#session.commit();
     state.progress = progress;
-    for (const [topic, owner] of this.#owners) state.topics.set(topic, owner);
-    this.#context.log('warn', 'a Window takes long: consumers see it in several parts', {
-      sequence: this.#window.sequence,
-      part,
-    });
+    for (const [name, owner] of this.#owners) state.topics.set(name, owner);
+    this.#context.log('warn', 'a Window takes long: consumers see it in several parts', { sequence, topic });
     await this.#begin();
   }
 }
