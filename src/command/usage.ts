@@ -41,7 +41,7 @@ export const usage = `tidemark <command> [options]
       --transactions 2000           how much, with --once
       --rate 50                     transactions per second (0: as fast as possible)
       --seed 1
-      --destination postgres,parquet      where to: also jsonl, clickhouse, webhook
+      --destination postgres,parquet      where to: also jsonl, clickhouse, kafka, webhook
 
   --config FILE             tidemark.yaml in the current folder by default (or TIDEMARK_CONFIG)
   --json                    machine-readable output

@@ -67,6 +67,15 @@ const catalogue: Readonly<Record<string, DemoDestination>> = {
       'clickhouse.password': environment.TIDEMARK_CLICKHOUSE_PASSWORD!,
     }),
   },
+  kafka: {
+    title: 'Kafka mirror',
+    name: 'mirror',
+    cadence: '5s',
+    part: null,
+    verifiable: false,
+    // The same brokers, another layout.
+    options: ({ environment }) => ({ 'kafka.brokers': environment.TIDEMARK_KAFKA_BROKERS!, format: 'json' }),
+  },
   webhook: {
     title: 'webhook',
     name: 'siem',

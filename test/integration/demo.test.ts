@@ -111,12 +111,12 @@ test('demo --once verifies both destinations and leaves nothing running', async 
 });
 
 test('demo --destination takes the other kinds that run on this machine', async () => {
-  const kinds = ['--destination', 'jsonl,clickhouse,webhook'];
+  const kinds = ['--destination', 'jsonl,clickhouse,kafka,webhook'];
   const demo = startDemo(['--once', '--transactions', '200', '--seed', '6', '--json', ...kinds]);
   expect(await demo.exit, demo.errors()).toBe(0);
   const summary = JSON.parse(demo.output()) as DemoSummary;
   const verified = summary.destinations.map(({ name, verify }) => [name, verify?.equal ?? null]);
-  expect(Object.fromEntries(verified)).toEqual({ archive: true, columns: true, siem: null });
+  expect(Object.fromEntries(verified)).toEqual({ archive: true, columns: true, mirror: null, siem: null });
   const posted = await readFile(join(folder, 'siem.ndjson'), 'utf8');
   expect(posted.split('\n').length).toBeGreaterThan(100);
   expect(await leftovers()).toEqual([]);
