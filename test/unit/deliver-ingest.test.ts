@@ -23,6 +23,7 @@ function ingestOver(watermarks: () => Promise<Watermarks[]>) {
     },
     watermarks,
     newestEnds: () => ({}),
+    tenant: null,
     crowded: () => true,
     changed: () => {},
   });
