@@ -168,12 +168,15 @@ export class ClickHouseSink implements MergeSink, Readable {
     const known = this.#sessions.get(unit.name);
     if (known?.token === token) return known;
     await unit.ensureDatabase();
-    await unit.takeOver(token);
-    const session: Session = { token, visible: await unit.visible(), stage: null };
-    if (this.#settings.history && session.visible) {
+    const generations = await unit.takeOver(token);
+    const visible = await unit.visible();
+    const session: Session = { token, visible, stage: null };
+    if (this.#settings.history && visible) {
       await ensureHistory(unit);
-      await showHistory(unit, session.visible);
+      await showHistory(unit, visible);
     }
+    // After the history's view: it may still name the one before.
+    if (generations > (visible ? 1 : 0)) await unit.dropOthers(token, visible?.rows ?? null);
     this.#sessions.set(unit.name, session);
     return session;
   }
