@@ -90,8 +90,12 @@ export class Unit {
     return seen;
   }
 
-  /** From here on no smaller token makes anything visible. @throws TidemarkError TM403 */
-  async takeOver(token: bigint): Promise<void> {
+  /**
+   * From here on no smaller token makes anything visible.
+   * @returns how many generations there are that this owner may drop, the visible one among them
+   * @throws TidemarkError TM403
+   */
+  async takeOver(token: bigint): Promise<number> {
     const { server, name, names } = this;
     if ((await this.checkToken(token)) < token) {
       await this.#ensureFences();
@@ -106,7 +110,7 @@ export class Unit {
       ours.filter((table) => table.startsWith(names.prefix + kind) && names.tokenOf(table)! <= token);
     // What makes rows visible first: after that, what the view shows stays so.
     for (const table of [...before('view'), ...before('stage'), ...before('fill')]) await this.drop(table);
-    if (before('rows').length > 0) await this.dropOthers(token, (await this.#view())?.rows ?? null);
+    return before('rows').length;
   }
 
   async drop(table: string): Promise<void> {
