@@ -16,8 +16,7 @@ export class Blocks {
   #text = '';
   #sent = 0;
   #sending: Promise<void> = Promise.resolve();
-  /** Bytes sent. */
-  bytes = 0;
+  #bytes = 0;
 
   constructor(options: BlocksOptions) {
     this.#options = options;
@@ -26,6 +25,11 @@ export class Blocks {
   /** Blocks sent so far, each of which is a part of the table at least. */
   get count(): number {
     return this.#sent;
+  }
+
+  /** Bytes sent, and those that are to be. */
+  get bytes(): number {
+    return this.#bytes + Buffer.byteLength(this.#text);
   }
 
   get pending(): boolean {
@@ -55,7 +59,7 @@ export class Blocks {
     await this.#sending;
     const { server, table, columns, token, about } = this.#options;
     const sending = server.insert(table, columns, lines, `${token}/${this.#sent++}`, about).then((bytes) => {
-      this.bytes += bytes;
+      this.#bytes += bytes;
     });
     // Whoever waits for it next meets the error; until then it is not unhandled.
     sending.catch(() => undefined);

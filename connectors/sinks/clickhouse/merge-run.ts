@@ -126,6 +126,7 @@ export class MergeRun {
     const progress = JSON.stringify(mark);
     const inPlace = target.rows === visible?.rows;
     const { layout } = target;
+    // With the last of the rows: a small Window is one insert, which makes one part.
     if (layout.keyed) {
       this.stage.put(layout.markLine(markVersion(window.sequence, window.fencingToken), progress));
     } else {
@@ -133,6 +134,7 @@ export class MergeRun {
       if (inPlace) this.stage.put(layout.markLine(String(visible!.mark.sequence), '', -1));
     }
     await this.stage.flush();
+    await failpoint('clickhouse-sink-staged');
     if (inPlace) {
       await this.stage.makeOnePart();
       await failpoint('clickhouse-sink-before-commit');

@@ -139,8 +139,6 @@ export class ClickHouseSink implements MergeSink, Readable {
       await ensureHistory(unit);
       bytes = await writeHistory(maker, window, window.tables);
     }
-    await run.stage.flush();
-    await failpoint('clickhouse-sink-staged');
     const { visible: before } = session;
     const receipt: Receipt = {
       position: window.to,
