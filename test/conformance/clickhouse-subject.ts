@@ -1,8 +1,8 @@
 /** Kind `clickhouse`: a database of its own for each case, on one engine. Rows are read from the views, as JSON. */
 import { type Stack, startStack } from '../../compose/local-stack.ts';
+import { postgresFloat } from '../../connectors/object-log/postgres-float.ts';
 import { clickhouseSink } from '../../connectors/sinks/clickhouse/index.ts';
 import { quoteName, quoteText, viewName } from '../../connectors/sinks/clickhouse/names.ts';
-import { postgresFloat } from '../../connectors/object-log/postgres-float.ts';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
 import type { Cell, OptionValues, Row } from '../../src/connector/sink.ts';
 import { optionValues } from './option-values.ts';
