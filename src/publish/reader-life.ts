@@ -18,6 +18,7 @@ import { ensurePublications, planPublications } from '../replicate/publication.t
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
 import {
+  atOneMoment,
   connectSource,
   cutConnection,
   endConnection,
@@ -114,11 +115,14 @@ export async function readUntilFailure(
     const known = (await ledger.read())?.state === 'streaming';
     const found = await readSlot(client, source.slot);
     requireReadable(identity, found, known);
-    const tables = await trackedTables(client, source);
-    const plans = planPublications(source, tables, identity.version);
     // Without the slot there is more missing than that.
     const streamed = known && found !== null;
-    if (streamed) await requireWhole({ client, ledger, version: identity.version }, plans);
+    const { tables, plans } = await atOneMoment(client, async () => {
+      const tables = await trackedTables(client, source);
+      const plans = planPublications(source, tables, identity.version);
+      if (streamed) await requireWhole({ client, ledger, version: identity.version }, plans);
+      return { tables, plans };
+    });
     const snapshots = new TableSnapshots(source.id);
     const partitions = new PartitionWatch({
       source,

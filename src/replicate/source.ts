@@ -157,6 +157,19 @@ export function requireReadable(
   });
 }
 
+/**
+ * What the work asks is of one moment: a migration that commits meanwhile is seen whole or not at all.
+ * @throws TidemarkError TM201, TM202
+ */
+export async function atOneMoment<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+  await askSource(client, 'begin isolation level repeatable read, read only');
+  try {
+    return await work();
+  } finally {
+    await client.query('commit').catch(() => {});
+  }
+}
+
 /** A query whose failure is the source's: it may go away at any moment. @throws TidemarkError TM201, TM202 */
 export async function askSource(
   client: pg.ClientBase,
