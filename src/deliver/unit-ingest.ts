@@ -40,6 +40,7 @@ export class UnitIngest {
   #failure: TidemarkError | null = null;
   #topics: string[] = [];
   #taking: Promise<unknown> = Promise.resolve();
+  #closed = false;
 
   constructor(options: UnitIngestOptions) {
     this.#options = options;
@@ -62,6 +63,14 @@ export class UnitIngest {
       if (!this.#topics.includes(topic)) this.#topics.push(topic);
   }
 
+  /**
+   * The Unit is not this one's any more, from now on: its partitions may be read for its successor already, and must not
+   * be moved to where this one had got.
+   */
+  close(): void {
+    this.#closed = true;
+  }
+
   /** Forgets what was read: the next `begin` starts at its mark. */
   reset(): void {
     this.#next.clear();
@@ -78,6 +87,7 @@ export class UnitIngest {
       watermarks.set(topic, await this.#options.watermarks(topic));
     // A batch on its way into the store would be read, and stored, a second time.
     await this.#taking;
+    if (this.#closed) return;
     this.#mark = mark;
     const starts: { topic: string; partition: number; start: number }[] = [];
     for (const [topic, partitions] of Object.entries(this.#assignment)) {
@@ -176,6 +186,7 @@ export class UnitIngest {
   }
 
   #pauseOrResume(topic: string, partition: number): void {
+    if (this.#closed) return;
     const awaited = (this.#target?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
     this.#options.reader.setPaused(topic, partition, !awaited && this.#options.crowded());
   }
