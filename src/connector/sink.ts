@@ -30,9 +30,16 @@ export type RowState =
       fillFrom: Cell[] | null;
       /** The row under `fillFrom` may not be there yet; then this one is left out: a snapshot brings it whole. */
       mayBeAbsent?: true;
+      /** After this state the row was retired, see `retire`. */
+      retired?: true;
       position: Position;
     }
-  | { op: 'delete'; key: Cell[]; position: Position };
+  | { op: 'delete'; key: Cell[]; position: Position }
+  /**
+   * The source let go of the row, on proof that it is here (an Eviction). It stays, also through truncates and sweeps,
+   * until an upsert (which makes it an ordinary row again) or a delete of its key comes.
+   */
+  | { op: 'retire'; key: Cell[]; position: Position };
 
 /** Net effect of a Window on one row image of a table without a key: that many copies more, or fewer. */
 export interface RowCount {
@@ -46,15 +53,16 @@ export interface RowCount {
 export interface RowEvent {
   /**
    * Create, update, delete, truncate; `r`: a row as a snapshot read it, whole, which the destination may hold already;
+   * `e`: the source let go of the row, which stays part of the table (see RowState.retire);
    * `s`: the end of a snapshot of the whole table, see `since` and Sweep.
    */
-  op: 'c' | 'u' | 'd' | 't' | 'r' | 's';
+  op: 'c' | 'u' | 'd' | 't' | 'r' | 'e' | 's';
   position: Position;
   /** Commit time of its Transaction, microseconds since 1970 UTC. */
   commitTimeUs: bigint;
   /** Key columns' values; empty for truncate and for tables without a key. */
   key: Cell[];
-  /** The new row; for a delete the old row as far as the replica identity shows it; empty for a truncate. */
+  /** The new row; for a delete the old row as far as the replica identity shows it; empty for a truncate and an eviction. */
   values: PartialRow;
   /** Set where the row had another key before this change (a key change is a delete and a create). */
   previousKey: Cell[] | null;
@@ -75,7 +83,7 @@ export interface TableSnapshot {
 /**
  * A snapshot of a whole table with a key ended in this Window: it brought every row of the source, or the stream did
  * since it began. So rows of the destination whose newest state lies at or before `since` are not in the source (any
- * more), and the sink removes them, in the transaction of the Window, after all tables are merged.
+ * more), and the sink removes them but for retired ones, in the transaction of the Window, after all tables are merged.
  *
  * A sink that keeps no Positions with its rows can tell them by what it wrote: every Window that ends after `since` has
  * the snapshot in `MergeTable.snapshots` of the tables it writes to, so what no merge since the first such Window has
@@ -92,7 +100,7 @@ export interface Sweep extends TableSnapshot {
 
 export interface MergeTable {
   shape: TableShape;
-  /** The table was truncated in this Window: empty it before applying what follows. */
+  /** The table was truncated in this Window: empty it, but for retired rows, before applying what follows. */
   truncated: boolean;
   /** Those of the table that had begun before the Window's end and not ended before its start; usually none. */
   snapshots: readonly TableSnapshot[];
@@ -100,6 +108,8 @@ export interface MergeTable {
   states(): AsyncIterable<RowState[]>;
   /** Net row counts, in batches. Empty for a table with a key. */
   counts(): AsyncIterable<RowCount[]>;
+  /** Every Change in Position order, in batches: for a sink that also keeps a history. Costs a pass of its own. */
+  events(): AsyncIterable<RowEvent[]>;
 }
 
 export interface AppendTable {
@@ -164,29 +174,62 @@ export interface Held {
   fencingToken: bigint;
 }
 
+/*
+ * Capabilities are types. What a sink cannot do it does not have, and whoever needs it refuses the destination by name.
+ */
+
+/** Every sink. */
 interface SinkBase {
-  /** The last Window the destination holds of this Unit, or null where it never merged one. */
+  close(): Promise<void>;
+}
+
+/** The destination itself says what it holds: each of its Windows is there once, however often it was sent. */
+export interface Holding {
+  /** The last Window the destination holds of this Unit, or null where it never took one. */
   held(unit: string): Promise<Held | null>;
+}
+
+/** The destination can be read back, so that `tidemark verify` can compare it. */
+export interface Readable {
   /**
    * The destination's current rows of a table, in batches, as of the Position where the sink keeps history, else as
    * they are now (the caller holds the Unit at that Position). Rows follow the shape's columns.
    */
   readTable(shape: TableShape, at: Position): AsyncIterable<Row[]>;
-  close(): Promise<void>;
 }
 
-export interface MergeSink extends SinkBase {
+/** Keeps one row per key: a replica. */
+export interface MergeSink extends SinkBase, Holding, Partial<Readable> {
   mode: 'merge';
-  /** Idempotent: merging a Window that the destination holds answers its Receipt with alreadyHeld. */
+  /**
+   * Idempotent: merging a Window that the destination holds answers its Receipt with alreadyHeld.
+   * @throws RefusedRows where the destination refuses rows; nothing of the Window may be visible then
+   */
   mergeWindow(window: MergeWindow): Promise<Receipt>;
 }
 
-export interface AppendSink extends SinkBase {
+/** Keeps every Change. */
+export interface AppendSink extends SinkBase, Holding, Partial<Readable> {
   mode: 'append';
+  /** As mergeWindow. @throws RefusedRows */
   appendWindow(window: AppendWindow): Promise<Receipt>;
 }
 
-export type Sink = MergeSink | AppendSink;
+/**
+ * Passes every Change on to something that cannot say what it has. After a crash a Window is sent again from its
+ * beginning, so whatever is sent names itself the same way each time: at least once, and recognizable.
+ */
+export interface SendSink extends SinkBase {
+  mode: 'send';
+  /**
+   * In order; when it returns, the other side acknowledged everything. The ledger keeps zombies from cutting Windows, but
+   * one may still send what it was sending: `events()` then throws TM403.
+   * @throws RefusedRows where the other side refuses Changes for what they are; those before them may have arrived
+   */
+  sendWindow(window: AppendWindow): Promise<Receipt>;
+}
+
+export type Sink = MergeSink | AppendSink | SendSink;
 
 export interface SinkContext {
   sourceId: string;
@@ -210,6 +253,10 @@ export interface SinkKind {
   /** Checks reachability and rights; one line per finding, each with its remedy. */
   check(context: SinkContext, options: OptionValues): Promise<CheckFinding[]>;
   open(context: SinkContext, options: OptionValues): Promise<Sink>;
+  /** `tidemark destination test <name>`: sends one made-up Change that says what it is; one line per finding. */
+  test?(context: SinkContext, options: OptionValues): Promise<CheckFinding[]>;
+  /** A destination that fails for this long in a row is paused, until an operator resumes it. Absent: retried for ever. */
+  pauseAfterMs?: number;
 }
 
 export interface CheckFinding {

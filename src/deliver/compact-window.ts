@@ -29,6 +29,7 @@ export async function mergeTables(
           .map(({ id, since }) => ({ id, since })),
         states: () => (keyless ? nothing() : rowStates(store, rest, topic, reader, borrows)),
         counts: () => (keyless ? rowCounts(store, rest, topic, reader) : nothing()),
+        events: () => rowEvents(store, range, topic, reader),
       };
     }),
   );

@@ -33,5 +33,6 @@ export function reactTo(error: TidemarkError, attempt: number, random: () => num
   const { firstDelayMs, longestDelayMs } = policies[error.retry];
   const delayMs = Math.min(firstDelayMs * 2 ** Math.min(attempt, 20), longestDelayMs);
   // Half of it at random, so that many Units of one destination do not come back at the same moment.
-  return { leave: false, delayMs: Math.round(delayMs * (0.5 + random() / 2)) };
+  const chosen = Math.round(delayMs * (0.5 + random() / 2));
+  return { leave: false, delayMs: Math.max(chosen, error.retryAfterMs ?? 0) };
 }

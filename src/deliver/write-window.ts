@@ -13,6 +13,7 @@ import type { UnitStore } from './unit-store.ts';
  * @throws TidemarkError TM404 when it lost what it acknowledged, or holds what the ledger does not know
  */
 export async function checkHeld(sink: Sink, { destination, unit, merged, open }: OwnedUnit): Promise<void> {
+  if (sink.mode === 'send') return;
   const held = await sink.held(unit);
   if ((held?.position ?? '') === (merged?.position ?? '')) return;
   if (merged && (!held || held.position < merged.position)) {
@@ -65,9 +66,10 @@ export async function writeWindow(
     const tables = await mergeTables(store, content, schemas, { topics, snapshots });
     const window: MergeWindow = { ...base, tables, sweeps: await sweepsOf(snapshots, schemas) };
     for (const table of window.tables) {
-      const { states, counts } = table;
+      const { states, counts, events } = table;
       table.states = () => whileOwned(states(), unit, gone);
       table.counts = () => whileOwned(counts(), unit, gone);
+      table.events = () => whileOwned(events(), unit, gone);
     }
     return sink.mergeWindow(window);
   }
@@ -78,7 +80,7 @@ export async function writeWindow(
     const { events } = table;
     table.events = () => whileOwned(events(), unit, gone);
   }
-  return sink.appendWindow(window);
+  return sink.mode === 'send' ? sink.sendWindow(window) : sink.appendWindow(window);
 }
 
 /** Rows stop coming the moment the Unit is not ours, and so the sink's transaction fails. */

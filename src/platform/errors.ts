@@ -252,6 +252,12 @@ export const errorCatalogue = {
     meaning: 'The control database does not answer.',
     remedy: 'Check control.url; delivery goes on by itself when it answers.',
   },
+  TM410: {
+    retry: 'data',
+    meaning: 'A destination refused rows for what is in them.',
+    remedy:
+      'They are kept in Quarantine and the rest goes on: `tidemark quarantine list` names them; mend the destination, then `tidemark quarantine replay`.',
+  },
   // 9xx
   TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },
 } as const satisfies Record<string, ErrorEntry>;
@@ -261,18 +267,21 @@ export type ErrorCode = keyof typeof errorCatalogue;
 export class TidemarkError extends Error {
   readonly code: ErrorCode;
   readonly retry: RetryClass;
+  /** The other side asked to be left alone for so long. */
+  readonly retryAfterMs: number | null;
   /** What to do now; the catalogue's text unless the thrower knows better (an exact statement, a command line). */
   readonly remedy: string;
 
   constructor(
     code: ErrorCode,
     message: string,
-    options: { remedy?: string; cause?: unknown; retry?: RetryClass } = {},
+    options: { remedy?: string; cause?: unknown; retry?: RetryClass; retryAfterMs?: number } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'TidemarkError';
     this.code = code;
     this.retry = options.retry ?? errorCatalogue[code].retry;
+    this.retryAfterMs = options.retryAfterMs ?? null;
     this.remedy = options.remedy ?? errorCatalogue[code].remedy;
   }
 }

@@ -5,7 +5,7 @@
 import type { Client } from 'pg';
 import type { Position } from '../connector/position.ts';
 import { type TableShape, tableName } from '../connector/shape.ts';
-import type { Row, Sink } from '../connector/sink.ts';
+import type { Readable, Row } from '../connector/sink.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { BucketSums } from './bucket-sums.ts';
@@ -23,7 +23,7 @@ export interface CompareContext {
   /** In a transaction on the snapshot of `position`. */
   client: Client;
   /** Held at `position`. */
-  sink: Sink;
+  sink: Readable;
   position: Position;
   limit: number;
   /** Rows of the source that the second pass may remember, about 200 bytes each. */

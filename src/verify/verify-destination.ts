@@ -17,7 +17,7 @@ import type { Pool } from 'pg';
 import { formatPosition, type Position } from '../connector/position.ts';
 import type { TableShape } from '../connector/shape.ts';
 import { tableName } from '../connector/shape.ts';
-import type { Sink, SinkKind } from '../connector/sink.ts';
+import type { Readable, Sink, SinkKind } from '../connector/sink.ts';
 import { matchTopics, unitsOf } from '../deliver/unit-topics.ts';
 import { openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
@@ -72,6 +72,7 @@ const defaultMemoryRows = 500_000;
 
 interface Run extends VerifyOptions {
   pool: Pool;
+  sink: Readable;
   instance: DestinationConfig;
   kind: SinkKind;
   known: SourceRow;
@@ -113,14 +114,17 @@ export async function verifyDestination(options: VerifyOptions): Promise<VerifyR
       signal: options.signal ?? new AbortController().signal,
       onProgress: options.onProgress ?? (() => {}),
     });
-    const hold = await HoldKeeper.take(pool, place, timing.holdMs, log);
-    try {
-      const signal = AbortSignal.any([hold.lost, ...(options.signal ? [options.signal] : [])]);
-      const onProgress = options.onProgress ?? (() => {});
-      return await verifyHeld({ ...options, pool, instance, kind, known, hold, signal, timing, onProgress });
-    } finally {
-      await hold.release();
-    }
+    return await withSink(options, { instance, kind }, async (sink) => {
+      const hold = await HoldKeeper.take(pool, place, timing.holdMs, log);
+      try {
+        const signal = AbortSignal.any([hold.lost, ...(options.signal ? [options.signal] : [])]);
+        const onProgress = options.onProgress ?? (() => {});
+        const run = { pool, sink, instance, kind, known, hold, signal, timing, onProgress };
+        return await verifyHeld({ ...options, ...run });
+      } finally {
+        await hold.release();
+      }
+    });
   } finally {
     await pool.end();
   }
@@ -249,40 +253,35 @@ async function compareTables(
   shapes: ReadonlyMap<string, TableShape>,
   parked: ParkedTables,
 ): Promise<TableReport[]> {
-  const { config, signal, limit, onProgress, hold } = run;
-  // A folder of our own: a sink wipes its folder at start, and the worker's may be on this machine.
-  const scratchDirectory = join(config.deliver.spillDirectory, run.instance.name, `verify-${randomUUID()}`);
-  const opening = openSink(run, scratchDirectory);
-  const sink = await abortable(opening, signal).catch((error) => {
-    opening.then((late) => late.close()).catch(() => {});
-    throw error;
-  });
-  try {
-    const reports: TableReport[] = [];
-    const memoryRows = run.memoryRows ?? defaultMemoryRows;
-    const { source } = config;
-    for (const table of tables) {
-      const name = tableName(table);
-      reports.push(
-        await compareTable(
-          { source, client, sink, position, limit, memoryRows, signal, onProgress },
-          table,
-          shapes.get(name) ?? null,
-          parked[name] ?? null,
-        ),
-      );
-    }
-    await hold.confirm();
-    return reports;
-  } finally {
-    await sink.close().catch(() => {});
-    await rm(scratchDirectory, { recursive: true, force: true });
+  const { config, sink, signal, limit, onProgress, hold } = run;
+  const reports: TableReport[] = [];
+  const memoryRows = run.memoryRows ?? defaultMemoryRows;
+  const { source } = config;
+  for (const table of tables) {
+    const name = tableName(table);
+    reports.push(
+      await compareTable(
+        { source, client, sink, position, limit, memoryRows, signal, onProgress },
+        table,
+        shapes.get(name) ?? null,
+        parked[name] ?? null,
+      ),
+    );
   }
+  await hold.confirm();
+  return reports;
 }
 
-function openSink({ config, instance, kind, log }: Run, scratchDirectory: string): Promise<Sink> {
+/** @throws TidemarkError TM101 for a destination that cannot be read back; what opening it throws */
+async function withSink<T>(
+  { config, log, signal }: VerifyOptions,
+  { instance, kind }: Pick<Run, 'instance' | 'kind'>,
+  work: (sink: Readable) => Promise<T>,
+): Promise<T> {
+  // A folder of our own: a sink wipes its folder at start, and the worker's may be on this machine.
+  const scratchDirectory = join(config.deliver.spillDirectory, instance.name, `verify-${randomUUID()}`);
   const named = log.child({ destination: instance.name });
-  return kind.open(
+  const opening = kind.open(
     {
       sourceId: config.source.id,
       destination: instance.name,
@@ -292,6 +291,25 @@ function openSink({ config, instance, kind, log }: Run, scratchDirectory: string
     },
     instance.options,
   );
+  const sink = await abortable(opening, signal ?? new AbortController().signal).catch((error) => {
+    opening.then((late) => late.close()).catch(() => {});
+    throw error;
+  });
+  try {
+    if (!isReadable(sink)) {
+      throw new TidemarkError('TM101', `what ${instance.name} (${kind.name}) holds cannot be read back`, {
+        remedy: 'Its Receipts in the ledger say what it acknowledged: `tidemark status`.',
+      });
+    }
+    return await work(sink);
+  } finally {
+    await sink.close().catch(() => {});
+    await rm(scratchDirectory, { recursive: true, force: true });
+  }
+}
+
+function isReadable(sink: Sink): sink is Sink & Readable {
+  return 'readTable' in sink;
 }
 
 /** Whole milliseconds. */

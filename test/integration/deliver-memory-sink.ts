@@ -180,6 +180,7 @@ async function mergeTable(
         totals.deleted++;
         continue;
       }
+      if (state.op === 'retire') continue;
       const fill = state.fillFrom && base[JSON.stringify(state.fillFrom)];
       if (state.values.includes(undefined) && !fill) throw new TidemarkError('TM407', 'nothing to fill from');
       after[key] = state.values.map((cell, i) => (cell === undefined ? fill![i]! : cell));

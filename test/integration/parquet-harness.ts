@@ -11,6 +11,7 @@ import type {
   AppendWindow,
   Cell,
   OptionValues,
+  Readable,
   Row,
   RowEvent,
   SinkContext,
@@ -76,7 +77,7 @@ export async function s3Place(): Promise<Place> {
 }
 
 export interface Opened {
-  sink: AppendSink;
+  sink: AppendSink & Readable;
   context: SinkContext;
   logs: string[];
 }
@@ -95,7 +96,7 @@ export async function openSink(
     failpoint,
   };
   await mkdir(scratch, { recursive: true });
-  return { sink: (await parquetSink.open(context, options)) as AppendSink, context, logs };
+  return { sink: (await parquetSink.open(context, options)) as AppendSink & Readable, context, logs };
 }
 
 export function column(name: string, type: string, key = false): ColumnShape {
@@ -157,7 +158,11 @@ export function insert(shape: TableShape, lsn: number, values: Row, ordinal = 1)
   };
 }
 
-export async function readAll(sink: AppendSink, shape: TableShape, position: Position): Promise<Row[]> {
+export async function readAll(
+  sink: AppendSink & Readable,
+  shape: TableShape,
+  position: Position,
+): Promise<Row[]> {
   const rows: Row[] = [];
   for await (const batch of sink.readTable(shape, position)) rows.push(...batch);
   return rows;

@@ -1,7 +1,7 @@
 /** The Postgres sink: the tables it makes, the tables it finds, and what `check` says. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
-import type { MergeSink } from '../../src/connector/sink.ts';
+import type { MergeSink, Readable } from '../../src/connector/sink.ts';
 import {
   at,
   context,
@@ -233,7 +233,7 @@ describe('check', () => {
       },
     ]);
     const logged: Logged[] = [];
-    const sink = (await postgresSink.open(context({}, logged), limited)) as MergeSink;
+    const sink = (await postgresSink.open(context({}, logged), limited)) as MergeSink & Readable;
     expect((await failure(sink.mergeWindow(windowOf(1, [mergeTable(users, {})])))).code).toBe('TM402');
     for (const { remedy } of findings) if (remedy?.startsWith('GRANT')) await admin.query(remedy);
     await sink.mergeWindow(windowOf(1, [mergeTable(users, { states: [upsert(users, ['1', 'a', 'b'])] })]));

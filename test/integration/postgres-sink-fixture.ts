@@ -14,8 +14,10 @@ import type {
   MergeTable,
   MergeWindow,
   OptionValues,
+  Readable,
   Row,
   RowCount,
+  RowEvent,
   RowState,
   SinkContext,
 } from '../../src/connector/sink.ts';
@@ -122,8 +124,8 @@ export async function openSink(
   server: TestServer,
   database: string,
   more: Partial<SinkContext> = {},
-): Promise<MergeSink> {
-  return (await postgresSink.open(context(more), options(server, database))) as MergeSink;
+): Promise<MergeSink & Readable> {
+  return (await postgresSink.open(context(more), options(server, database))) as MergeSink & Readable;
 }
 
 /** `columns` as `name type` or `name type key`, the type being the second part up to ` key`. */
@@ -160,6 +162,7 @@ export interface TableInput {
   snapshots?: MergeTable['snapshots'];
   states?: RowState[];
   counts?: RowCount[];
+  events?: RowEvent[];
   batch?: number;
 }
 
@@ -174,6 +177,7 @@ export function mergeTable(table: TableShape, input: TableInput): MergeTable {
     snapshots: input.snapshots ?? [],
     states: () => batches(input.states ?? []),
     counts: () => batches(input.counts ?? []),
+    events: () => batches(input.events ?? []),
   };
 }
 
@@ -197,7 +201,11 @@ export function windowOf(
   };
 }
 
-export async function readAll(sink: MergeSink, table: TableShape, position: Position): Promise<Row[]> {
+export async function readAll(
+  sink: MergeSink & Readable,
+  table: TableShape,
+  position: Position,
+): Promise<Row[]> {
   const rows: Row[] = [];
   for await (const batch of sink.readTable(table, position)) rows.push(...batch);
   return rows;
@@ -237,7 +245,7 @@ export async function failure(work: Promise<unknown>): Promise<TidemarkError> {
 /** A sink on a database of its own. */
 export async function withSink(
   server: TestServer,
-  work: (sink: MergeSink, database: string) => Promise<void>,
+  work: (sink: MergeSink & Readable, database: string) => Promise<void>,
 ): Promise<void> {
   const database = await server.database();
   const sink = await openSink(server, database);

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
-import type { MergeSink } from '../../src/connector/sink.ts';
+import type { MergeSink, Readable } from '../../src/connector/sink.ts';
 import {
   at,
   context,
@@ -187,7 +187,7 @@ describe('faults', () => {
         ...options(server, database),
         'connection.port': (proxy.address() as AddressInfo).port,
       };
-      const sink = (await postgresSink.open(context(), through)) as MergeSink;
+      const sink = (await postgresSink.open(context(), through)) as MergeSink & Readable;
       const window = windowOf(1, [mergeTable(users, { states: [upsert(users, ['1', 'a', 'b'])] })]);
       expect(await failure(sink.mergeWindow(window))).toMatchObject({ code: 'TM401', retry: 'transient' });
       expect(await sink.mergeWindow(window)).toMatchObject({
@@ -238,10 +238,10 @@ describe('faults', () => {
   test('an unreachable server is transient, wrong credentials are for the operator', async () => {
     const database = await server.database();
     const at1 = { ...options(server, database), 'connection.port': 1 };
-    const unreachable = (await postgresSink.open(context(), at1)) as MergeSink;
+    const unreachable = (await postgresSink.open(context(), at1)) as MergeSink & Readable;
     expect(await failure(unreachable.held('*'))).toMatchObject({ code: 'TM401', retry: 'transient' });
     const wrong = { ...options(server, database), 'connection.password': 'hunter2' };
-    const refused = (await postgresSink.open(context(), wrong)) as MergeSink;
+    const refused = (await postgresSink.open(context(), wrong)) as MergeSink & Readable;
     const error = await failure(refused.mergeWindow(windowOf(1, [])));
     expect(error.code).toBe('TM402');
     expect(`${error.message}${error.stack}`).not.toContain('hunter2');
@@ -251,7 +251,7 @@ describe('faults', () => {
   test('a lock held by a reader is transient', () =>
     withSink(server, async (_, database) => {
       const patient = options(server, database, { 'lock.timeout': 200 });
-      const sink = (await postgresSink.open(context(), patient)) as MergeSink;
+      const sink = (await postgresSink.open(context(), patient)) as MergeSink & Readable;
       await sink.mergeWindow(windowOf(1, [mergeTable(users, { states: [upsert(users, ['1', 'a', 'b'])] })]));
       const reader = await server.connect(database);
       await reader.query('BEGIN; LOCK TABLE app.users IN SHARE MODE');

@@ -10,6 +10,7 @@ import type {
   MergeSink,
   MergeTable,
   MergeWindow,
+  Readable,
   Receipt,
   Row,
   RowCount,
@@ -267,7 +268,7 @@ async function run(seed: number): Promise<void> {
       database,
     ]);
   };
-  let sink: MergeSink = await openSink(server, database, { failpoint });
+  let sink: MergeSink & Readable = await openSink(server, database, { failpoint });
   let fencingToken = 1n;
   /** As a worker does it: a session killed after its commit fails a later Window's first statement. */
   const merge = async (window: MergeWindow, tries = 3): Promise<Receipt> => {

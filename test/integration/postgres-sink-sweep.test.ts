@@ -1,7 +1,7 @@
 /** The Postgres sink tells rows that a snapshot did not see by the transactions that wrote them, or leaves them alone. */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import type { MergeSink, Sweep, TableShape } from '../../src/connector/sink.ts';
+import type { MergeSink, Readable, Sweep, TableShape } from '../../src/connector/sink.ts';
 import {
   at,
   type Logged,
@@ -47,7 +47,7 @@ async function inDatabase(database: string, ...statements: string[]): Promise<vo
 }
 
 /** Window by Window, the last one with the end of the snapshot. */
-async function merge(sink: MergeSink, table: TableShape, ...windows: TableInput[]) {
+async function merge(sink: MergeSink & Readable, table: TableShape, ...windows: TableInput[]) {
   for (const [i, input] of windows.entries()) {
     const window = windowOf(i + 1, [mergeTable(table, i === 0 ? input : { ...input, snapshots })]);
     const last = i === windows.length - 1;

@@ -5,7 +5,7 @@ import { chmod, chown, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
-import type { MergeSink } from '../../src/connector/sink.ts';
+import type { MergeSink, Readable } from '../../src/connector/sink.ts';
 import {
   context,
   failure,
@@ -93,7 +93,8 @@ async function merge(more: Record<string, string>): Promise<unknown> {
   );
   await admin.query(`GRANT CREATE ON DATABASE ${database} TO certified`);
   await admin.end();
-  const sink = (await postgresSink.open(context(), { ...options(server, database), ...more })) as MergeSink;
+  const sink = (await postgresSink.open(context(), { ...options(server, database), ...more })) as MergeSink &
+    Readable;
   try {
     return await sink.mergeWindow(windowOf(1, []));
   } finally {

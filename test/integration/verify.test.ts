@@ -11,7 +11,15 @@ import { postgresSink } from '../../connectors/sinks/postgres/index.ts';
 import { formatPosition, type Position, parseLsn, parsePosition } from '../../src/connector/position.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
 import { tableName } from '../../src/connector/shape.ts';
-import type { MergeSink, MergeTable, Row, RowCount, RowState, SinkKind } from '../../src/connector/sink.ts';
+import type {
+  MergeSink,
+  MergeTable,
+  Readable,
+  Row,
+  RowCount,
+  RowState,
+  SinkKind,
+} from '../../src/connector/sink.ts';
 import { holdState } from '../../src/deliver/holds.ts';
 import { Ledger, type OwnedUnit } from '../../src/deliver/ledger.ts';
 import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
@@ -55,7 +63,7 @@ class World {
   readonly replica: pg.Client;
   readonly control: pg.Pool;
   readonly config: ResolvedConfig;
-  readonly sink: MergeSink;
+  readonly sink: MergeSink & Readable;
   readonly worker: Worker;
   readonly #registry: Server;
   readonly #subjects = new Map<string, TableShape>();
@@ -150,7 +158,7 @@ class World {
         failpoint: async () => {},
       },
       config.destinations[0]!.options,
-    )) as MergeSink;
+    )) as MergeSink & Readable;
     const ledger = new SourceLedger(control, 'hot');
     await ledger.beginEpoch(3, 'tidemark', await identifySource(config.source));
     await ledger.beginStreaming();
@@ -281,6 +289,7 @@ class Worker {
         snapshots: [],
         states: () => batches(states),
         counts: () => batches(counts),
+        events: () => batches<RowEvent>([]),
       }),
     );
     const receipt = await this.#world.sink.mergeWindow({

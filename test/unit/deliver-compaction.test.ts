@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { KafkaMessage, Message } from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
-import type { MergeSink, PartialRow, Row, RowEvent } from '../../src/connector/sink.ts';
+import type { MergeSink, PartialRow, Readable, Row, RowEvent } from '../../src/connector/sink.ts';
 import { appendTables, mergeTables } from '../../src/deliver/compact-window.ts';
 import { RowSchemas } from '../../src/deliver/row-schemas.ts';
 import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
@@ -173,7 +173,7 @@ describe('compaction', () => {
       const sink = (await memorySink(destination).open(
         { failpoint: async () => {} } as never,
         {},
-      )) as MergeSink;
+      )) as MergeSink & Readable;
       let from: Position = beforeEverything;
       let sequence = 0;
       for (let window = 0; window < 8; window++) {

@@ -10,6 +10,7 @@ import type {
   AppendSink,
   AppendWindow,
   Held,
+  Readable,
   Receipt,
   Row,
   SinkContext,
@@ -44,7 +45,7 @@ interface Encoded {
   contentHash: string;
 }
 
-export class ParquetSink implements AppendSink {
+export class ParquetSink implements AppendSink, Readable {
   readonly mode = 'append' as const;
   readonly #store: ObjectStore;
   readonly #context: SinkContext;

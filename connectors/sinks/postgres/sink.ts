@@ -7,6 +7,7 @@ import type {
   MergeTable,
   MergeWindow,
   Position,
+  Readable,
   Receipt,
   Row,
   SinkContext,
@@ -24,7 +25,7 @@ import { readRows } from './read-back.ts';
 import { ensureNotes, noteSnapshots, sweepTable } from './sweep.ts';
 import { ensureTables, heldShape, shapeFingerprint } from './tables.ts';
 
-export class PostgresSink implements MergeSink {
+export class PostgresSink implements MergeSink, Readable {
   readonly mode = 'merge';
   readonly #context: SinkContext;
   readonly #settings: PostgresSettings;
