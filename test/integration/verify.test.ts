@@ -17,6 +17,7 @@ import type {
   Readable,
   Row,
   RowCount,
+  RowEvent,
   RowState,
   SinkKind,
 } from '../../src/connector/sink.ts';
