@@ -38,11 +38,18 @@ queue.scheduleCheckPendingRequests = function (this: RequestQueue) {
 };
 waitLongerWhenQuiet();
 
+/** What a client needs to reach a cluster. */
+export type KafkaEndpoint = Pick<KafkaConfig, 'brokers' | 'clientId' | 'tls' | 'sasl'>;
+
 /**
  * @param options.retry overrides kafkajs' retries, for callers with a loop of their own
  * @returns a client that has not connected yet
  */
-export function createKafka(config: KafkaConfig, log: Logger, options: { retry?: RetryOptions } = {}): Kafka {
+export function createKafka(
+  config: KafkaEndpoint,
+  log: Pick<Logger, 'debug'>,
+  options: { retry?: RetryOptions } = {},
+): Kafka {
   return new kafkajs.Kafka({
     brokers: config.brokers,
     clientId: config.clientId,
@@ -56,7 +63,7 @@ export function createKafka(config: KafkaConfig, log: Logger, options: { retry?:
   });
 }
 
-function saslOptions({ sasl }: KafkaConfig): Pick<KafkaJsConfig, 'sasl'> {
+function saslOptions({ sasl }: KafkaEndpoint): Pick<KafkaJsConfig, 'sasl'> {
   if (sasl === null) return {};
   const { mechanism, username, password } = sasl;
   return { sasl: { mechanism, username, password } as KafkaJsConfig['sasl'] & object };
@@ -67,7 +74,7 @@ function saslOptions({ sasl }: KafkaConfig): Pick<KafkaJsConfig, 'sasl'> {
  * broker is away, and its callers report what matters once. Of an entry only the message and names pass: never a
  * record.
  */
-function writeEntry(log: Logger, { namespace, log: entry }: LogEntry): void {
+function writeEntry(log: Pick<Logger, 'debug'>, { namespace, log: entry }: LogEntry): void {
   const fields: Record<string, unknown> = { kafkajs: namespace };
   for (const name of ['groupId', 'broker', 'topic', 'partition', 'retryCount', 'retryTime', 'clientId'])
     if (entry[name] !== undefined) fields[name] = entry[name];

@@ -2,12 +2,12 @@
 import { type Position, positionLength } from '../connector/position.ts';
 import { tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { partitionOf } from '../platform/partition.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
 import type { Tuple } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
 import { ByteWriter } from './byte-writer.ts';
 import { constantBytes, type TransactionContext } from './envelope-frame.ts';
-import { partitionOf } from './partition.ts';
 import { header, recordFormat } from './record-format.ts';
 import type { HeaderValue, RecordRun } from './record-run.ts';
 import type { TableEncoder } from './table-encoder.ts';

@@ -4,6 +4,7 @@
  */
 import { type ColumnShape, type TableShape, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { partitionOf } from '../platform/partition.ts';
 import { type ColumnProtector, protectionLabel } from '../replicate/column-protection.ts';
 import { type Tuple, valueKind } from '../replicate/pgoutput.ts';
 import { columnCodecs, formerFields } from './avro-schema.ts';
@@ -18,7 +19,6 @@ import {
   type TransactionContext,
 } from './envelope-frame.ts';
 import { readWithheld } from './parked-messages.ts';
-import { partitionOf } from './partition.ts';
 import { protectedCodec, type RowTenant } from './protected-codec.ts';
 import { unavailableValue } from './record-format.ts';
 import type { Codec } from './types/codec.ts';

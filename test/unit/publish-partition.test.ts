@@ -1,8 +1,8 @@
 /** A key stays in its partition, and it is the one that Kafka's Java client chooses. */
 import kafkajs from 'kafkajs';
 import { describe, expect, it, vi } from 'vitest';
+import { murmur2, partitionOf } from '../../src/platform/partition.ts';
 import { ByteMemo } from '../../src/publish/byte-memo.ts';
-import { murmur2, partitionOf } from '../../src/publish/partition.ts';
 import { cases, replayable } from '../fixtures/pgoutput/replay.ts';
 
 /** From org.apache.kafka.common.utils.UtilsTest. */

@@ -1,0 +1,127 @@
+/** The sink: one transactional producer, and a Window at a time. */
+import { asTidemarkError, TidemarkError } from '../../../src/connector/failure.ts';
+import type { AppendSink, AppendWindow, Held, Receipt, SinkContext } from '../../../src/connector/sink.ts';
+import { ControlRecords } from './control-records.ts';
+import { Fenced, TooLarge } from './failures.ts';
+import { decideAppend, refuseReplaced } from './progress.ts';
+import { RegistryClient } from './registry-client.ts';
+import { Session } from './session.ts';
+import type { KafkaSettings } from './settings.ts';
+import { WindowWriter } from './window-writer.ts';
+
+export class KafkaSink implements AppendSink {
+  readonly mode = 'append' as const;
+  readonly #context: SinkContext;
+  readonly #settings: KafkaSettings;
+  readonly #registry: RegistryClient | null;
+  readonly #control: ControlRecords;
+  #session: Session | null = null;
+  #turn: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(context: SinkContext, settings: KafkaSettings) {
+    this.#context = context;
+    this.#settings = settings;
+    this.#registry = settings.registry && new RegistryClient(settings.registry);
+    this.#control = new ControlRecords(context, settings);
+  }
+
+  /** Asked by a new owner: it takes the transactional id, and whatever another writer had begun never was. */
+  held(unit: string): Promise<Held | null> {
+    this.#refuseUnit(unit);
+    return this.#exclusive(async () => {
+      await this.#dropSession();
+      this.#session = await Session.takeOver(this.#context, this.#settings);
+      const { position, sequence, fencingToken } = this.#session.state.progress;
+      return position === null ? null : { position, sequence, fencingToken };
+    });
+  }
+
+  /**
+   * All topics and the progress record in one transaction (window-writer.ts says when it is several). When the answer to
+   * a commit is lost its outcome is unknown: TM401, and the retry finds the Window held or not.
+   * @throws RefusedRows; TidemarkError; errors of the Window's own rows unchanged
+   */
+  appendWindow(window: AppendWindow): Promise<Receipt> {
+    this.#refuseUnit(window.unit);
+    return this.#exclusive(async () => {
+      for (let attempt = 0; ; attempt += 1) {
+        try {
+          return await this.#append(window);
+        } catch (error) {
+          await this.#dropSession();
+          if (!(error instanceof Fenced)) throw outside(error);
+          // A zombie may take the transactional id from its owner: the tokens say whose it is.
+          if (attempt > 0)
+            throw new TidemarkError(
+              'TM403',
+              `${window.destination}: another worker took the transactional id over`,
+              { cause: error },
+            );
+        }
+      }
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#turn;
+    await this.#dropSession();
+    this.#registry?.close();
+  }
+
+  async #append(window: AppendWindow): Promise<Receipt> {
+    this.#session ??= await Session.takeOver(this.#context, this.#settings);
+    const session = this.#session;
+    const { state } = session;
+    refuseReplaced(window, state.progress);
+    const already = decideAppend(window, state.progress);
+    // Said before anything is written: an older owner that comes back reads it, and leaves the new one alone.
+    if (state.progress.fencingToken < window.fencingToken) {
+      await session.save({ ...state.progress, fencingToken: window.fencingToken });
+    }
+    if (already) return already;
+    await this.#context.failpoint('kafka-sink-taken-over');
+    const writer = new WindowWriter(
+      window,
+      session,
+      this.#context,
+      this.#settings,
+      this.#registry,
+      this.#control,
+    );
+    return writer.write();
+  }
+
+  #refuseUnit(unit: string): void {
+    if (unit !== '*')
+      throw new TidemarkError('TM901', `the kafka sink has one Unit, and was asked for ${unit}`);
+  }
+
+  async #dropSession(): Promise<void> {
+    const session = this.#session;
+    this.#session = null;
+    await session?.close();
+  }
+
+  /** One thing at a time: there is one transactional id. */
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const run = async () => {
+      if (this.#closed) throw new TidemarkError('TM401', `${this.#context.destination}: the sink was closed`);
+      return work();
+    };
+    const turn = this.#turn.then(run, run);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+}
+
+/** A request that is too large for a topic and holds several records: the limit was lowered, or could not be seen. */
+function outside(error: unknown): unknown {
+  if (!(error instanceof TooLarge)) return error;
+  return new TidemarkError('TM303', 'the target refused a batch as too large', {
+    remedy:
+      'Raise max.message.bytes of the topics (kafka-configs.sh --alter --entity-type topics --add-config max.message.bytes=…), or grant DescribeConfigs on them, so that the sink sees the limit.',
+    cause: asTidemarkError(error.cause, 'TM303'),
+  });
+}

@@ -1,0 +1,230 @@
+/**
+ * Writes one Window: its rows to their topics, what they cannot say to the control topic, and the progress record, all in
+ * one transaction. The broker aborts a transaction that is open for longer than transaction.timeout. A Window that takes
+ * longer than half of it is cut: what is there is committed with a note of how far that is, and a retry goes on behind it.
+ */
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import type { Position } from '../../../src/connector/position.ts';
+import { hashCells, RowHash } from '../../../src/connector/row-hash.ts';
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
+import type {
+  AppendTable,
+  AppendWindow,
+  Receipt,
+  RowEvent,
+  SinkContext,
+} from '../../../src/connector/sink.ts';
+import type { ControlRecords } from './control-records.ts';
+import { fieldsOf } from './fields.ts';
+import { Outbox } from './outbox.ts';
+import { type TopicOwner, topicMessage } from './progress.ts';
+import type { RegistryClient } from './registry-client.ts';
+import { openFormat } from './row-format.ts';
+import type { Session } from './session.ts';
+import type { KafkaSettings } from './settings.ts';
+import { TableRecords } from './table-records.ts';
+import { placeOf, topicOf } from './topic-name.ts';
+import type { TopicPlan } from './topics.ts';
+
+interface Part {
+  table: AppendTable;
+  topic: string;
+  owner: TopicOwner;
+  /** The topic's rows are of a table that was dropped, and this one was made under its name. */
+  anew: boolean;
+}
+
+export class WindowWriter {
+  readonly #window: AppendWindow;
+  readonly #session: Session;
+  readonly #context: SinkContext;
+  readonly #settings: KafkaSettings;
+  readonly #registry: RegistryClient | null;
+  readonly #control: ControlRecords;
+  readonly #outbox: Outbox;
+  readonly #hash = new RowHash();
+  readonly #rows = { upserted: 0, deleted: 0, appended: 0 };
+  /** Owners of topics as this Window leaves them. */
+  readonly #owners = new Map<string, TopicOwner>();
+  #begunAt = 0;
+
+  constructor(
+    window: AppendWindow,
+    session: Session,
+    context: SinkContext,
+    settings: KafkaSettings,
+    registry: RegistryClient | null,
+    control: ControlRecords,
+  ) {
+    this.#window = window;
+    this.#session = session;
+    this.#context = context;
+    this.#settings = settings;
+    this.#registry = registry;
+    this.#control = control;
+    this.#outbox = new Outbox((messages) => session.send(messages));
+  }
+
+  async write(): Promise<Receipt> {
+    const { failpoint } = this.#context;
+    const parts = this.#window.tables.map((table) => this.#plan(table));
+    // Schemas and topics first: neither is part of the transaction, and both may wait.
+    const records: TableRecords[] = [];
+    for (const { table, topic, owner } of parts) {
+      const fields = fieldsOf(table.shape, this.#settings.rows, owner.key);
+      const format = await openFormat(topic, fields, this.#settings.rows, this.#registry);
+      records.push(new TableRecords(fields, format, this.#settings.rows));
+    }
+    await this.#session.catalogue.ensure(this.#topicPlans(parts));
+    await this.#begin();
+    for (const [i, part] of parts.entries()) await this.#writePart(i, part, records[i]!);
+    await this.#outbox.done();
+    await failpoint('kafka-sink-sent');
+    const receipt: Receipt = {
+      position: this.#window.to,
+      rows: this.#rows,
+      bytes: this.#outbox.bytes,
+      contentHash: this.#hash.hex,
+      commitId: `${this.#settings.progressTopic}/${this.#window.sequence}`,
+      alreadyHeld: false,
+    };
+    const progress = {
+      position: this.#window.to,
+      sequence: this.#window.sequence,
+      fencingToken: this.#window.fencingToken,
+      receipt,
+      partial: null,
+    };
+    await this.#session.sendProgress([this.#session.state.progressMessage(progress)]);
+    await failpoint('kafka-sink-before-commit');
+    await this.#session.commit();
+    this.#session.state.progress = progress;
+    for (const [topic, owner] of this.#owners) this.#session.state.topics.set(topic, owner);
+    await failpoint('kafka-sink-committed');
+    return receipt;
+  }
+
+  /** @throws TidemarkError TM405 where two tables would meet in one topic */
+  #plan(table: AppendTable): Part {
+    const { shape } = table;
+    const { schema, name, oid } = shape;
+    const topic = topicOf(this.#settings.topics.template, shape);
+    const known = this.#owners.get(topic) ?? this.#session.state.topics.get(topic);
+    if (known && (known.schema !== schema || known.name !== name)) {
+      throw new TidemarkError(
+        'TM405',
+        `${tableName(known)} and ${tableName(shape)} would meet in the topic ${topic}`,
+        {
+          remedy: `Put both ${placeOf.schema} and ${placeOf.table} into topic.name, with a . between them, in a new destination.`,
+        },
+      );
+    }
+    const anew = known?.oid !== undefined && oid !== undefined && known.oid !== oid;
+    const { key } = fieldsOf(shape, this.#settings.rows, anew ? null : (known?.key ?? null));
+    const owner: TopicOwner = { schema, name, key: key && [...key], ...(oid === undefined ? {} : { oid }) };
+    if (known && !anew && (known.key === null) !== (key === null)) this.#refuseKey(shape);
+    this.#owners.set(topic, owner);
+    return { table, topic, owner, anew };
+  }
+
+  #refuseKey(shape: TableShape): never {
+    throw new TidemarkError(
+      'TM405',
+      `${tableName(shape)} got a key or lost it, and its topic has records of before`,
+      {
+        remedy: 'Give the table to a new destination with another topic.name.',
+      },
+    );
+  }
+
+  #topicPlans(parts: readonly Part[]): TopicPlan[] {
+    const { topics, control, controlTopic } = this.#settings;
+    const plans = new Map<string, TopicPlan>();
+    for (const { topic, owner } of parts) {
+      const cleanup = owner.key === null ? 'delete' : topics.cleanup;
+      plans.set(topic, { topic, partitions: topics.partitions, cleanup, config: topics.config });
+    }
+    if (control) {
+      const config = { 'retention.ms': '-1' };
+      plans.set(controlTopic, { topic: controlTopic, partitions: 1, cleanup: 'delete', config });
+    }
+    return [...plans.values()];
+  }
+
+  async #begin(): Promise<void> {
+    await this.#session.begin();
+    this.#begunAt = performance.now();
+    const fresh = [...this.#owners].filter(([topic, owner]) => {
+      const known = this.#session.state.topics.get(topic);
+      return JSON.stringify(known) !== JSON.stringify(owner);
+    });
+    if (fresh.length > 0) {
+      await this.#session.sendProgress(fresh.map(([topic, owner]) => topicMessage(topic, owner)));
+    }
+  }
+
+  async #writePart(index: number, part: Part, records: TableRecords): Promise<void> {
+    const { partial } = this.#session.state.progress;
+    const there = (position: Position) =>
+      partial !== null && (index < partial.part || (index === partial.part && position <= partial.position));
+    let last: Position | null = null;
+    for await (const batch of part.table.events()) {
+      for (const event of batch) {
+        if (last === null && part.anew)
+          await this.#writeControl({ ...event, key: [] }, 't', part, there(event.position));
+        // A key change is two Changes of one Position.
+        else if (last !== null && last !== event.position && this.#isLong()) await this.#cut(index, last);
+        last = event.position;
+        await this.#writeEvent(event, part, records, there(event.position));
+      }
+    }
+  }
+
+  async #writeEvent(event: RowEvent, part: Part, records: TableRecords, there: boolean): Promise<void> {
+    const { op, position } = event;
+    if (op === 't' || op === 's' || op === 'e') return this.#writeControl(event, op, part, there);
+    this.#hash.addHash(hashCells([op, position, ...event.values]), 1);
+    const known = this.#session.catalogue.get(part.topic);
+    for (const record of records.of(event)) {
+      if (!there)
+        await this.#outbox.add(record, { table: part.table.shape, position, topic: part.topic }, known);
+    }
+    this.#rows.appended += 1;
+  }
+
+  async #writeControl(event: RowEvent, op: 't' | 's' | 'e', part: Part, there: boolean): Promise<void> {
+    const { position } = event;
+    const { shape } = part.table;
+    this.#hash.addHash(hashCells([op, position, ...event.key]), 1);
+    const message = this.#control.of(event, op, shape, part.topic);
+    if (message === null || there) return;
+    const topic = this.#settings.controlTopic;
+    const record = { key: Buffer.from(message.key), value: Buffer.from(message.value), headers: {} };
+    await this.#outbox.add(record, { table: shape, position, topic }, this.#session.catalogue.get(topic));
+    this.#rows.appended += 1;
+  }
+
+  #isLong(): boolean {
+    return performance.now() - this.#begunAt > this.#settings.transactionTimeoutMs / 2;
+  }
+
+  /** Everything up to the Position is committed, and a new transaction goes on. */
+  async #cut(part: number, position: Position): Promise<void> {
+    const { state } = this.#session;
+    const before = state.progress.partial;
+    await this.#outbox.done();
+    const ahead =
+      before !== null && (part < before.part || (part === before.part && position <= before.position));
+    const partial = ahead ? before : { sequence: this.#window.sequence, part, position };
+    const progress = { ...state.progress, partial, fencingToken: this.#window.fencingToken };
+    await this.#session.sendProgress([state.progressMessage(progress)]);
+    await this.#session.commit();
+    state.progress = progress;
+    for (const [topic, owner] of this.#owners) state.topics.set(topic, owner);
+    this.#context.log('warn', 'a Window takes long: consumers see it in several parts', {
+      sequence: this.#window.sequence,
+      part,
+    });
+    await this.#begin();
+  }
+}
