@@ -1,3 +1,4 @@
-/** For connectors to a Kafka cluster: the client that the pipeline itself uses, and its partitioner. */
+/** For connectors to a Kafka cluster: the client that the pipeline itself uses, its reader and its partitioner. */
+export { CommittedReader, type CommittedRecord } from '../platform/committed-records.ts';
 export { createKafka, innermost, type KafkaEndpoint } from '../platform/kafka.ts';
-export { murmur2, partitionOf } from '../platform/partition.ts';
+export { partitionOf } from '../platform/partition.ts';

@@ -1,7 +1,8 @@
 /** What a consumer of the mirror makes of it: every Change in order, and the last state per key. */
+
+import type { CommittedReader, CommittedRecord } from '../../src/connector/kafka.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { Cell, PartialRow, Row, RowEvent } from '../../src/connector/sink.ts';
-import type { CommittedReader, CommittedRecord } from '../fixtures/committed-records.ts';
 import type { Decoder, ShapeColumn } from './kafka-decode.ts';
 import type { SeenEvent } from './subject.ts';
 
@@ -30,10 +31,12 @@ export async function changesOf(
   { rows, control }: MirrorTopics,
 ): Promise<Change[]> {
   const changes: Change[] = [];
-  for (const partition of await reader.read(rows)) {
-    for (const record of partition) changes.push(await changeOf(record, decoder));
+  for await (const records of reader.read(rows)) {
+    for (const record of records) changes.push(await changeOf(record, decoder));
   }
-  for (const [record] of (await reader.read(control)).flatMap((each) => each.map((one) => [one] as const))) {
+  const controls: CommittedRecord[] = [];
+  for await (const records of reader.read(control)) controls.push(...records);
+  for (const record of controls) {
     const told = JSON.parse(record.value!.toString()) as Record<string, string> & { key?: [string, Cell][] };
     if (told.topic !== rows) continue;
     changes.push({

@@ -4,9 +4,8 @@ import type { Kafka } from 'kafkajs';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
 import { kafkaSink } from '../../connectors/sinks/kafka/index.ts';
 import { parseTemplate, topicOf } from '../../connectors/sinks/kafka/topic-name.ts';
-import { createKafka } from '../../src/connector/kafka.ts';
+import { CommittedReader, createKafka } from '../../src/connector/kafka.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
-import { CommittedReader } from '../fixtures/committed-records.ts';
 import { shapeOf } from './example-tables.ts';
 import { Decoder } from './kafka-decode.ts';
 import { changesOf, foldedRows, type MirrorTopics, seenEvents } from './kafka-reader.ts';
@@ -76,7 +75,8 @@ class Server implements SubjectServer {
     });
     await this.#admin(async (admin) => {
       const configEntries = [{ name: 'max.message.bytes', value: String(pickyBytes) }];
-      await admin.createTopics({ topics: [{ topic: topics(picky).rows, numPartitions: 2, configEntries }] });
+      const topic = { topic: topics(picky).rows, numPartitions: 2, configEntries };
+      await admin.createTopics({ waitForLeaders: false, topics: [topic] });
     });
     const decoder = new Decoder(this.#registry);
     const changes = async (shape: TableShape) => {

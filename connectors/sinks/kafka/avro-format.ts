@@ -1,5 +1,6 @@
 /** Records in Avro, in the registry's wire format: a zero byte, the schema's id, the value. */
 import avro from 'avsc';
+import { TidemarkError } from '../../../src/connector/failure.ts';
 import type { Cell, PartialRow } from '../../../src/connector/sink.ts';
 import { type AvroRecord, keySchema, valueSchema } from './avro-schema.ts';
 import type { TableFields } from './fields.ts';
@@ -17,6 +18,8 @@ import type { RegistryClient } from './registry-client.ts';
 import type { RowFormat } from './row-format.ts';
 
 const prefixBytes = 5;
+const firstBytes = 16 << 10;
+const keptBytes = 1 << 20;
 
 /** All 64 bits, which JavaScript's numbers do not have. */
 const longs = avro.types.LongType.__with({
@@ -32,6 +35,7 @@ const longs = avro.types.LongType.__with({
   compare: (a: bigint, b: bigint) => (a === b ? 0 : a < b ? -1 : 1),
 });
 
+type AvroBranch = Readonly<Record<string, AvroValue>> | null;
 type AvroValue = boolean | number | bigint | string | Buffer | null;
 
 export class AvroFormat implements RowFormat {
@@ -75,15 +79,16 @@ export class AvroFormat implements RowFormat {
   }
 
   value(cells: PartialRow, metadata: readonly Cell[]): Buffer {
-    const record: Record<string, AvroValue> = {};
+    const record: Record<string, AvroBranch> = {};
     const columns = this.#names.length - metadata.length;
     for (let i = 0; i < columns; i += 1) {
       const cell = cells[i];
       const form = this.#forms[i]!;
-      record[this.#names[i]!] = cell === undefined ? unknown(form) : avroValue(form, cell);
+      record[this.#names[i]!] = branch(form, cell === undefined ? unknown(form) : avroValue(form, cell));
     }
     for (let i = 0; i < metadata.length; i += 1) {
-      record[this.#names[columns + i]!] = avroValue(this.#forms[columns + i]!, metadata[i]!);
+      const form = this.#forms[columns + i]!;
+      record[this.#names[columns + i]!] = branch(form, avroValue(form, metadata[i]!));
     }
     return this.#value.write(record);
   }
@@ -100,34 +105,67 @@ async function writerOf(
 class WireWriter {
   readonly #type: avro.Type;
   readonly #id: number;
-  /** Grows to the largest record: that is copied out, and the room used again. */
-  #room = Buffer.alloc(16 << 10);
+  /** A record is written here and copied out. */
+  #room = Buffer.alloc(firstBytes);
 
   constructor(id: number, schema: object) {
     this.#id = id;
     this.#type = avro.Type.forSchema(schema as avro.Schema, {
       registry: { long: longs },
-      wrapUnions: 'never',
+      wrapUnions: 'always',
     });
   }
 
   write(record: object): Buffer {
-    let end = this.#type.encode(record, this.#room, prefixBytes);
+    let end = this.#encode(record);
     if (end < 0) {
       // A negative end says how many bytes were missing.
-      const grown = Buffer.alloc(this.#room.length - end);
-      end = this.#type.encode(record, grown, prefixBytes);
-      if (grown.length <= 1 << 20) this.#room = grown;
-      return this.#framed(grown, end);
+      this.#room = Buffer.alloc(this.#room.length - end);
+      end = this.#encode(record);
     }
-    return this.#framed(this.#room, end);
+    const framed = this.#framed(end);
+    if (this.#room.length > keptBytes) this.#room = Buffer.alloc(firstBytes);
+    return framed;
   }
 
-  #framed(room: Buffer, end: number): Buffer {
-    const bytes = Buffer.from(room.subarray(0, end));
+  #encode(record: object): number {
+    try {
+      return this.#type.encode(record, this.#room, prefixBytes);
+    } catch {
+      // Its own error quotes the value.
+      throw new TidemarkError('TM901', `a value does not fit its Avro type in ${this.#type.name}`);
+    }
+  }
+
+  #framed(end: number): Buffer {
+    const bytes = Buffer.from(this.#room.subarray(0, end));
     bytes[0] = 0;
     bytes.writeInt32BE(this.#id, 1);
     return bytes;
+  }
+}
+
+/** Of the union with null. avsc finds the branch of a plain value by itself, but not of 64 bits. */
+function branch({ kind }: Form, value: AvroValue): AvroBranch {
+  if (value === null) return null;
+  switch (kind) {
+    case 'boolean':
+      return { boolean: value };
+    case 'int16':
+    case 'int32':
+    case 'date':
+      return { int: value };
+    case 'int64':
+    case 'timestamp':
+      return { long: value };
+    case 'float32':
+      return { float: value };
+    case 'float64':
+      return { double: value };
+    case 'string':
+      return { string: value };
+    default:
+      return { bytes: value };
   }
 }
 
@@ -156,7 +194,7 @@ function avroValue(form: Form, cell: Cell): AvroValue {
       return daysOf(cell);
     case 'timestamp': {
       const instant = millisOf(cell);
-      return instant && BigInt(instant.millis);
+      return instant?.millis ?? null;
     }
   }
 }

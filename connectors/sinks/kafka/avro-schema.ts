@@ -17,7 +17,8 @@ function avroName(name: string): string {
 
 /** Those that would share a name get `_2`, `_3`, … in their order. */
 function avroNames(names: readonly string[]): string[] {
-  const taken = new Set<string>();
+  // What JavaScript's objects take for something else is nobody's.
+  const taken = new Set<string>(['__proto__']);
   return names.map((name) => {
     const clean = avroName(name);
     let free = clean;

@@ -16,15 +16,9 @@ interface FailureClass {
 const classes: Record<string, FailureClass> = {
   TOPIC_AUTHORIZATION_FAILED: {
     code: 'TM402',
-    meaning: 'the user may not write, describe or create a topic',
+    meaning: 'the user may not write, read, describe or create a topic',
     remedy:
       'kafka-acls.sh --add --allow-principal User:… --operation Write --operation Describe --operation Create --topic … (README of connectors/sinks/kafka).',
-  },
-  GROUP_AUTHORIZATION_FAILED: {
-    code: 'TM402',
-    meaning: 'the user may not use the consumer group that reads the progress topic',
-    remedy:
-      'kafka-acls.sh --add --allow-principal User:… --operation Read --operation Delete --group tidemark. --resource-pattern-type prefixed',
   },
   CLUSTER_AUTHORIZATION_FAILED: {
     code: 'TM402',

@@ -51,6 +51,8 @@ export const nothingYet: Progress = {
 /** What was read from the topic's beginning to its end. */
 export class KnownState {
   progress: Progress = nothingYet;
+  /** Of all owners that were here, whether they have written a Window or not. */
+  highestToken = 0n;
   readonly topics = new Map<string, TopicOwner>();
   readonly #unit: string;
 
@@ -61,7 +63,6 @@ export class KnownState {
   /** @throws TidemarkError TM101 where another destination writes here, TM404 for a format from the future */
   take(key: string, value: string): void {
     const [kind, ...names] = JSON.parse(key) as string[];
-    if (kind === 'fence') return;
     const stored = JSON.parse(value) as { format: number };
     if (stored.format > format) {
       throw new TidemarkError(
@@ -72,7 +73,11 @@ export class KnownState {
         },
       );
     }
-    if (kind === 'topic') this.topics.set(names[0]!, (stored as unknown as { owner: TopicOwner }).owner);
+    if (kind === 'claim') {
+      const token = BigInt((stored as unknown as { fencingToken: string }).fencingToken);
+      if (token > this.highestToken) this.highestToken = token;
+    } else if (kind === 'topic')
+      this.topics.set(names[0]!, (stored as unknown as { owner: TopicOwner }).owner);
     else if (key !== this.#unit) {
       throw new TidemarkError(
         'TM101',
@@ -81,7 +86,10 @@ export class KnownState {
           remedy: 'Give every source and destination a progress.topic of its own.',
         },
       );
-    } else this.progress = parseProgress(stored as unknown as StoredProgress);
+    } else {
+      this.progress = parseProgress(stored as unknown as StoredProgress);
+      if (this.progress.fencingToken > this.highestToken) this.highestToken = this.progress.fencingToken;
+    }
   }
 
   progressMessage(progress: Progress): ProgressMessage {
@@ -106,24 +114,20 @@ export function topicMessage(topic: string, owner: TopicOwner): ProgressMessage 
   return { key: JSON.stringify(['topic', topic]), value: JSON.stringify({ format, owner }) };
 }
 
-/** Marks the end for one who reads: what comes before is all there is, since nobody else can write any more. */
-export function fenceMessage(writer: string): ProgressMessage {
-  return { key: JSON.stringify(['fence']), value: JSON.stringify({ format, writer }) };
-}
-
-/** The writer of a fence; null for other records. */
-export function fenceWriter(key: string, value: string): string | null {
-  return (JSON.parse(key) as string[])[0] === 'fence'
-    ? (JSON.parse(value) as { writer: string }).writer
-    : null;
+/** Written first by whoever takes over. @param fencingToken null where the taker does not know its own */
+export function claimMessage(fencingToken: bigint | null): ProgressMessage {
+  return {
+    key: JSON.stringify(['claim']),
+    value: JSON.stringify({ format, fencingToken: String(fencingToken ?? 0n) }),
+  };
 }
 
 /** @throws TidemarkError TM403 for an owner that was replaced */
-export function refuseReplaced(window: AppendWindow, stored: Progress): void {
-  if (stored.fencingToken <= window.fencingToken) return;
+export function refuseReplaced(window: AppendWindow, { highestToken }: KnownState): void {
+  if (highestToken <= window.fencingToken) return;
   throw new TidemarkError(
     'TM403',
-    `${window.destination}: the destination has seen token ${stored.fencingToken}, this worker has ${window.fencingToken}`,
+    `${window.destination}: the destination has seen token ${highestToken}, this worker has ${window.fencingToken}`,
   );
 }
 

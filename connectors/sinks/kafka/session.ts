@@ -1,10 +1,9 @@
 /** A transactional producer that has the transactional id, and what the target holds. After any failure it is closed. */
-import { randomUUID } from 'node:crypto';
 import kafkajs, { type Kafka, type Producer, type TopicMessages, type Transaction } from 'kafkajs';
 import { createKafka } from '../../../src/connector/kafka.ts';
 import type { SinkContext } from '../../../src/connector/sink.ts';
 import { kafkaFailure } from './failures.ts';
-import { fenceMessage, KnownState, type Progress, type ProgressMessage } from './progress.ts';
+import { claimMessage, KnownState, type Progress, type ProgressMessage } from './progress.ts';
 import { readProgress } from './read-progress.ts';
 import type { KafkaSettings } from './settings.ts';
 import { ensureTopics, TopicCatalogue } from './topics.ts';
@@ -45,10 +44,15 @@ export class Session {
 
   /**
    * Takes the transactional id: whoever had it is fenced, and its open transaction aborted. Then the progress topic is
-   * read to its end.
+   * read to its end: nobody else can write to it any more.
+   * @param fencingToken null where it is not known yet
    * @throws TidemarkError, Fenced
    */
-  static async takeOver(context: SinkContext, settings: KafkaSettings): Promise<Session> {
+  static async takeOver(
+    context: SinkContext,
+    settings: KafkaSettings,
+    fencingToken: bigint | null,
+  ): Promise<Session> {
     const log = { debug: () => {} };
     const kafka = createKafka(settings.endpoint, log, {
       retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 4 },
@@ -64,20 +68,13 @@ export class Session {
           config: { 'segment.bytes': String(8 << 20), 'min.cleanable.dirty.ratio': '0.2' },
         },
       ]);
-      const writer = randomUUID();
       await session.begin('take over the transactional id');
-      await session.sendProgress([fenceMessage(writer)]);
+      await session.sendProgress([claimMessage(fencingToken)]);
       await session.commit();
-      await readProgress(
-        kafka,
-        settings.progressTopic,
-        `${settings.transactionalId}.reader`,
-        writer,
-        session.state,
-      );
+      await readProgress(kafka, settings.progressTopic, session.state);
       return session;
     } catch (error) {
-      await session.close();
+      await session.close(false);
       throw kafkaFailure(error, 'take over the transactional id');
     }
   }
@@ -114,9 +111,12 @@ export class Session {
     this.state.progress = progress;
   }
 
-  /** An open transaction is aborted; where that fails, the next owner's take-over does it. */
-  async close(): Promise<void> {
-    if (this.#transaction?.isActive()) await this.#transaction.abort().catch(() => {});
+  /**
+   * @param abort the open transaction; else the next owner's take-over does, or the broker when it is too old. Of use
+   * where the cluster answers
+   */
+  async close(abort: boolean): Promise<void> {
+    if (abort && this.#transaction?.isActive()) await this.#transaction.abort().catch(() => {});
     await this.#producer.disconnect().catch(() => {});
   }
 }

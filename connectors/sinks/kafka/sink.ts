@@ -1,4 +1,5 @@
 /** The sink: one transactional producer, and a Window at a time. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { asTidemarkError, TidemarkError } from '../../../src/connector/failure.ts';
 import type { AppendSink, AppendWindow, Held, Receipt, SinkContext } from '../../../src/connector/sink.ts';
 import { ControlRecords } from './control-records.ts';
@@ -8,6 +9,8 @@ import { RegistryClient } from './registry-client.ts';
 import { Session } from './session.ts';
 import type { KafkaSettings } from './settings.ts';
 import { WindowWriter } from './window-writer.ts';
+
+const takeOvers = 5;
 
 export class KafkaSink implements AppendSink {
   readonly mode = 'append' as const;
@@ -29,12 +32,14 @@ export class KafkaSink implements AppendSink {
   /** Asked by a new owner: it takes the transactional id, and whatever another writer had begun never was. */
   held(unit: string): Promise<Held | null> {
     this.#refuseUnit(unit);
-    return this.#exclusive(async () => {
-      await this.#dropSession();
-      this.#session = await Session.takeOver(this.#context, this.#settings);
-      const { position, sequence, fencingToken } = this.#session.state.progress;
-      return position === null ? null : { position, sequence, fencingToken };
-    });
+    return this.#exclusive(() =>
+      this.#owning(async () => {
+        await this.#dropSession(false);
+        this.#session = await Session.takeOver(this.#context, this.#settings, null);
+        const { position, sequence, fencingToken } = this.#session.state.progress;
+        return position === null ? null : { position, sequence, fencingToken };
+      }),
+    );
   }
 
   /**
@@ -44,41 +49,26 @@ export class KafkaSink implements AppendSink {
    */
   appendWindow(window: AppendWindow): Promise<Receipt> {
     this.#refuseUnit(window.unit);
-    return this.#exclusive(async () => {
-      for (let attempt = 0; ; attempt += 1) {
-        try {
-          return await this.#append(window);
-        } catch (error) {
-          await this.#dropSession();
-          if (!(error instanceof Fenced)) throw outside(error);
-          // A zombie may take the transactional id from its owner: the tokens say whose it is.
-          if (attempt > 0)
-            throw new TidemarkError(
-              'TM403',
-              `${window.destination}: another worker took the transactional id over`,
-              { cause: error },
-            );
-        }
-      }
-    });
+    return this.#exclusive(() => this.#owning(() => this.#append(window)));
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     await this.#turn;
-    await this.#dropSession();
+    await this.#dropSession(true);
     this.#registry?.close();
   }
 
   async #append(window: AppendWindow): Promise<Receipt> {
-    this.#session ??= await Session.takeOver(this.#context, this.#settings);
+    this.#session ??= await Session.takeOver(this.#context, this.#settings, window.fencingToken);
     const session = this.#session;
     const { state } = session;
-    refuseReplaced(window, state.progress);
+    refuseReplaced(window, state);
     const already = decideAppend(window, state.progress);
     // Said before anything is written: an older owner that comes back reads it, and leaves the new one alone.
     if (state.progress.fencingToken < window.fencingToken) {
       await session.save({ ...state.progress, fencingToken: window.fencingToken });
+      state.highestToken = window.fencingToken;
     }
     if (already) return already;
     await this.#context.failpoint('kafka-sink-taken-over');
@@ -98,10 +88,34 @@ export class KafkaSink implements AppendSink {
       throw new TidemarkError('TM901', `the kafka sink has one Unit, and was asked for ${unit}`);
   }
 
-  async #dropSession(): Promise<void> {
+  /**
+   * A zombie may take the transactional id from its owner, before it reads whose it is. So whoever lost it takes it once
+   * more and reads: the one with the smaller token goes then.
+   */
+  async #owning<T>(work: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await work();
+      } catch (error) {
+        await this.#dropSession(!isOutage(error));
+        if (!(error instanceof Fenced)) throw outside(error);
+        if (attempt === takeOvers) {
+          const { destination } = this.#context;
+          throw new TidemarkError(
+            'TM403',
+            `${destination}: another worker takes the transactional id again and again`,
+            { cause: error },
+          );
+        }
+        await sleep(Math.random() * 100 * attempt);
+      }
+    }
+  }
+
+  async #dropSession(abort: boolean): Promise<void> {
     const session = this.#session;
     this.#session = null;
-    await session?.close();
+    await session?.close(abort);
   }
 
   /** One thing at a time: there is one transactional id. */
@@ -114,6 +128,11 @@ export class KafkaSink implements AppendSink {
     this.#turn = turn.catch(() => {});
     return turn;
   }
+}
+
+/** There is nobody to abort at. */
+function isOutage(error: unknown): boolean {
+  return error instanceof Fenced || (error instanceof TidemarkError && error.code === 'TM401');
 }
 
 /** A request that is too large for a topic and holds several records: the limit was lowered, or could not be seen. */

@@ -1,4 +1,5 @@
 /** The target's topics: which are there, with how many partitions, and those that are made. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Admin, type Kafka } from 'kafkajs';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { innermost } from '../../../src/connector/kafka.ts';
@@ -20,6 +21,8 @@ export interface KnownTopic {
 
 /** A broker's, where nothing else is set. */
 const usualLargestBatch = 1_048_588;
+const leadersWithinMs = 10_000;
+const passing = ['UNKNOWN_TOPIC_OR_PARTITION', 'LEADER_NOT_AVAILABLE'];
 
 /** kafka-topics.sh, as the plan needs it. */
 export function createCommand(plan: TopicPlan, { replicationFactor }: TopicSettings): string {
@@ -71,7 +74,8 @@ async function createTopics(
   }
   try {
     await admin.createTopics({
-      waitForLeaders: true,
+      // kafkajs gives up where a broker has not heard of the topic yet; lookAt does not.
+      waitForLeaders: false,
       topics: plans.map(({ topic, partitions, cleanup, config }) => ({
         topic,
         numPartitions: partitions,
@@ -100,11 +104,28 @@ function firstCause(error: unknown): unknown {
   return errors?.find(({ type }) => type !== 'TOPIC_ALREADY_EXISTS') ?? error;
 }
 
+/** Brokers hear of a new topic, and its partitions get leaders, within moments. */
+async function partitionCounts(admin: Admin, topics: string[]): Promise<Map<string, number>> {
+  for (const giveUpAt = Date.now() + leadersWithinMs; ; ) {
+    try {
+      const { topics: found } = await admin.fetchTopicMetadata({ topics });
+      const led = found.every(
+        ({ partitions }) => partitions.length > 0 && partitions.every(({ leader }) => leader >= 0),
+      );
+      if (led || Date.now() > giveUpAt)
+        return new Map(found.map(({ name, partitions }) => [name, partitions.length]));
+    } catch (error) {
+      const { type = '' } = innermost(error as Error) as { type?: string };
+      if (!passing.includes(type) || Date.now() > giveUpAt) throw error;
+    }
+    await sleep(30);
+  }
+}
+
 async function lookAt(admin: Admin, topics: string[]): Promise<Map<string, KnownTopic>> {
   const known = new Map<string, KnownTopic>();
-  const { topics: found } = await admin.fetchTopicMetadata({ topics });
-  for (const { name, partitions } of found) {
-    known.set(name, { partitions: partitions.length, largestBatch: usualLargestBatch });
+  for (const [name, partitions] of await partitionCounts(admin, topics)) {
+    known.set(name, { partitions, largestBatch: usualLargestBatch });
   }
   const { resources } = await admin
     .describeConfigs({
