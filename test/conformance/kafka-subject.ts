@@ -1,6 +1,6 @@
 /** Kind `kafka`, in Avro: topics of its own for each case, in one cluster with one registry. */
 import { randomBytes } from 'node:crypto';
-import type { Kafka } from 'kafkajs';
+import type { Admin, Kafka } from 'kafkajs';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
 import { kafkaSink } from '../../connectors/sinks/kafka/index.ts';
 import { parseTemplate, topicOf } from '../../connectors/sinks/kafka/topic-name.ts';
@@ -45,6 +45,7 @@ class Server implements SubjectServer {
   readonly #registry: string;
   readonly #brokers: string[];
   #reader: CommittedReader;
+  #connected: Promise<Admin> | null = null;
   #places = 0;
 
   private constructor(stack: Stack, kafka: Kafka, reader: CommittedReader) {
@@ -110,23 +111,32 @@ class Server implements SubjectServer {
       await work();
     } finally {
       await this.#stack.startPart('kafka');
-      await this.#reader.close().catch(() => {});
+      await this.#disconnect();
       this.#reader = await CommittedReader.open(this.#kafka);
     }
   }
 
   async stop(): Promise<void> {
-    await this.#reader.close().catch(() => {});
+    await this.#disconnect();
     await this.#stack.stop();
   }
 
-  async #admin<T>(work: (admin: ReturnType<Kafka['admin']>) => Promise<T>): Promise<T> {
+  /** One connection for all; a new one where the server was away. */
+  async #admin<T>(work: (admin: Admin) => Promise<T>): Promise<T> {
+    this.#connected ??= this.#connect();
+    return work(await this.#connected);
+  }
+
+  async #connect(): Promise<Admin> {
     const admin = this.#kafka.admin();
     await admin.connect();
-    try {
-      return await work(admin);
-    } finally {
-      await admin.disconnect();
-    }
+    return admin;
+  }
+
+  async #disconnect(): Promise<void> {
+    const admin = await this.#connected;
+    this.#connected = null;
+    await admin?.disconnect().catch(() => {});
+    await this.#reader.close().catch(() => {});
   }
 }
