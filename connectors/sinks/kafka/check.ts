@@ -48,10 +48,20 @@ const topicResource = 2;
 
 /** Retention would delete the progress of a destination that is idle for longer. */
 async function checkProgressTopic(admin: Admin, topic: string): Promise<CheckFinding> {
-  const { resources } = await admin.describeConfigs({
-    includeSynonyms: false,
-    resources: [{ type: topicResource, name: topic, configNames: ['cleanup.policy'] }],
-  });
+  const described = await admin
+    .describeConfigs({
+      includeSynonyms: false,
+      resources: [{ type: topicResource, name: topic, configNames: ['cleanup.policy'] }],
+    })
+    .catch(() => null);
+  if (described === null) {
+    return {
+      level: 'warn',
+      what: `the settings of ${topic} cannot be read`,
+      remedy: `Grant DescribeConfigs on the topics, and see that cleanup.policy of ${topic} is compact.`,
+    };
+  }
+  const { resources } = described;
   const policy = resources[0]?.configEntries.find(
     ({ configName }) => configName === 'cleanup.policy',
   )?.configValue;

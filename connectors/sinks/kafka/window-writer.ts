@@ -17,7 +17,7 @@ import type {
 import type { ControlRecords } from './control-records.ts';
 import { fieldsOf } from './fields.ts';
 import { Outbox } from './outbox.ts';
-import { type TopicOwner, topicMessage } from './progress.ts';
+import { type ProgressMessage, type TopicOwner, topicMessage } from './progress.ts';
 import type { RegistryClient } from './registry-client.ts';
 import { openFormat } from './row-format.ts';
 import type { Session } from './session.ts';
@@ -95,7 +95,7 @@ export class WindowWriter {
       receipt,
       partial: null,
     };
-    await this.#session.sendProgress([this.#session.state.progressMessage(progress)]);
+    await this.#session.sendProgress([...this.#newOwners(), this.#session.state.progressMessage(progress)]);
     await failpoint('kafka-sink-before-commit');
     await this.#session.commit();
     this.#session.state.progress = progress;
@@ -154,13 +154,14 @@ export class WindowWriter {
   async #begin(): Promise<void> {
     await this.#session.begin();
     this.#begunAt = performance.now();
-    const fresh = [...this.#owners].filter(([topic, owner]) => {
-      const known = this.#session.state.topics.get(topic);
-      return JSON.stringify(known) !== JSON.stringify(owner);
-    });
-    if (fresh.length > 0) {
-      await this.#session.sendProgress(fresh.map(([topic, owner]) => topicMessage(topic, owner)));
-    }
+  }
+
+  /** With the Window's last transaction: a retry of one that was cut must see the topics as they were before it. */
+  #newOwners(): ProgressMessage[] {
+    const { topics } = this.#session.state;
+    return [...this.#owners].flatMap(([topic, owner]) =>
+      JSON.stringify(topics.get(topic)) === JSON.stringify(owner) ? [] : [topicMessage(topic, owner)],
+    );
   }
 
   async #writePart(index: number, part: Part, records: TableRecords): Promise<void> {
@@ -220,7 +221,6 @@ export class WindowWriter {
     await this.#session.sendProgress([state.progressMessage(progress)]);
     await this.#session.commit();
     state.progress = progress;
-    for (const [topic, owner] of this.#owners) state.topics.set(topic, owner);
     this.#context.log('warn', 'a Window takes long: consumers see it in several parts', {
       sequence: this.#window.sequence,
       part,
