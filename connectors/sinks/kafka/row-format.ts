@@ -16,12 +16,26 @@ export interface RowFormat {
   value(cells: PartialRow, metadata: readonly Cell[]): Buffer;
 }
 
-/** @throws TidemarkError TM304, TM305 where schemas are registered */
-export async function openFormat(
-  topic: string,
-  fields: TableFields,
-  settings: RowSettings,
-  registry: RegistryClient | null,
-): Promise<RowFormat> {
-  return registry ? AvroFormat.register(topic, fields, registry) : new JsonFormat(topic, fields, settings);
+/** The last one of each topic: a Window asks the registry only where a table's shape is another one. */
+export class FormatCache {
+  readonly #settings: RowSettings;
+  readonly #registry: RegistryClient | null;
+  readonly #open = new Map<string, { signature: string; format: RowFormat }>();
+
+  constructor(settings: RowSettings, registry: RegistryClient | null) {
+    this.#settings = settings;
+    this.#registry = registry;
+  }
+
+  /** @throws TidemarkError TM304, TM305 where schemas are registered */
+  async of(topic: string, fields: TableFields): Promise<RowFormat> {
+    const signature = JSON.stringify([fields.shape, fields.key]);
+    const found = this.#open.get(topic);
+    if (found?.signature === signature) return found.format;
+    const format = this.#registry
+      ? await AvroFormat.register(topic, fields, this.#registry)
+      : new JsonFormat(topic, fields, this.#settings);
+    this.#open.set(topic, { signature, format });
+    return format;
+  }
 }

@@ -6,6 +6,7 @@ import { ControlRecords } from './control-records.ts';
 import { Fenced, TooLarge } from './failures.ts';
 import { decideAppend, refuseReplaced } from './progress.ts';
 import { RegistryClient } from './registry-client.ts';
+import { FormatCache } from './row-format.ts';
 import { Session } from './session.ts';
 import type { KafkaSettings } from './settings.ts';
 import { WindowWriter } from './window-writer.ts';
@@ -17,6 +18,7 @@ export class KafkaSink implements AppendSink {
   readonly #context: SinkContext;
   readonly #settings: KafkaSettings;
   readonly #registry: RegistryClient | null;
+  readonly #formats: FormatCache;
   readonly #control: ControlRecords;
   #session: Session | null = null;
   #turn: Promise<unknown> = Promise.resolve();
@@ -26,6 +28,7 @@ export class KafkaSink implements AppendSink {
     this.#context = context;
     this.#settings = settings;
     this.#registry = settings.registry && new RegistryClient(settings.registry);
+    this.#formats = new FormatCache(settings.rows, this.#registry);
     this.#control = new ControlRecords(context, settings);
   }
 
@@ -77,7 +80,7 @@ export class KafkaSink implements AppendSink {
       session,
       this.#context,
       this.#settings,
-      this.#registry,
+      this.#formats,
       this.#control,
     );
     return writer.write();

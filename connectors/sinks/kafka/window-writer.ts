@@ -18,8 +18,7 @@ import type { ControlRecords } from './control-records.ts';
 import { fieldsOf } from './fields.ts';
 import { Outbox } from './outbox.ts';
 import { type ProgressMessage, type TopicOwner, topicMessage } from './progress.ts';
-import type { RegistryClient } from './registry-client.ts';
-import { openFormat } from './row-format.ts';
+import type { FormatCache } from './row-format.ts';
 import type { Session } from './session.ts';
 import type { KafkaSettings } from './settings.ts';
 import { TableRecords } from './table-records.ts';
@@ -39,7 +38,7 @@ export class WindowWriter {
   readonly #session: Session;
   readonly #context: SinkContext;
   readonly #settings: KafkaSettings;
-  readonly #registry: RegistryClient | null;
+  readonly #formats: FormatCache;
   readonly #control: ControlRecords;
   readonly #outbox: Outbox;
   readonly #hash = new RowHash();
@@ -53,14 +52,14 @@ export class WindowWriter {
     session: Session,
     context: SinkContext,
     settings: KafkaSettings,
-    registry: RegistryClient | null,
+    formats: FormatCache,
     control: ControlRecords,
   ) {
     this.#window = window;
     this.#session = session;
     this.#context = context;
     this.#settings = settings;
-    this.#registry = registry;
+    this.#formats = formats;
     this.#control = control;
     this.#outbox = new Outbox((messages) => session.send(messages));
   }
@@ -72,7 +71,7 @@ export class WindowWriter {
     const records: TableRecords[] = [];
     for (const { table, topic, owner } of parts) {
       const fields = fieldsOf(table.shape, this.#settings.rows, owner.key);
-      const format = await openFormat(topic, fields, this.#settings.rows, this.#registry);
+      const format = await this.#formats.of(topic, fields);
       records.push(new TableRecords(fields, format, this.#settings.rows));
     }
     await this.#session.catalogue.ensure(this.#topicPlans(parts));
