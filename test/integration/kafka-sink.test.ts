@@ -31,9 +31,10 @@ async function mirrored(own: OptionValues, events = changes, shape = users) {
   await sink.close();
   const topic = `${prefix}.${shape.schema}.${shape.name}`;
   const records = await target.consume(topic);
-  records.sort((a, b) =>
-    String(a.headers!['tidemark.position']) < String(b.headers!['tidemark.position']) ? -1 : 1,
-  );
+  // Of one Position the delete comes first; partitions are read in any order.
+  const place = ({ headers, value }: (typeof records)[0]) =>
+    `${headers!['tidemark.position']} ${value === null || value.includes('"__deleted":"true"') ? 0 : 1} ${value === null ? 1 : 0}`;
+  records.sort((left, right) => (place(left) < place(right) ? -1 : 1));
   return { prefix, options, topic, records, logs };
 }
 

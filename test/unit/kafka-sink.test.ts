@@ -41,7 +41,10 @@ describe('topic names', () => {
   });
 
   test('a name that is too long is cut, and has its hash', () => {
-    const long = topicOf(parseTemplate(`${'p'.repeat(230)}.${'$'}{table}`), { schema: 'app', name: 'x'.repeat(63) });
+    const long = topicOf(parseTemplate(`${'p'.repeat(230)}.${'$'}{table}`), {
+      schema: 'app',
+      name: 'x'.repeat(63),
+    });
     expect(long).toHaveLength(249);
     expect(long).toMatch(/-[0-9a-f]{8}$/);
   });
@@ -83,14 +86,23 @@ describe('values', () => {
     expect(daysOf('0001-12-31 BC')).toBe(daysOf('0001-01-01')! - 1);
     expect(daysOf('4713-01-01 BC')).toBe(Date.UTC(-4712, 0, 1) / 86_400_000);
     expect(daysOf('infinity')).toBeNull();
-    expect(millisOf('2024-02-29 12:34:56.789+00')).toEqual({ millis: Date.UTC(2024, 1, 29, 12, 34, 56, 789), whole: true });
+    expect(millisOf('2024-02-29 12:34:56.789+00')).toEqual({
+      millis: Date.UTC(2024, 1, 29, 12, 34, 56, 789),
+      whole: true,
+    });
     expect(millisOf('1969-12-31 23:59:59.9999')).toEqual({ millis: -1, whole: false });
     expect(millisOf('-infinity')).toBeNull();
   });
 });
 
 describe('Avro schemas', () => {
-  const column = (name: string, number: number, key = false) => ({ name, type: 'text', number, key, nullable: !key });
+  const column = (name: string, number: number, key = false) => ({
+    name,
+    type: 'text',
+    number,
+    key,
+    nullable: !key,
+  });
   const shape: TableShape = {
     schema: 'app',
     name: 'odd',
@@ -100,12 +112,17 @@ describe('Avro schemas', () => {
   };
 
   test('names are Avro names and stay apart, and the schemas parse', async () => {
-    const { rows } = await resolveSettings(place, options({ format: 'avro', 'registry.url': 'http://127.0.0.1' }));
+    const { rows } = await resolveSettings(
+      place,
+      options({ format: 'avro', 'registry.url': 'http://127.0.0.1' }),
+    );
     const fields = fieldsOf(shape, rows, null);
     const value = valueSchema('m.1-x.odd', fields);
     expect(value.names.slice(0, 4)).toEqual(['a_b', 'a_b_2', '_1st', '__proto___2']);
     for (const { schema } of [value, keySchema('m.1-x.odd', fields.key!)]) {
-      expect(avro.Type.forSchema(schema as unknown as avro.Schema).name).toMatch(/^m\._1_x\.odd\.(Key|Value)$/);
+      expect(avro.Type.forSchema(schema as unknown as avro.Schema).name).toMatch(
+        /^m\._1_x\.odd\.(Key|Value)$/,
+      );
     }
   });
 
@@ -114,7 +131,9 @@ describe('Avro schemas', () => {
     const { key } = fieldsOf(shape, rows, null);
     const renamed = { ...shape, columns: [{ ...shape.columns[0]!, name: 'c' }, ...shape.columns.slice(1)] };
     expect(fieldsOf(renamed, rows, key).key).toEqual(key);
-    expect(() => fieldsOf({ ...shape, keyColumns: [0, 1] }, rows, key)).toThrow(/the key of app\.odd changed/);
+    expect(() => fieldsOf({ ...shape, keyColumns: [0, 1] }, rows, key)).toThrow(
+      /the key of app\.odd changed/,
+    );
   });
 });
 
