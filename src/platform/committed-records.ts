@@ -23,6 +23,11 @@ export interface CommittedRecord {
   headers: Record<string, Buffer>;
 }
 
+export interface TopicPartition {
+  topic: string;
+  partition: number;
+}
+
 interface FetchedPartition {
   partition: number;
   highWatermark: string;
@@ -41,7 +46,7 @@ interface Cluster {
   findBroker(which: { nodeId: number }): Promise<Broker>;
   fetchTopicsOffset(
     topics: { topic: string; partitions: { partition: number }[]; fromBeginning: boolean }[],
-  ): Promise<{ partitions: { partition: number; offset: string }[] }[]>;
+  ): Promise<{ topic: string; partitions: { partition: number; offset: string }[] }[]>;
 }
 
 const readCommitted = 1;
@@ -113,6 +118,23 @@ export class CommittedReader {
       { topic, partitions: [{ partition }], fromBeginning: true },
     ]);
     return BigInt(found!.partitions[0]!.offset);
+  }
+
+  /**
+   * Up to where whoever reads committed sees each partition: the first offset of the oldest open transaction, or the end.
+   * @throws kafkajs' error
+   */
+  async ends(partitions: readonly TopicPartition[]): Promise<(TopicPartition & { offset: bigint })[]> {
+    const topics = [...Map.groupBy(partitions, ({ topic }) => topic)].map(([topic, list]) => ({
+      topic,
+      partitions: list.map(({ partition }) => ({ partition })),
+      fromBeginning: false,
+    }));
+    await this.#cluster.addMultipleTargetTopics(topics.map(({ topic }) => topic));
+    const found = await this.#cluster.fetchTopicsOffset(topics);
+    return found.flatMap(({ topic, partitions: list }) =>
+      list.map(({ partition, offset }) => ({ topic, partition, offset: BigInt(offset) })),
+    );
   }
 
   close(): Promise<void> {

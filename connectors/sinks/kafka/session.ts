@@ -1,6 +1,8 @@
 /** A transactional producer that has the transactional id, and what the target holds. After any failure it is closed. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Kafka, type Producer, type TopicMessages, type Transaction } from 'kafkajs';
-import { createKafka } from '../../../src/connector/kafka.ts';
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { CommittedReader, createKafka, type TopicPartition } from '../../../src/connector/kafka.ts';
 import type { SinkContext } from '../../../src/connector/sink.ts';
 import { kafkaFailure } from './failures.ts';
 import { claimMessage, KnownState, type Progress, type ProgressMessage } from './progress.ts';
@@ -20,12 +22,18 @@ const compressionTypes = {
  */
 const retry = { initialRetryTime: 5, factor: 0.2, multiplier: 2, maxRetryTime: 1000, retries: 11 };
 
+const seenWithinMs = 10_000;
+const seenEveryMs = 3;
+
 export class Session {
   readonly state: KnownState;
   readonly catalogue: TopicCatalogue;
   readonly #producer: Producer;
   readonly #settings: KafkaSettings;
   #transaction: Transaction | null = null;
+  #reader: CommittedReader | null = null;
+  /** Behind the last record of the open transaction in each partition, by `topic/partition`. */
+  readonly #written = new Map<string, TopicPartition & { end: bigint }>();
 
   private constructor(kafka: Kafka, context: SinkContext, settings: KafkaSettings) {
     this.#settings = settings;
@@ -71,7 +79,8 @@ export class Session {
       await session.begin('take over the transactional id');
       await session.sendProgress([claimMessage(fencingToken)]);
       await session.commit();
-      await readProgress(kafka, settings.progressTopic, session.state);
+      session.#reader = await CommittedReader.open(kafka);
+      await readProgress(session.#reader, settings.progressTopic, session.state);
       return session;
     } catch (error) {
       await session.close(false);
@@ -90,7 +99,16 @@ export class Session {
   send(topicMessages: TopicMessages[]): Promise<void> {
     return guard('write', async () => {
       const compression = compressionTypes[this.#settings.compression];
-      await this.#transaction!.sendBatch({ topicMessages, acks: -1, compression });
+      const answers = await this.#transaction!.sendBatch({ topicMessages, acks: -1, compression });
+      for (const { topicName: topic, partition, baseOffset } of answers) {
+        const list = topicMessages.find((each) => each.topic === topic)!.messages;
+        const count = list.filter((message) => message.partition === partition).length;
+        this.#written.set(`${topic}/${partition}`, {
+          topic,
+          partition,
+          end: BigInt(baseOffset!) + BigInt(count),
+        });
+      }
     });
   }
 
@@ -101,6 +119,29 @@ export class Session {
 
   commit(): Promise<void> {
     return guard('commit', () => this.#transaction!.commit());
+  }
+
+  /**
+   * After a commit the coordinator has decided, and then writes markers into the partitions. A coordinator that dies in
+   * between and comes back without a recent topic in its metadata takes it for deleted, and its records stay unseen. So
+   * nothing is acknowledged that consumers do not see. It takes no time: the next transaction has to wait for the markers.
+   * @throws TidemarkError TM401
+   */
+  async seen(): Promise<void> {
+    const written = [...this.#written.values()];
+    this.#written.clear();
+    await guard('see what was committed', async () => {
+      for (const giveUpAt = Date.now() + seenWithinMs; ; await sleep(seenEveryMs)) {
+        const ends = new Map(
+          (await this.#reader!.ends(written)).map((each) => [`${each.topic}/${each.partition}`, each.offset]),
+        );
+        const unseen = written.find(
+          ({ topic, partition, end }) => (ends.get(`${topic}/${partition}`) ?? 0n) < end,
+        );
+        if (!unseen) return;
+        if (Date.now() > giveUpAt) throw hanging(unseen, this.#settings);
+      }
+    });
   }
 
   /** A transaction of its own. */
@@ -118,7 +159,19 @@ export class Session {
   async close(abort: boolean): Promise<void> {
     if (abort && this.#transaction?.isActive()) await this.#transaction.abort().catch(() => {});
     await this.#producer.disconnect().catch(() => {});
+    await this.#reader?.close().catch(() => {});
   }
+}
+
+function hanging({ topic, partition }: TopicPartition, { endpoint }: KafkaSettings): TidemarkError {
+  const where = `--topic ${topic} --partition ${partition}`;
+  return new TidemarkError(
+    'TM401',
+    `committed, but a transaction is open in ${topic}, partition ${partition}: consumers do not see it`,
+    {
+      remedy: `Another producer may be writing there. A transaction that nobody will end: kafka-transactions.sh --bootstrap-server ${endpoint.brokers[0]} describe-producers ${where}.`,
+    },
+  );
 }
 
 async function guard<T>(what: string, run: () => Promise<T>): Promise<T> {

@@ -99,6 +99,7 @@ export class WindowWriter {
     await this.#session.commit();
     this.#session.state.progress = progress;
     for (const [topic, owner] of this.#owners) this.#session.state.topics.set(topic, owner);
+    await this.#session.seen();
     await failpoint('kafka-sink-committed');
     return receipt;
   }
@@ -220,6 +221,7 @@ export class WindowWriter {
     await this.#session.sendProgress([state.progressMessage(progress)]);
     await this.#session.commit();
     state.progress = progress;
+    await this.#session.seen();
     this.#context.log('warn', 'a Window takes long: consumers see it in several parts', {
       sequence: this.#window.sequence,
       part,
