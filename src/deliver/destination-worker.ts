@@ -255,9 +255,8 @@ export class DestinationWorker {
     }
   }
 
-  #lose(name: string, { worker, ingest, storeName }: OpenUnit): void {
+  #lose(name: string, { worker, storeName }: OpenUnit): void {
     this.#units.delete(name);
-    ingest.close();
     const left = worker
       .stop(0)
       .then(() => worker.ended())

@@ -123,6 +123,7 @@ export class UnitWorker {
   async stop(graceMs: number): Promise<void> {
     this.#stopped = true;
     this.#stopFollowing();
+    this.#options.ingest.close();
     this.#options.follower.untrack(this.#key);
     this.#wake.ring();
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -10,17 +10,11 @@ import { TidemarkError } from '../platform/errors.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
-import { ensurePublications, planPublications } from '../replicate/publication.ts';
+import { ensurePublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
-import {
-  atOneMoment,
-  connectSource,
-  cutConnection,
-  endConnection,
-  sourceError,
-} from '../replicate/source.ts';
+import { connectSource, cutConnection, endConnection, sourceError } from '../replicate/source.ts';
 import type { PartitionWatch } from './partition-watch.ts';
-import { requireWhole } from './publication-memory.ts';
+import { planWhole } from './publication-memory.ts';
 import type { SourceLedger } from './source-ledger.ts';
 import { ensureTopics } from './topics.ts';
 
@@ -107,15 +101,9 @@ export class PublicationWatch {
   /** @throws TidemarkError TM245; TM202 with the statements, where this role may not put the publications right */
   async #look(client: ClientBase): Promise<void> {
     const { config, admin, ledger, version, log } = this.#options;
-    const found = await atOneMoment(client, async () => {
-      const tables = await this.#tracked(client);
-      if (!tables) return null;
-      const plans = planPublications(config.source, tables, version);
-      await requireWhole({ client, ledger, version }, plans);
-      return { tables, plans };
-    });
-    if (!found) return;
-    const { tables, plans } = found;
+    const planned = await planWhole({ client, ledger, version }, config.source, () => this.#tracked(client));
+    if (!planned) return;
+    const { tables, plans } = planned;
     const oids = oidsOf(tables);
     const joined = tables.filter((table) => this.#known.get(tableName(table)) !== table.oid);
     this.#options.announce(joined);

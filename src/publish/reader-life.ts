@@ -14,11 +14,10 @@ import type { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { parseTableName } from '../platform/table-name.ts';
 import { type CatalogueTable, ruleFor, trackedTables } from '../replicate/catalogue.ts';
-import { ensurePublications, planPublications } from '../replicate/publication.ts';
+import { ensurePublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { ReplicationStream } from '../replicate/replication-stream.ts';
 import {
-  atOneMoment,
   connectSource,
   cutConnection,
   endConnection,
@@ -32,7 +31,7 @@ import { readParked } from './parked-log.ts';
 import { PartitionWatch } from './partition-watch.ts';
 import { type Progress, progressRecord, progressSchema } from './progress.ts';
 import { readLastProgress } from './progress-log.ts';
-import { requireWhole } from './publication-memory.ts';
+import { planWhole } from './publication-memory.ts';
 import { PublicationWatch } from './publication-watch.ts';
 import { type PreparedTable, Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
@@ -117,12 +116,8 @@ export async function readUntilFailure(
     requireReadable(identity, found, known);
     // Without the slot there is more missing than that.
     const streamed = known && found !== null;
-    const { tables, plans } = await atOneMoment(client, async () => {
-      const tables = await trackedTables(client, source);
-      const plans = planPublications(source, tables, identity.version);
-      if (streamed) await requireWhole({ client, ledger, version: identity.version }, plans);
-      return { tables, plans };
-    });
+    const memory = { client, ledger, version: identity.version };
+    const { tables, plans } = await planWhole(memory, source, () => trackedTables(client, source), streamed);
     const snapshots = new TableSnapshots(source.id);
     const partitions = new PartitionWatch({
       source,
