@@ -5,6 +5,7 @@ import { clickhouseSink } from '../../connectors/sinks/clickhouse/index.ts';
 import { quoteName, quoteText, viewName } from '../../connectors/sinks/clickhouse/names.ts';
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
 import type { Cell, OptionValues, Row } from '../../src/connector/sink.ts';
+import { type FrontAnswer, type HttpFront, startHttpFront } from './http-front.ts';
 import { optionValues } from './option-values.ts';
 import type { Place, Subject, SubjectServer } from './subject.ts';
 
@@ -21,16 +22,36 @@ export const clickhouseSubject: Subject = {
   // Whatever no type of its own holds is there as text.
   refusedRow: null,
   async start(folder) {
-    return new Server(await startStack({ directory: `${folder}/stack`, parts: ['clickhouse'] }));
+    const stack = await startStack({ directory: `${folder}/stack`, parts: ['clickhouse'] });
+    return new Server(stack, await startHttpFront(stack.environment.TIDEMARK_CLICKHOUSE_URL!));
   },
 };
 
+/** The server's own words for it. */
+function exception(code: number, name: string, message: string): FrontAnswer {
+  return {
+    status: 500,
+    headers: { 'X-ClickHouse-Exception-Code': String(code), 'content-type': 'text/plain; charset=UTF-8' },
+    body: `Code: ${code}. DB::Exception: ${message}. (${name}) (version 26.9.1.1)\n`,
+  };
+}
+
+const tooMany = exception(
+  202,
+  'TOO_MANY_SIMULTANEOUS_QUERIES',
+  'Too many simultaneous queries. Maximum: 100',
+);
+const noRoom = exception(243, 'NOT_ENOUGH_SPACE', 'Cannot reserve 1.00 MiB, not enough space');
+
 class Server implements SubjectServer {
   readonly #stack: Stack;
+  /** What the sink goes through. */
+  readonly #front: HttpFront;
   #places = 0;
 
-  constructor(stack: Stack) {
+  constructor(stack: Stack, front: HttpFront) {
     this.#stack = stack;
+    this.#front = front;
   }
 
   async place(): Promise<Place> {
@@ -39,7 +60,7 @@ class Server implements SubjectServer {
     const { environment } = this.#stack;
     const options = (password: string): OptionValues =>
       optionValues(clickhouseSink, {
-        'clickhouse.url': environment.TIDEMARK_CLICKHOUSE_URL!,
+        'clickhouse.url': this.#front.endpoint,
         'clickhouse.database': database,
         'clickhouse.user': environment.TIDEMARK_CLICKHOUSE_USER!,
         'clickhouse.password': password,
@@ -49,6 +70,8 @@ class Server implements SubjectServer {
       options: options(password),
       refusedOptions: options(`wrong-${password}`),
       rows: (shape) => this.#rows(database, shape),
+      whileThrottled: (work) => this.#front.whileAnswering(tooMany, work),
+      whileFull: (work) => this.#front.whileAnswering(noRoom, work),
     };
   }
 

@@ -4,10 +4,14 @@ import { dirname, join } from 'node:path';
 import { GetObjectCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
 import { startStack } from '../../compose/local-stack.ts';
 import { parquetSink } from '../../connectors/sinks/parquet/index.ts';
+import { SmallDisk } from '../fixtures/small-disk.ts';
 import { optionValues } from './option-values.ts';
 import { changes, latestRows } from './parquet-reader.ts';
 import { startS3Front } from './s3-front.ts';
 import type { Subject, SubjectServer } from './subject.ts';
+
+/** A full disk needs one of its own. */
+const mayMount = SmallDisk.available();
 
 const common: Omit<Subject, 'name' | 'start' | 'schedules'> = {
   kind: parquetSink,
@@ -22,8 +26,14 @@ const common: Omit<Subject, 'name' | 'start' | 'schedules'> = {
 export const parquetInDirectory: Subject = {
   ...common,
   name: 'parquet in a directory',
+  unproven: {
+    'refused credentials': 'A directory has no credentials and asks nobody to slow down',
+    throttling: 'A directory has no credentials and asks nobody to slow down',
+    ...(mayMount ? {} : { 'no room': 'A full disk is tried where the tests may mount one' }),
+  },
   async start(folder): Promise<SubjectServer> {
-    const root = join(folder, 'lake');
+    const disk = mayMount ? SmallDisk.mount(join(folder, 'disk')) : null;
+    const root = join(disk?.folder ?? folder, 'lake');
     await mkdir(root);
     let places = 0;
     return {
@@ -32,9 +42,9 @@ export const parquetInDirectory: Subject = {
         const directory = join(root, `case-${places}`);
         return {
           options: optionValues(parquetSink, { 'parquet.url': `file://${directory}` }),
-          refusedOptions: null,
           rows: (shape) => latestRows(directory, shape),
           events: (shape) => changes(directory, shape),
+          ...(disk && { whileFull: (work: () => Promise<void>) => disk.whileFull(work) }),
         };
       },
       /** The volume is not there: where it was is something else. */
@@ -48,7 +58,7 @@ export const parquetInDirectory: Subject = {
           await rename(`${root}.away`, root);
         }
       },
-      stop: async () => undefined,
+      stop: async () => disk?.unmount(),
     };
   },
 };
@@ -95,6 +105,7 @@ export const parquetInBucket: Subject = {
           rows: async (shape) => latestRows(await copied(), shape),
           events: async (shape) => changes(await copied(), shape),
           whileThrottled: front.whileSlow,
+          whileFull: front.whileFull,
         };
       },
       async whileDown(work) {

@@ -1,52 +1,32 @@
-/** The way to an object store, which asks to be left alone when it is told to. Requests pass as they are. */
-import { once } from 'node:events';
-import { createServer, request } from 'node:http';
+/** The way to an object store, which asks to be left alone, or has no room, when it is told to. */
+import { type FrontAnswer, startHttpFront } from './http-front.ts';
 
 export interface S3Front {
   endpoint: string;
-  /** Every request is answered as S3 answers too many of them: 503 SlowDown. */
   whileSlow(work: () => Promise<void>): Promise<void>;
+  whileFull(work: () => Promise<void>): Promise<void>;
   stop(): void;
 }
 
-const slowDown =
-  '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>';
+function s3Error(status: number, code: string, message: string): FrontAnswer {
+  const body = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>${message}</Message></Error>`;
+  return { status, headers: { 'content-type': 'application/xml' }, body };
+}
+
+/** As S3 answers too many requests, and as MinIO does when its drives are full. */
+const slowDown = s3Error(503, 'SlowDown', 'Please reduce your request rate.');
+const storageFull = s3Error(
+  507,
+  'XMinioStorageFull',
+  'Storage backend has reached its minimum free drive threshold.',
+);
 
 export async function startS3Front(endpoint: string): Promise<S3Front> {
-  const { hostname, port } = new URL(endpoint);
-  let slow = false;
-  const server = createServer((incoming, answer) => {
-    if (slow) {
-      incoming.resume();
-      answer.writeHead(503, { 'content-type': 'application/xml' }).end(slowDown);
-      return;
-    }
-    const { method, url, headers } = incoming;
-    // The signature covers the host header: it stays.
-    const outgoing = request({ hostname, port, method, path: url, headers }, (response) => {
-      answer.writeHead(response.statusCode!, response.headers);
-      response.pipe(answer);
-    });
-    outgoing.on('error', () => answer.destroy());
-    incoming.on('error', () => outgoing.destroy());
-    incoming.pipe(outgoing);
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address() as { port: number };
+  const front = await startHttpFront(endpoint);
   return {
-    endpoint: `http://127.0.0.1:${address.port}`,
-    async whileSlow(work) {
-      slow = true;
-      try {
-        await work();
-      } finally {
-        slow = false;
-      }
-    },
-    stop() {
-      server.closeAllConnections();
-      server.close();
-    },
+    endpoint: front.endpoint,
+    whileSlow: (work) => front.whileAnswering(slowDown, work),
+    whileFull: (work) => front.whileAnswering(storageFull, work),
+    stop: () => front.stop(),
   };
 }

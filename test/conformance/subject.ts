@@ -20,6 +20,13 @@ export interface Subject {
    * is not here must work.
    */
   refuses: Partial<Record<Behaviour, ErrorCode>>;
+  /**
+   * Circumstances that this server cannot be brought into, with the words by which the kind's README says that they are not
+   * proven: the suite looks for them there.
+   */
+  unproven?: Partial<Record<Circumstance, string>>;
+  /** Where it is not in the kind's own folder. */
+  readme?: string;
   /** Failpoints that the sink passes on the way through a Window, in order; each is a place to crash in. */
   failpoints: readonly string[];
   /**
@@ -36,6 +43,8 @@ export interface Subject {
 /** Behaviours that a destination's nature may rule out. */
 export type Behaviour = 'key-definition-change' | 'read-back' | 'keyless' | 'many-columns' | 'large-row';
 
+export type Circumstance = 'refused credentials' | 'throttling' | 'no room';
+
 export interface SubjectServer {
   /** A place that no other case has seen. */
   place(): Promise<Place>;
@@ -47,8 +56,8 @@ export interface SubjectServer {
 export interface Place {
   /** Of the instance file. */
   options: OptionValues;
-  /** The same place with credentials that the server refuses; null where it has none. */
-  refusedOptions: OptionValues | null;
+  /** The same place with credentials that the server refuses; absent where that is unproven. */
+  refusedOptions?: OptionValues;
   /**
    * What a stranger with the destination's usual client sees: never through the sink. Cells as Postgres prints them; a
    * cell that the destination can only hold in another spelling is brought to Postgres' own.
@@ -56,9 +65,9 @@ export interface Place {
   rows(shape: TableShape): Promise<Row[]>;
   /** Of sinks that keep or pass on every Change, in the order in which a reader would see them. */
   events?(shape: TableShape): Promise<SeenEvent[]>;
-  /** The server asks to be left alone, for as long as the work takes; absent where that cannot be had here. */
+  /** The server asks to be left alone, for as long as the work takes; absent where that is unproven. */
   whileThrottled?(work: () => Promise<void>): Promise<void>;
-  /** There is no room left, for as long as the work takes; absent where that cannot be had here. */
+  /** There is no room left, for as long as the work takes; absent where that is unproven. */
   whileFull?(work: () => Promise<void>): Promise<void>;
 }
 

@@ -1,11 +1,12 @@
 /** What an operator or the network does to a destination, and how it goes on. */
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { CheckFinding, OptionValues, SinkContext } from '../../../src/connector/sink.ts';
 import type { ErrorCode } from '../../../src/platform/errors.ts';
 import { change, everything, user, users } from '../example-tables.ts';
 import { gateAt, settled } from '../gate.ts';
-import type { Subject } from '../subject.ts';
+import type { Circumstance, Subject } from '../subject.ts';
 import type { InTrial } from '../suite.ts';
 import { expectRefusal, failure, type Trial } from '../trial.ts';
 import { names, type WindowPlan } from '../windows.ts';
@@ -65,20 +66,17 @@ export function failureCases(subject: Subject, inTrial: InTrial): void {
     })(),
   );
 
-  test('credentials that the server refuses are TM402', async ({ skip }) => {
-    await inTrial(async (trial) => {
-      const { refusedOptions } = trial.place;
-      if (refusedOptions === null) return skip('this destination has no credentials');
-      trial.source.keyed(users).insert(user(1));
-      const plan = trial.cutOne();
-      await expectRefusal(openAndWrite(trial, plan, refusedOptions), 'TM402');
-      const findings = await checked(trial, refusedOptions);
-      trial.stage.witness.log('check', 'findings', { findings });
-      expect(findings.filter(({ level }) => level === 'error')).not.toEqual([]);
-      const writer = await trial.open();
-      await writer.write(plan);
-      await trial.expectSame();
-    })();
+  circumstance('refused credentials', 'credentials that the server refuses are TM402', async (trial) => {
+    const refusedOptions = trial.place.refusedOptions!;
+    trial.source.keyed(users).insert(user(1));
+    const plan = trial.cutOne();
+    await expectRefusal(openAndWrite(trial, plan, refusedOptions), 'TM402');
+    const findings = await checked(trial, refusedOptions);
+    trial.stage.witness.log('check', 'findings', { findings });
+    expect(findings.filter(({ level }) => level === 'error')).not.toEqual([]);
+    const writer = await trial.open();
+    await writer.write(plan);
+    await trial.expectSame();
   });
 
   test(
@@ -92,22 +90,32 @@ export function failureCases(subject: Subject, inTrial: InTrial): void {
     }),
   );
 
-  const circumstances = [
-    { what: 'a server that asks to be left alone', method: 'whileThrottled', codes: ['TM401'] },
-    { what: 'a server without room', method: 'whileFull', codes: ['TM401', 'TM405', 'TM406'] },
+  const states = [
+    {
+      what: 'throttling',
+      title: 'a server that asks to be left alone',
+      method: 'whileThrottled',
+      codes: ['TM401'],
+    },
+    {
+      what: 'no room',
+      title: 'a server without room',
+      method: 'whileFull',
+      codes: ['TM401', 'TM405', 'TM406'],
+    },
   ] as const;
-  for (const { what, method, codes } of circumstances) {
-    test(`${what}: nothing of the Window is seen, and delivery goes on once it is over`, async ({ skip }) => {
-      await inTrial(async (trial) => {
-        const { place } = trial;
-        if (!place[method]) return skip('this cannot be had here');
+  for (const { what, title, method, codes } of states) {
+    circumstance(
+      what,
+      `${title}: nothing of the Window is seen, and delivery goes on once it is over`,
+      async (trial) => {
         const source = everything(trial.source, { keyless });
         const writer = await trial.open();
         change(source, 1);
         const [first] = await trial.deliver(writer);
         change(source, 2);
         const plans = trial.cut();
-        await place[method]!(async () => {
+        await trial.place[method]!(async () => {
           const { code } = await failure(writer.write(plans[0]!));
           expect(codes as readonly ErrorCode[]).toContain(code);
           await sleep(50);
@@ -116,8 +124,20 @@ export function failureCases(subject: Subject, inTrial: InTrial): void {
         if (subject.mode !== 'send') await trial.expectSame(first);
         for (const plan of plans) await writer.writeUntilTaken(plan);
         await trial.expectSame();
-      })();
-    });
+      },
+    );
+  }
+
+  /** What the server cannot be brought into, the kind's README must say is not proven. */
+  function circumstance(what: Circumstance, title: string, work: (trial: Trial) => Promise<void>): void {
+    const words = subject.unproven?.[what];
+    if (words === undefined) test(title, inTrial(work));
+    else
+      test(`the README says that ${what} is not proven`, () => {
+        const { readme = `connectors/sinks/${subject.kind.name}/README.md` } = subject;
+        const file = new URL(`../../../${readme}`, import.meta.url);
+        expect(readFileSync(file, 'utf8').replaceAll(/\s+/g, ' ')).toContain(words);
+      });
   }
 }
 

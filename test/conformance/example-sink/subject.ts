@@ -9,6 +9,12 @@ export const sqliteSubject: Subject = {
   kind: sqliteSink,
   mode: 'merge',
   refuses: {},
+  readme: 'connectors/README.md',
+  unproven: {
+    'refused credentials': 'A file has no credentials and asks nobody to slow down',
+    throttling: 'A file has no credentials and asks nobody to slow down',
+    'no room': 'a full disk is not tried with it',
+  },
   failpoints: ['sqlite:staged', 'sqlite:committed'],
   refusedRow: null,
   async start(folder) {
@@ -21,7 +27,6 @@ export const sqliteSubject: Subject = {
         const path = join(disk, `${places}.sqlite`);
         return {
           options: { 'sqlite.path': path },
-          refusedOptions: null,
           async rows({ schema, name }) {
             const database = new DatabaseSync(path);
             const found = database
