@@ -344,15 +344,17 @@ async function showNothingInErrors(
   expect(await again.exitsWithin(60_000)).toBe(3);
   expect(again.output()).toContain('TM308');
   const refusing = pipeline.deliver('', 'replica');
-  await refusing.logged('that the destination refuses', ({ code }) => code === 'TM405');
+  await refusing.logged('that the destination refuses', ({ message }) => /are in Quarantine/.test(message));
   await until('status says so', 30_000, async () =>
-    (await pipeline.status()).units.some(({ problem }) => problem?.code === 'TM405'),
+    (await pipeline.status()).destinations.some(({ quarantined }) => quarantined === 1),
   );
 
-  const places = await everywhere();
+  const list = await pipeline.command(['quarantine', 'list']);
+  expect(list.stdout).toContain('app.plain');
+  const places = [...(await everywhere()), ...texts({ 'quarantine list': list.stdout + list.stderr })];
   expect(withheld.foundIn(places)).toEqual([]);
   expect(tooBig.foundIn(places)).toEqual([]);
-  // A kept value is in Kafka and in the open Window, and there alone.
+  // A kept value is in Kafka, of which the quarantine topic is a part, and in the open Window, and there alone.
   const elsewhere = refused.foundIn(places).filter((line) => !/\/data\/kafka\/|\/spill\//.test(line));
   expect(elsewhere).toEqual([]);
   expect(refused.foundIn(places)).not.toEqual([]);
