@@ -1,7 +1,7 @@
 /** The servers of one benchmark, databases on them, and the folder that all of it is in and that goes with it. */
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import pg from 'pg';
-import { type Stack, startStack } from '../../compose/local-stack.ts';
+import { type PartName, type Stack, startStack, usualParts } from '../../compose/local-stack.ts';
 
 const root = new URL('../../', import.meta.url).pathname;
 
@@ -27,10 +27,14 @@ export class BenchStack {
     this.#directory = directory;
   }
 
-  /** Runs `work` over servers of its own. @param name of the benchmark */
-  static async with<T>(name: string, work: (stack: BenchStack) => Promise<T>): Promise<T> {
+  /** Runs `work` over servers of its own. @param name of the benchmark @param more than the usual servers */
+  static async with<T>(
+    name: string,
+    work: (stack: BenchStack) => Promise<T>,
+    more: readonly PartName[] = [],
+  ): Promise<T> {
     const directory = `${root}.tidemark/bench/${name}`;
-    const stack = await startStack({ directory, log: say, fullSpeed: true });
+    const stack = await startStack({ directory, log: say, fullSpeed: true, parts: [...usualParts, ...more] });
     try {
       return await work(new BenchStack(stack, directory));
     } finally {
@@ -42,6 +46,11 @@ export class BenchStack {
 
   get brokers(): string {
     return this.#stack.environment.TIDEMARK_KAFKA_BROKERS!;
+  }
+
+  /** What clients of the servers need. */
+  get environment(): Readonly<Record<string, string>> {
+    return this.#stack.environment;
   }
 
   get registryUrl(): string {

@@ -33,8 +33,9 @@ export class ReaderProcess {
     config: string,
     roles = 'replicate',
     works = 'reading the slot',
+    more: readonly string[] = [],
   ): Promise<ReaderProcess> {
-    const args = [`${root}src/tidemark.mjs`, 'run', '--roles', roles, '--config', config];
+    const args = [`${root}src/tidemark.mjs`, 'run', '--roles', roles, '--config', config, ...more];
     const profile = process.env.BENCH_PROFILE
       ? ['--cpu-prof', `--cpu-prof-dir=${process.env.BENCH_PROFILE}`]
       : [];

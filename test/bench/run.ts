@@ -8,6 +8,9 @@ import { cpus, release, totalmem } from 'node:os';
 import { backlogRace } from './backlog-race.ts';
 import { backlogs } from './backlogs.ts';
 import { type Circumstances, chart } from './chart.ts';
+import { mergeCost } from './deliver/merge-cost.ts';
+import { throughput } from './deliver/throughput.ts';
+import { visible } from './deliver/visible.ts';
 import { growth } from './growth.ts';
 import { idle } from './idle.ts';
 import { latency } from './latency.ts';
@@ -31,12 +34,21 @@ const benches: Record<string, () => Promise<BenchResult>> = {
   memory,
   idle,
   growth,
+  deliver: throughput,
+  'deliver-growth': mergeCost,
+  'deliver-latency': visible,
 };
 const shortened = ['BENCH_ROWS', 'BENCH_ROUNDS', 'BENCH_SECONDS', 'BENCH_MINUTES', 'BENCH_WITHOUT'].some(
   (name) => process.env[name] !== undefined,
 );
 
-const names = process.argv.slice(2).length > 0 ? process.argv.slice(2) : Object.keys(benches);
+const wanted = process.argv.slice(2);
+/** A name stands for those that begin with it, too: `deliver` for three of them. */
+const named = (want: string) => {
+  const found = Object.keys(benches).filter((name) => name === want || name.startsWith(`${want}-`));
+  return found.length > 0 ? found : [want];
+};
+const names = wanted.length > 0 ? wanted.flatMap(named) : Object.keys(benches);
 // The stack's children do not keep the process alive by themselves.
 setInterval(() => {}, 1000);
 for (const name of names) {
