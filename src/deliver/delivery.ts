@@ -13,6 +13,7 @@ import type { ParkedTable } from '../publish/progress.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { type DestinationSnapshot, DestinationWorker } from './destination-worker.ts';
 import { reactTo } from './failure-policy.ts';
+import { SharedFetcher } from './fetch/shared-fetcher.ts';
 import { Gates } from './gates.ts';
 import { Ledger } from './ledger.ts';
 import { Moves } from './moves.ts';
@@ -85,11 +86,12 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
   const deadLetters = new DeadLetters(kafka, config.kafka, `tidemark.${config.source.id}`);
   const schemas = new RowSchemas(registry);
   const watermarks = new WatermarkReader(kafka.admin());
+  const fetcher = new SharedFetcher(kafka, log);
   const follower = new ProgressFollower({
     kafka,
     topic: topicNames(config.kafka.topicPrefix).progress,
     sourceId: config.source.id,
-    sessionTimeoutMs: config.kafka.sessionTimeoutMs,
+    fetcher,
     log,
   });
   const owner = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
@@ -101,6 +103,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         kind: kinds[i]!,
         owner,
         kafka,
+        fetcher,
         pool,
         ledger,
         gates,
@@ -168,6 +171,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
       await Promise.all(workers.map((worker) => worker.stop()));
       await gates.stop();
       await follower.stop();
+      await fetcher.close();
       await deadLetters.close();
       await watermarks.close();
       registry.close();

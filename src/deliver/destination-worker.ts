@@ -13,8 +13,9 @@ import { errorFields, type Logger } from '../platform/log.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
 import { DestinationSettings } from './destination-settings.ts';
 import { reactTo } from './failure-policy.ts';
+import type { SharedFetcher } from './fetch/shared-fetcher.ts';
 import type { Gate, Gates } from './gates.ts';
-import { type Assignment, GroupReader } from './group-reader.ts';
+import { type Assignment, GroupMembership } from './group-membership.ts';
 import type { Ledger } from './ledger.ts';
 import type { Moves } from './moves.ts';
 import type { Offsets } from './offsets.ts';
@@ -41,6 +42,7 @@ export interface DestinationWorkerOptions {
   /** Names this process in the ledger. */
   owner: string;
   kafka: Kafka;
+  fetcher: SharedFetcher;
   pool: Pool;
   ledger: Ledger;
   gates: Gates;
@@ -94,7 +96,7 @@ export class DestinationWorker {
   /** Rings when we are to stop, and when a hold or a pause came or went. */
   readonly #moved = new Wake();
   readonly #leaving = new Set<Promise<void>>();
-  #reader: GroupReader | null = null;
+  #group: GroupMembership | null = null;
   #store: WindowStore | null = null;
   readonly #settings: DestinationSettings;
   #directory: string | null = null;
@@ -127,7 +129,7 @@ export class DestinationWorker {
 
   snapshot(): DestinationSnapshot {
     const { destination, kind } = this.#options;
-    const error = this.#error ?? this.#options.follower.failure;
+    const error = this.#error ?? this.#options.fetcher.failure ?? this.#options.follower.failure;
     const { pause } = this.#gate;
     return {
       destination: destination.name,
@@ -147,12 +149,15 @@ export class DestinationWorker {
 
   async #run(): Promise<void> {
     const unfollow = this.#options.follower.onChange(() => this.#subscribe());
+    let unwatch = () => {};
     try {
       await this.#openSometime();
+      unwatch = this.#options.fetcher.onTrouble((error) => this.#kafkaTrouble(error));
       this.#subscribe();
       while (!this.#stopped) await this.#moved.wait(idleMs);
     } finally {
       unfollow();
+      unwatch();
       await this.#close();
     }
   }
@@ -250,21 +255,21 @@ export class DestinationWorker {
     if (!newest || this.#stopped || !this.#settings.sink || !this.#store) return;
     const topics = this.#topicsIn(newest.endOffsets);
     if (topics.length === 0) return;
-    if (!this.#reader) {
-      this.#reader = this.#createReader(topics);
-      this.#reader.start();
+    if (!this.#group) {
+      this.#group = this.#joinGroup(topics);
+      this.#group.start();
       return;
     }
-    const known = new Set(this.#reader.topics);
+    const known = new Set(this.#group.topics);
     if (topics.some((topic) => !known.has(topic))) {
       this.#log.info('new tables', { topics: topics.filter((topic) => !known.has(topic)) });
-      this.#reader.subscribe([...new Set([...known, ...topics])].sort());
+      this.#group.subscribe([...new Set([...known, ...topics])].sort());
     }
   }
 
-  #createReader(topics: readonly string[]): GroupReader {
+  #joinGroup(topics: readonly string[]): GroupMembership {
     const { config, destination, kind, kafka } = this.#options;
-    return new GroupReader(
+    return new GroupMembership(
       {
         kafka,
         groupId: `tidemark.${config.source.id}.${destination.name}`,
@@ -274,29 +279,16 @@ export class DestinationWorker {
         sessionTimeoutMs: config.kafka.sessionTimeoutMs,
         log: this.#log,
         assigned: (assignment) => this.#assigned(assignment),
-        revoked: () => {
-          for (const { worker } of this.#units.values()) worker.suspend();
-        },
-        batch: async (topic, partition, messages) => {
-          const unit = this.#unitOf(topic);
-          return unit ? unit.ingest.take(topic, partition, messages) : false;
-        },
-        trouble: (error) => {
-          if (error?.message !== this.#error?.message) void this.#showError(error);
-        },
-        displaced: (topic, partition, expected) =>
-          this.#unitOf(topic)?.ingest.displaced(topic, partition, expected),
+        trouble: (error) => this.#kafkaTrouble(error ?? this.#options.fetcher.failure),
       },
       topics,
     );
   }
 
-  #unitOf(topic: string): OpenUnit | undefined {
-    for (const unit of this.#units.values()) if (unit.topics.has(topic)) return unit;
-    return undefined;
+  #kafkaTrouble(error: TidemarkError | null): void {
+    if (error?.message !== this.#error?.message) void this.#showError(error);
   }
 
-  /** Runs at once, before anything of the new assignment is fetched. */
   #assigned(assignment: Assignment): void {
     if (this.#stopped) return;
     const { kind, config } = this.#options;
@@ -335,7 +327,7 @@ export class DestinationWorker {
     const ingest = new UnitIngest({
       destination: destination.name,
       store,
-      reader: this.#reader!,
+      fetcher: this.#options.fetcher,
       watermarks: this.#options.watermarks,
       newestEnds: () => follower.newest?.endOffsets ?? {},
       tenant:
@@ -383,7 +375,7 @@ export class DestinationWorker {
       pauseAfterMs: () => this.#settings.current.pauseAfterMs,
       pause: (error) => this.#pauseItself(error),
       topicsIn: (endOffsets) => this.#topicsOfUnit(name, endOffsets),
-      commit: async (offsets) => this.#reader?.commit(offsets),
+      commit: async (offsets) => this.#group?.commit(offsets),
       released: () => {
         for (const unit of this.#units.values()) unit.ingest.relieve();
       },
@@ -434,7 +426,7 @@ export class DestinationWorker {
   async #close(): Promise<void> {
     const workers = [...this.#units.values()].map(({ worker }) => worker);
     await Promise.all(workers.map((worker) => worker.stop(stopGraceMs)));
-    await this.#reader?.stop();
+    await this.#group?.stop();
     await this.#settings.sink?.close();
     const ended = Promise.all([...workers.map((worker) => worker.ended()), ...this.#leaving]);
     await Promise.race([ended, sleep(stopGraceMs, undefined, { ref: false })]);

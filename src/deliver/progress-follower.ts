@@ -2,10 +2,9 @@
  * Follows the progress topic for all destinations of a process: the clock by which Windows are cut. It starts far
  * enough back for the oldest mark it was told of, and keeps boundaries only until every Unit is past them.
  */
-import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Admin, Kafka, KafkaMessage } from 'kafkajs';
+import type { Admin, Kafka } from 'kafkajs';
 import type { Position } from '../connector/position.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { kafkaError } from '../platform/kafka.ts';
@@ -13,7 +12,9 @@ import { errorFields, type Logger } from '../platform/log.ts';
 import { decodeProgress, type ParkedTable } from '../publish/progress.ts';
 import { type Boundary, BoundaryList } from './boundary-list.ts';
 import type { Mark } from './cut-window.ts';
-import { GroupReader } from './group-reader.ts';
+import type { Reading } from './fetch/cursor.ts';
+import type { FetchedRecord } from './fetch/record-set.ts';
+import type { Fetcher } from './fetch/shared-fetcher.ts';
 import { SnapshotList } from './snapshot-list.ts';
 
 /** Read at least this many records back: some are fences and markers, and the mark's own Progress should be seen. */
@@ -26,7 +27,7 @@ export interface ProgressFollowerOptions {
   kafka: Kafka;
   topic: string;
   sourceId: string;
-  sessionTimeoutMs: number;
+  fetcher: Fetcher;
   log: Logger;
 }
 
@@ -35,8 +36,7 @@ export class ProgressFollower {
   readonly #boundaries = new BoundaryList();
   readonly #snapshots = new SnapshotList();
   readonly #events = new EventEmitter().setMaxListeners(0);
-  readonly #reader: GroupReader;
-  readonly #groupId: string;
+  #reading: Reading | null = null;
   /** Unit to its mark; null: it needs the origin. */
   readonly #marks = new Map<string, Pick<Mark, 'position' | 'commitTimeUs'> | null>();
   /** Offset that the boundaries in memory start from; null: nothing was begun. */
@@ -52,29 +52,10 @@ export class ProgressFollower {
 
   constructor(options: ProgressFollowerOptions) {
     this.#options = options;
-    this.#groupId = `tidemark.${options.sourceId}.progress.${randomUUID()}`;
-    this.#reader = new GroupReader(
-      {
-        kafka: options.kafka,
-        groupId: this.#groupId,
-        sessionTimeoutMs: options.sessionTimeoutMs,
-        // Nothing is ever paused here.
-        maxWaitMs: 500,
-        log: options.log,
-        assigned: () => this.#begin(),
-        revoked: () => {},
-        batch: async (_topic, _partition, messages) => this.#read(messages),
-        trouble: (error) => {
-          this.#failure = error;
-        },
-        displaced: () => this.#begin(),
-      },
-      [options.topic],
-    );
   }
 
   start(): void {
-    this.#reader.start();
+    this.#begin();
   }
 
   /** Boundaries, oldest first. */
@@ -140,7 +121,7 @@ export class ProgressFollower {
    * @throws TidemarkError TM307 when the topic does not hold its origin any more
    */
   origin(): Boundary | null {
-    const next = this.#reader.position(this.#options.topic, 0);
+    const next = this.#reading?.position ?? null;
     if (this.#startedAt === null || next === null || next < this.#highAtStart) return null;
     if (this.#boundaries.latestOrigin) return this.#boundaries.latestOrigin;
     if (this.#startedAt > this.#low || this.newest === null) return null;
@@ -151,14 +132,13 @@ export class ProgressFollower {
 
   async stop(): Promise<void> {
     this.#stopped = true;
-    await this.#reader.stop();
-    await this.#admin((admin) => admin.deleteGroups([this.#groupId])).catch(() => {});
+    this.#reading?.close();
     this.#events.removeAllListeners();
   }
 
-  #read(messages: readonly KafkaMessage[]): boolean {
+  #read(records: readonly FetchedRecord[]): boolean {
     try {
-      for (const { value } of messages) {
+      for (const { value } of records) {
         if (!value) continue;
         const progress = decodeProgress(value);
         if (progress.kind === 'fence') continue;
@@ -194,7 +174,7 @@ export class ProgressFollower {
     return false;
   }
 
-  /** (Re)starts reading. Asked for while it is under way it is done again: the group may have moved in between. */
+  /** (Re)starts reading. Asked for while it is under way it is done again: the log may have moved in between. */
   #begin(): void {
     this.#beginAgain = true;
     if (this.#beginning) return;
@@ -227,7 +207,11 @@ export class ProgressFollower {
           this.#boundaries.clear();
           this.#snapshots.clear();
           this.#startedAt = start;
-          this.#reader.begin(topic, 0, start);
+          this.#reading?.close();
+          this.#reading = this.#options.fetcher.read(topic, 0, start, {
+            take: async (records) => this.#read(records),
+            displaced: () => this.#begin(),
+          });
         });
         this.#failure = null;
         this.#events.emit('change');

@@ -1,11 +1,13 @@
 /** From Kafka into a Unit's part of the window store: where each partition starts, what is skipped, when to pause. */
-import type { IHeaders, KafkaMessage } from 'kafkajs';
 import { asPosition, formatPosition, type Position, parsePosition } from '../connector/position.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { schemaIdOf } from '../publish/envelope-decoder.ts';
 import { header, recordFormat, splitTopic } from '../publish/record-format.ts';
 import type { Mark } from './cut-window.ts';
-import type { Assignment, GroupReader } from './group-reader.ts';
+import type { Reading } from './fetch/cursor.ts';
+import type { FetchedRecord } from './fetch/record-set.ts';
+import type { Fetcher } from './fetch/shared-fetcher.ts';
+import type { Assignment } from './group-membership.ts';
 import { lostToRetention, type Offsets } from './offsets.ts';
 import type { IncomingChange } from './stored-change.ts';
 import type { TenantFilter } from './tenant-filter.ts';
@@ -19,7 +21,7 @@ export interface Watermarks {
 export interface UnitIngestOptions {
   destination: string;
   store: UnitStore;
-  reader: Pick<GroupReader, 'begin' | 'setPaused' | 'position'>;
+  fetcher: Fetcher;
   /** First and next offset of every partition of a topic. @throws TidemarkError TM301 */
   watermarks(topic: string): Promise<Watermarks[]>;
   /** End offsets of the newest Progress. */
@@ -42,7 +44,9 @@ export class UnitIngest {
   #target: Offsets | null = null;
   #failure: TidemarkError | null = null;
   #topics: string[] = [];
-  #taking: Promise<unknown> = Promise.resolve();
+  readonly #readings = new Map<string, Reading>();
+  /** Counts the times that what was read became void. */
+  #life = 0;
   #closed = false;
 
   constructor(options: UnitIngestOptions) {
@@ -66,18 +70,24 @@ export class UnitIngest {
       if (!this.#topics.includes(topic)) this.#topics.push(topic);
   }
 
-  /**
-   * The Unit is not this one's any more, from now on: its partitions may be read for its successor already, and must not
-   * be moved to where this one had got.
-   */
+  /** The Unit is not this one's any more: nothing is read for it from now on. */
   close(): void {
     this.#closed = true;
+    this.#endReadings();
   }
 
   /** Forgets what was read: the next `begin` starts at its mark. */
   reset(): void {
+    this.#endReadings();
     this.#next.clear();
     this.#target = null;
+  }
+
+  /** A batch on its way into the store does not get there any more. */
+  #endReadings(): void {
+    this.#life++;
+    for (const reading of this.#readings.values()) reading.close();
+    this.#readings.clear();
   }
 
   /**
@@ -91,26 +101,32 @@ export class UnitIngest {
       await this.#options.tenant?.requireTenant(topic, splitTopic(topic, all).table);
       watermarks.set(topic, await this.#options.watermarks(topic));
     }
-    // A batch on its way into the store would be read, and stored, a second time.
-    await this.#taking;
     if (this.#closed) return;
     this.#mark = mark;
     const starts: { topic: string; partition: number; start: number }[] = [];
     for (const [topic, partitions] of Object.entries(this.#assignment)) {
       for (const partition of partitions) {
         if (!this.#reads(topic, partition)) continue;
-        if (this.#options.reader.position(topic, partition) !== null) continue;
-        const wanted = this.#next.get(`${topic}/${partition}`) ?? mark.offsets[topic]?.[partition] ?? 0;
+        const name = `${topic}/${partition}`;
+        if ((this.#readings.get(name)?.position ?? null) !== null) continue;
+        const wanted = this.#next.get(name) ?? mark.offsets[topic]?.[partition] ?? 0;
         const start = this.#checkedStart(topic, partition, wanted, watermarks.get(topic)?.[partition]);
         starts.push({ topic, partition, start });
       }
     }
     this.#failure = null;
-    for (const { topic, partition, start } of starts) {
-      this.#next.set(`${topic}/${partition}`, start);
-      this.#options.reader.begin(topic, partition, start);
-      this.#pauseOrResume(topic, partition);
-    }
+    for (const { topic, partition, start } of starts) this.#read(topic, partition, start);
+  }
+
+  #read(topic: string, partition: number, start: number): void {
+    const name = `${topic}/${partition}`;
+    this.#next.set(name, start);
+    const reading = this.#options.fetcher.read(topic, partition, start, {
+      take: (records, end) => this.#take(topic, partition, records, end),
+      displaced: (expected) => this.#displaced(topic, partition, expected),
+    });
+    this.#readings.set(name, reading);
+    this.#pauseOrResume(topic, partition);
   }
 
   /** The mark moved: records at or below it are of no use any more. */
@@ -139,16 +155,15 @@ export class UnitIngest {
       for (const partition of partitions) this.#pauseOrResume(topic, partition);
   }
 
-  /** For GroupReader: whether the records are in the store now. */
-  take(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean> {
-    const taken = this.#take(topic, partition, messages);
-    this.#taking = taken;
-    return taken;
-  }
-
-  async #take(topic: string, partition: number, messages: readonly KafkaMessage[]): Promise<boolean> {
-    const mark = this.#mark;
-    if (!mark) return false;
+  /** Whether the records are in the store now. */
+  async #take(
+    topic: string,
+    partition: number,
+    records: readonly FetchedRecord[],
+    end: number,
+  ): Promise<boolean> {
+    const life = this.#life;
+    const mark = this.#mark!;
     try {
       // A table's rows are one, whichever topic they came by.
       const { table, destination } = splitTopic(topic, new Set(this.#topics));
@@ -156,26 +171,29 @@ export class UnitIngest {
       // What an earlier life of the destination was sent is of no use.
       const subscribedLate = mark.offsets[topic] === undefined && destination === null;
       const changes: IncomingChange[] = [];
-      for (const message of messages) {
-        const change = readRecord(message, number, topic, this.#options.destination);
+      for (const record of records) {
+        const change = readRecord(record, number, topic, this.#options.destination);
         if (!change) continue;
         if (change.position > mark.position) changes.push(change);
         else if (subscribedLate) throw cannotCatchUp(topic);
       }
-      await this.#options.store.append((await this.#options.tenant?.own(changes)) ?? changes);
-      this.#next.set(`${topic}/${partition}`, Number(messages.at(-1)!.offset) + 1);
+      const own = (await this.#options.tenant?.own(changes)) ?? changes;
+      if (life !== this.#life) return false;
+      await this.#options.store.append(own);
+      if (life !== this.#life) return false;
+      this.#next.set(`${topic}/${partition}`, end);
       this.#pauseOrResume(topic, partition);
       return true;
     } catch (error) {
-      this.#failure = asTidemarkError(error);
+      if (life === this.#life) this.#failure = asTidemarkError(error);
       return false;
     } finally {
       this.#options.changed();
     }
   }
 
-  /** For GroupReader: the log begins later or ends earlier than where we were. `begin` finds out which. */
-  displaced(topic: string, partition: number, expected: number): void {
+  /** The log begins later or ends earlier than where we were. `begin` finds out which. */
+  #displaced(topic: string, partition: number, expected: number): void {
     this.#next.set(`${topic}/${partition}`, expected);
     this.#failure ??= new TidemarkError(
       'TM301',
@@ -191,17 +209,13 @@ export class UnitIngest {
   }
 
   #reached(topic: string, partition: number): number {
-    // The reader also steps over markers, which no record tells of.
-    return Math.max(
-      this.#next.get(`${topic}/${partition}`) ?? 0,
-      this.#options.reader.position(topic, partition) ?? 0,
-    );
+    return this.#next.get(`${topic}/${partition}`) ?? 0;
   }
 
   #pauseOrResume(topic: string, partition: number): void {
     if (this.#closed) return;
     const awaited = (this.#target?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
-    this.#options.reader.setPaused(topic, partition, !awaited && this.#options.crowded());
+    this.#readings.get(`${topic}/${partition}`)?.setPaused(!awaited && this.#options.crowded());
   }
 
   #checkedStart(
@@ -229,19 +243,19 @@ export class UnitIngest {
 
 /** A record as the store keeps it; null for a null record. @throws TidemarkError TM206 when it is not ours */
 export function readRecord(
-  message: KafkaMessage,
+  record: FetchedRecord,
   topicNumber: number,
   topic: string,
   destination: string,
 ): IncomingChange | null {
-  const { key, value, headers = {} } = message;
+  const { key, value } = record;
   if (value === null) return null;
-  const format = text(headers, header.format);
-  const positionText = text(headers, header.position);
-  if (positionText === null || format !== recordFormat) {
+  const format = record.header(header.format)?.toString('latin1');
+  const positionText = record.header(header.position)?.toString('latin1');
+  if (positionText === undefined || format !== recordFormat) {
     throw new TidemarkError(
       'TM206',
-      `a record of ${topic} at offset ${message.offset} has an unknown format`,
+      `a record of ${topic} at offset ${record.offset} has an unknown format`,
       {
         remedy:
           'Only Tidemark may write to its change topics; a newer version of it must be read by a newer one.',
@@ -249,7 +263,7 @@ export function readRecord(
     );
   }
   const position = asPosition(positionText);
-  const oldKey = headers[header.oldKey];
+  const oldKey = record.header(header.oldKey);
   // Both halves of the envelope are null only for a truncate; the unions' branches are its first two bytes.
   const truncate = value[5] === 0 && value[6] === 0;
   return {
@@ -259,11 +273,11 @@ export function readRecord(
     truncate,
     key: key && key.length > 5 && !truncate ? key.subarray(5) : null,
     value,
-    oldKey: Buffer.isBuffer(oldKey) ? oldKey.subarray(5) : null,
+    oldKey: oldKey?.subarray(5) ?? null,
     oldKeyEnd: oldKey === undefined ? null : positionBefore(position),
-    unchanged: text(headers, header.unchanged),
-    exact: text(headers, header.exact),
-    pending: ['1', destination].includes(text(headers, header.pending) ?? ''),
+    unchanged: text(record, header.unchanged),
+    exact: text(record, header.exact),
+    pending: ['1', destination].includes(text(record, header.pending) ?? ''),
   };
 }
 
@@ -273,10 +287,8 @@ function positionBefore(position: Position): Position {
   return formatPosition({ ...parts, ordinal: parts.ordinal - 1 });
 }
 
-function text(headers: IHeaders, name: string): string | null {
-  const value = headers[name];
-  if (value === undefined) return null;
-  return Array.isArray(value) ? String(value[0]) : value.toString();
+function text(record: FetchedRecord, name: string): string | null {
+  return record.header(name)?.toString() ?? null;
 }
 
 function cannotCatchUp(topic: string): TidemarkError {

@@ -10,7 +10,7 @@ import { firstIndex } from './boundary-list.ts';
 import { type Cut, type CutSettings, cutWindow, type HoldState, type Mark } from './cut-window.ts';
 import { deliverWindow } from './deliver-window.ts';
 import { reactTo } from './failure-policy.ts';
-import type { Assignment } from './group-reader.ts';
+import type { Assignment } from './group-membership.ts';
 import type { Ledger, OpenDelivery, OwnedUnit } from './ledger.ts';
 import { moveUnit } from './move-unit.ts';
 import type { Moves } from './moves.ts';
@@ -104,7 +104,7 @@ export class UnitWorker {
   #unit: OwnedUnit | null = null;
   /** What is written down of the ledger must be read again: something failed in between. */
   #stale = false;
-  /** The group gave us the Unit; false while it rebalances. */
+  /** The group gave us the Unit; false when the ledger said that it is another worker's. */
   #assigned = true;
   /** Counts the times the group gave it to us: it may have been somebody else's in between. */
   #generation = 1;
@@ -139,11 +139,6 @@ export class UnitWorker {
   tryNow(): void {
     this.#hurry = true;
     this.#wake.ring();
-  }
-
-  /** The group rebalances: no new Window begins until it says who owns what. */
-  suspend(): void {
-    this.#assigned = false;
   }
 
   /** The Unit stayed with us, as far as the group knows; the ledger's token tells whether it was away meanwhile. */

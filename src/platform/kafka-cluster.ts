@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import type { Socket } from 'node:net';
 import type { Kafka } from 'kafkajs';
 import { TidemarkError } from './errors.ts';
+import { innermost } from './kafka.ts';
 
 const require = createRequire(import.meta.url);
 const { TRANSACTION } = require('kafkajs/src/protocol/coordinatorTypes') as { TRANSACTION: number };
@@ -39,7 +40,7 @@ export interface Broker {
   connectionPool: { pool: BrokerConnection[]; getConnection(): Promise<BrokerConnection> };
 }
 
-/** To a broker; only for `produce`. */
+/** To a broker; only for `produce` and `fetch`. */
 export interface BrokerConnection {
   clientId: string;
   socket: Socket | null;
@@ -66,6 +67,7 @@ export interface BrokerConnection {
 }
 
 interface Cluster {
+  targetTopics: Set<string>;
   connect(): Promise<void>;
   disconnect(): Promise<void>;
   addMultipleTargetTopics(topics: string[]): Promise<void>;
@@ -132,6 +134,49 @@ export class KafkaCluster {
     );
   }
 
+  /**
+   * Leaders by `topic/partition`, and why some have none. Looked up anew: leaders move.
+   * @throws kafkajs' error where no broker answers
+   */
+  async findLeaders(
+    partitions: readonly { topic: string; partition: number }[],
+  ): Promise<{ leaders: Map<string, string>; failures: Map<string, unknown> }> {
+    const topics = [...new Set(partitions.map(({ topic }) => topic))];
+    const lost = new Map<string, unknown>();
+    // One that is gone would spoil every later look at the others.
+    this.#cluster.targetTopics.clear();
+    await this.#cluster.connect();
+    await this.#cluster.addMultipleTargetTopics(topics).catch(async () => {
+      for (const topic of topics) {
+        await this.#cluster.addMultipleTargetTopics([topic]).catch((error) => {
+          // Without a type it is no answer of a broker.
+          if (typeof (innermost(error) as { type?: unknown }).type !== 'string') throw error;
+          this.#cluster.targetTopics.delete(topic);
+          lost.set(topic, error);
+        });
+      }
+    });
+    const leaders = new Map<string, string>();
+    const failures = new Map<string, unknown>();
+    for (const { topic, partition } of partitions) {
+      const name = `${topic}/${partition}`;
+      if (lost.has(topic)) {
+        failures.set(name, lost.get(topic));
+        continue;
+      }
+      const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
+      if (nodeId === undefined || Number(nodeId) < 0)
+        failures.set(name, new TidemarkError('TM301', `${name} has no leader`));
+      else leaders.set(name, nodeId);
+    }
+    return { leaders, failures };
+  }
+
+  /** Connects where needed. @throws kafkajs' error */
+  connectionTo(nodeId: string): Promise<BrokerConnection> {
+    return this.#leader(nodeId);
+  }
+
   async #leader(nodeId: string): Promise<BrokerConnection> {
     const { connectionPool } = await this.#cluster.findBroker({ nodeId });
     const connection = await connectionPool.getConnection();
@@ -163,22 +208,11 @@ export async function produce(
   transactionalId: string,
   batches: readonly PartitionRecords[],
 ): Promise<{ topic: string; partition: number; baseOffset: bigint }[]> {
-  const { requestQueue } = connection;
-  const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
-    connection.failIfNotConnected();
-    const correlationId = connection.nextCorrelationId();
-    const parts = produceRequest(connection.clientId, correlationId, transactionalId, batches);
-    const sendRequest = () => {
-      const socket = connection.socket!;
-      socket.cork();
-      for (const part of parts) socket.write(part);
-      socket.uncork();
-    };
-    const entry = { ...produceApi, correlationId, resolve, reject };
-    requestQueue.push({ entry, expectResponse: true, sendRequest });
-  });
+  const payload = await exchange(connection, produceApi, (correlationId) =>
+    produceRequest(connection.clientId, correlationId, transactionalId, batches),
+  );
   const decoded = await produceResponse.decode(payload);
-  requestQueue.maybeThrottle(decoded.clientSideThrottleTime);
+  connection.requestQueue.maybeThrottle(decoded.clientSideThrottleTime);
   const { topics } = await produceResponse.parse(decoded);
   return topics.flatMap(({ topicName, partitions }) =>
     partitions.map(({ partition, baseOffset }) => ({
@@ -187,6 +221,28 @@ export async function produce(
       baseOffset: BigInt(baseOffset),
     })),
   );
+}
+
+/** Sends a request and waits for its answer. @returns the answer's body @throws kafkajs' error */
+export async function exchange(
+  connection: BrokerConnection,
+  api: { apiKey: number; apiName: string; apiVersion: number },
+  request: (correlationId: number) => Buffer[],
+): Promise<Buffer> {
+  const { payload } = await new Promise<{ payload: Buffer }>((resolve, reject) => {
+    connection.failIfNotConnected();
+    const correlationId = connection.nextCorrelationId();
+    const parts = request(correlationId);
+    const sendRequest = () => {
+      const socket = connection.socket!;
+      socket.cork();
+      for (const part of parts) socket.write(part);
+      socket.uncork();
+    };
+    const entry = { ...api, correlationId, resolve, reject };
+    connection.requestQueue.push({ entry, expectResponse: true, sendRequest });
+  });
+  return payload;
 }
 
 /** Produce, version 7 (Kafka protocol guide): the batches' own bytes, and what stands between them. */
@@ -216,19 +272,19 @@ function produceRequest(
   return [int32(parts.reduce((sum, { length }) => sum + length, 0)), ...parts];
 }
 
-function int16(value: number): Buffer {
+export function int16(value: number): Buffer {
   const bytes = Buffer.alloc(2);
   bytes.writeInt16BE(value);
   return bytes;
 }
 
-function int32(...values: number[]): Buffer {
+export function int32(...values: number[]): Buffer {
   const bytes = Buffer.alloc(values.length * 4);
   for (const [i, value] of values.entries()) bytes.writeInt32BE(value, i * 4);
   return bytes;
 }
 
-function text(value: string): Buffer {
+export function text(value: string): Buffer {
   const bytes = Buffer.from(value);
   return Buffer.concat([int16(bytes.length), bytes]);
 }

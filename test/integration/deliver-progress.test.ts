@@ -1,5 +1,6 @@
 /** The progress follower starts where the oldest mark needs it, steps back when asked, and finds the origin. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { SharedFetcher } from '../../src/deliver/fetch/shared-fetcher.ts';
 import { ProgressFollower } from '../../src/deliver/progress-follower.ts';
 import { topicNames } from '../../src/publish/record-format.ts';
 import { type Harness, log, startHarness, until } from './deliver-harness.ts';
@@ -25,11 +26,12 @@ test('reading starts near the mark, and starts over for an older one and for the
     // A time that misleads: looked up, it says that nothing was written since, so only stepping back helps.
     marks.push({ position: source.position, commitTimeUs: BigInt(Date.now() + 86_400_000) * 1000n });
   }
+  const fetcher = new SharedFetcher(harness.kafka, log);
   const follower = new ProgressFollower({
     kafka: harness.kafka,
     topic: topicNames(source.prefix).progress,
     sourceId: source.sourceId,
-    sessionTimeoutMs: 6000,
+    fetcher,
     log,
   });
   try {
@@ -60,6 +62,7 @@ test('reading starts near the mark, and starts over for an older one and for the
     expect(follower.boundaries.length).toBe(1);
   } finally {
     await follower.stop();
+    await fetcher.close();
     await source.close();
   }
 });

@@ -10,10 +10,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
 import type { MergeSink, PartialRow, Readable, Row, RowEvent } from '../../src/connector/sink.ts';
 import { appendTables, mergeTables } from '../../src/deliver/compact-window.ts';
+import { fetchedRecord } from '../../src/deliver/fetch/from-kafkajs.ts';
 import { RowSchemas } from '../../src/deliver/row-schemas.ts';
 import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
 import { UnitIngest } from '../../src/deliver/unit-ingest.ts';
 import { WindowStore } from '../../src/deliver/window-store.ts';
+import { FakeFetcher } from '../fixtures/fake-fetcher.ts';
 import { MemoryStore, memorySink } from '../integration/deliver-memory-sink.ts';
 import { type Change, shape, TableRecords } from '../integration/deliver-records.ts';
 import { type Random, random } from './deliver-random.ts';
@@ -34,28 +36,32 @@ afterAll(async () => {
 });
 
 let serial = 0;
+/** As many as records are made for. */
+const partitions = [0, 1, 2, 3, 4, 5];
 
 class Bench {
   readonly #schemaTexts: string[] = [];
   readonly schemas = new RowSchemas({ schemaById: async (id) => this.#schemaTexts[id]! });
   readonly unit = store.unit(`u${serial++}`);
   readonly ingest: UnitIngest;
+  readonly #fetcher = new FakeFetcher();
   readonly #offsets = new Map<string, number>();
+  readonly #begun: Promise<void>;
   #lsn = 1n;
 
   constructor(topics: string[]) {
     this.ingest = new UnitIngest({
       destination: 'd',
       store: this.unit,
-      reader: { begin: () => {}, setPaused: () => {}, position: () => null },
-      watermarks: async () => [],
+      fetcher: this.#fetcher,
+      watermarks: async () => partitions.map(() => ({ low: 0, high: 0 })),
       newestEnds: () => ({}),
       tenant: null,
       crowded: () => false,
       changed: () => {},
     });
-    this.ingest.assign(Object.fromEntries(topics.map((topic) => [topic, []])));
-    this.ingest.advance({
+    this.ingest.assign(Object.fromEntries(topics.map((topic) => [topic, partitions])));
+    this.#begun = this.ingest.begin({
       position: beforeEverything,
       commitTimeUs: 0n,
       offsets: Object.fromEntries(topics.map((topic) => [topic, []])),
@@ -69,6 +75,7 @@ class Bench {
 
   /** Records of one transaction into the store, partition by partition, in batches as fetches would bring them. */
   async commit(r: Random, made: { table: TableRecords; changes: Change[] }[]): Promise<Position> {
+    await this.#begun;
     this.#lsn += 8n;
     let ordinal = 0;
     const next = () => formatPosition({ epoch: 1, lsn: this.#lsn, ordinal: ++ordinal });
@@ -89,7 +96,7 @@ class Bench {
     }
     while (queues.size > 0) {
       const [key, { topic, partition, messages }] = r.pick([...queues]);
-      const batch = messages.splice(0, 1 + r.integer(10)).map((message): KafkaMessage => {
+      const batch = messages.splice(0, 1 + r.integer(10)).map((message) => {
         const offset = this.#offsets.get(key) ?? 0;
         this.#offsets.set(key, offset + 1);
         const headers = Object.fromEntries(
@@ -98,15 +105,11 @@ class Bench {
             typeof value === 'string' ? Buffer.from(value) : value,
           ]),
         );
-        return {
-          key: message.key as Buffer,
-          value: message.value,
-          headers,
-          offset: String(offset),
-        } as KafkaMessage;
+        const { key: recordKey, value } = message;
+        return fetchedRecord({ key: recordKey, value, headers, offset: String(offset) } as KafkaMessage);
       });
       if (messages.length === 0) queues.delete(key);
-      const taken = await this.ingest.take(topic, partition, batch);
+      const taken = await this.#fetcher.bring(topic, partition, batch);
       this.ingest.throwIfFailed();
       expect(taken).toBe(true);
     }

@@ -7,6 +7,7 @@ import { type TableShape, tableName } from '../../connector/shape.ts';
 import { pairColumns } from '../../connector/shape-versions.ts';
 import type { Cell, PartialRow, Row } from '../../connector/sink.ts';
 import { TidemarkError } from '../../platform/errors.ts';
+import { fetchedRecord } from '../fetch/from-kafkajs.ts';
 import type { RowReader, RowReaders } from '../row-schemas.ts';
 import type { IncomingChange, TopicContent } from '../stored-change.ts';
 import { readRecord } from '../unit-ingest.ts';
@@ -54,7 +55,7 @@ export async function loadReplay(
     changes.map(({ offset }) => offset),
     async (message) => {
       const topic = deadLetters.topicOf(message);
-      const change = readRecord(message, topics.indexOf(topic), topic, destination);
+      const change = readRecord(fetchedRecord(message), topics.indexOf(topic), topic, destination);
       if (change) batch.push(change);
       if (batch.length < batchRows) return;
       await store.append(batch);
