@@ -14,7 +14,8 @@ if (major < 24) {
 // (nearly all garbage here is young), and an old generation that grows 2.5-fold between collections at most, take the
 // reader's peak over 1,000,000 rows from 300 to 260 MiB at the same CPU a row (`run` is stricter where it delivers).
 // V8 takes the nursery's size only at its start, so the process replaces itself once (same pid).
-const flags = ['--max-semi-space-size=4', '--heap-growing-percent=150'];
+const semi = process.env.TM_SEMI ?? '4';
+const flags = [`--max-semi-space-size=${semi}`, '--heap-growing-percent=150'];
 const tuned = flags.every((flag) => process.execArgv.includes(flag));
 if (!tuned && typeof process.execve === 'function' && process.platform !== 'win32') {
   const kept = process.execArgv.filter((flag) => !flags.includes(flag));

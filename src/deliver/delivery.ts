@@ -56,6 +56,8 @@ export interface Delivery {
 /** How often the ledger sees that the owner of Units lives. */
 const touchMs = 5000;
 const retentionWatchMs = 30_000;
+/** Of one destination: more than its store reads ahead, so that only a large Window is spilled. */
+const mostHeldBytes = 96 << 20;
 
 /**
  * Starts a worker per destination and returns at once; Kafka, the control database, the registry and destinations
@@ -104,6 +106,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         owner,
         kafka,
         fetcher,
+        heldBytes: Math.min(mostHeldBytes, Math.floor(config.deliver.memoryBytes / chosen.length)),
         pool,
         ledger,
         gates,

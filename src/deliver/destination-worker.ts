@@ -11,6 +11,7 @@ import { asTidemarkError, type TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
+import type { CutSettings } from './cut-window.ts';
 import { DestinationSettings } from './destination-settings.ts';
 import { reactTo } from './failure-policy.ts';
 import type { SharedFetcher } from './fetch/shared-fetcher.ts';
@@ -43,6 +44,8 @@ export interface DestinationWorkerOptions {
   owner: string;
   kafka: Kafka;
   fetcher: SharedFetcher;
+  /** Of rows that wait in memory. */
+  heldBytes: number;
   pool: Pool;
   ledger: Ledger;
   gates: Gates;
@@ -82,7 +85,11 @@ interface OpenUnit {
 }
 
 /** Beyond this much in the store only the records that a decided Window waits for are read. */
-const crowdedBytes = 64 << 20;
+const crowdedBytes = 72 << 20;
+/** Of what may wait in memory: the rest is for the Window after it. */
+const inOneWindow = 0.4;
+/** A Window is worth this much, however little memory there is. */
+const leastRecords = 10_000;
 /** How long it sleeps when nothing rings. */
 const idleMs = 60_000;
 /** A merge under way at a clean stop may take this long to finish. */
@@ -196,6 +203,7 @@ export class DestinationWorker {
     this.#store ??= await WindowStore.open({
       directory: `${this.#directory}/store`,
       memoryBytes: config.deliver.spillMemoryBytes,
+      heldBytes: this.#options.heldBytes,
       maxBytes: config.deliver.spillMaxBytes,
     });
     await this.#settings.open();
@@ -350,10 +358,7 @@ export class DestinationWorker {
       destination: destination.name,
       unit: name,
       owner: this.#options.owner,
-      cutSettings: () => ({
-        cadenceMs: this.#settings.current.tableCadenceMs[name] ?? this.#settings.current.cadenceMs,
-        maxRecords: this.#settings.current.windowMaxRecords,
-      }),
+      cutSettings: () => this.#cutSettings(name, store),
       sink: this.#settings.sink!,
       refused: () => this.#options.refused(),
       ledger: this.#options.ledger,
@@ -408,6 +413,19 @@ export class DestinationWorker {
       this.#matched.set(endOffsets, topics);
     }
     return topics;
+  }
+
+  /**
+   * Whoever is behind takes all there is; without a cadence that is to be kept, no more than is merged without going to disk,
+   * while the next Window comes in.
+   */
+  #cutSettings(unit: string, store: UnitStore): Omit<CutSettings, 'topics'> {
+    const { tableCadenceMs, cadenceMs: usual, windowMaxRecords } = this.#settings.current;
+    const cadenceMs = tableCadenceMs[unit] ?? usual;
+    if (cadenceMs > 0) return { cadenceMs, maxRecords: windowMaxRecords };
+    const share = (this.#options.heldBytes * inOneWindow) / this.#units.size;
+    const fitting = Math.max(leastRecords, Math.floor(share / store.bytesPerRow));
+    return { cadenceMs, maxRecords: Math.min(windowMaxRecords, fitting) };
   }
 
   #topicsOfUnit(name: string, endOffsets: Offsets): readonly string[] {

@@ -22,7 +22,7 @@ export async function* rowCounts(
   topic: number,
   reader: RowReader,
 ): AsyncIterable<RowCount[]> {
-  const source = store.rowsSql(range, topic);
+  const source = await store.rowsSql(range, topic);
   if (!source) return;
   const connection = await store.connect();
   try {

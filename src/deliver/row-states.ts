@@ -137,7 +137,7 @@ class Lineage {
 
   static async open(store: UnitStore, range: Range, topic: number, reader: RowReader): Promise<Lineage> {
     const connection = await store.connect();
-    const steps = rowLineage(store, connection, store.rowsSql(range, topic)!);
+    const steps = rowLineage(store, connection, (await store.rowsSql(range, topic))!);
     return new Lineage(reader, steps[Symbol.asyncIterator](), () => connection.closeSync());
   }
 

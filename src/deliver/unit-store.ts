@@ -1,6 +1,7 @@
 /**
- * A Unit's part of the window store: what has to be sorted and joined in a DuckDB table, the values in files. Rows
- * at or below the mark are skipped by Position when reading; the table is written anew when most of it is behind.
+ * A Unit's part of the window store. Rows wait in memory as long as there is room and nobody needs SQL over them;
+ * then all of them are spilled: what has to be sorted and joined into a DuckDB table, the values into files. Rows at or
+ * below the mark are skipped by Position when reading; the table is written anew when most of it is behind.
  */
 import {
   type DuckDBAppender,
@@ -10,6 +11,7 @@ import {
   type DuckDBValue,
 } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
+import { bodyOf, HeldRows } from './held-rows.ts';
 import {
   blob,
   type ChangeBody,
@@ -32,6 +34,8 @@ export interface StoreAccess {
   directory: string;
   /** @throws TidemarkError TM406 */
   checkRoom(bytes: number): void;
+  /** Whether that much more may be held in memory. */
+  mayHold(bytes: number): boolean;
 }
 
 /** DuckDB's part of a row, beside the keys. */
@@ -51,6 +55,8 @@ export class UnitStore {
   readonly #name: string;
   readonly #access: StoreAccess;
   readonly #files: ValueFiles;
+  #held = new HeldRows();
+  #bytesPerRow = 500;
   #writer: DuckDBConnection | null = null;
   #appender: DuckDBAppender | null = null;
   #table: string | null = null;
@@ -64,7 +70,7 @@ export class UnitStore {
   #withheld: string | null = null;
   #last: Promise<unknown> = Promise.resolve();
   /** One chunk for all appends: each would keep a mebibyte outside the heap until a collection comes by. */
-  readonly #chunk = DuckDBDataChunk.create(columnTypes, chunkRows);
+  #chunk: DuckDBDataChunk | null = null;
 
   constructor(name: string, access: StoreAccess) {
     this.#name = name;
@@ -74,12 +80,51 @@ export class UnitStore {
 
   /** Of values, keys and rows. */
   get bytes(): number {
-    return this.#files.bytes + this.#keyBytes + this.#rows * rowOverheadBytes;
+    return this.#held.bytes + this.#files.bytes + this.#keyBytes + this.#rows * rowOverheadBytes;
+  }
+
+  /** What a row takes, as seen lately. */
+  get bytesPerRow(): number {
+    return this.#bytesPerRow;
+  }
+
+  /** Of what is in memory. */
+  get heldBytes(): number {
+    return this.#held.bytes;
   }
 
   /** All Changes or none. @throws TidemarkError TM406 when the store or its disk is full */
   async append(changes: readonly IncomingChange[]): Promise<void> {
-    if (changes.length > 0) await this.#alone(() => this.#append(changes));
+    if (changes.length === 0) return;
+    await this.#alone(async () => {
+      const bytes = HeldRows.bytesOf(changes);
+      this.#bytesPerRow += (bytes / changes.length - this.#bytesPerRow) * 0.2;
+      if (this.#table || !this.#held.takes(changes.length) || !this.#access.mayHold(bytes)) {
+        await this.#spillHeld();
+        return this.#append(changes);
+      }
+      this.#access.checkRoom(bytes);
+      this.#held.append(changes);
+    });
+  }
+
+  /** Whatever is in memory goes where SQL reaches it. */
+  async #spill(): Promise<void> {
+    if (this.#held.rows > 0) await this.#alone(() => this.#spillHeld());
+  }
+
+  async #spillHeld(): Promise<void> {
+    const held = this.#held;
+    if (held.rows === 0) return;
+    this.#held = new HeldRows();
+    try {
+      for (const changes of held.all()) await this.#append(changes);
+    } catch (error) {
+      // All or nothing: what is in the table already would be there twice.
+      await this.#dropTable();
+      this.#held = held;
+      throw error;
+    }
   }
 
   async #append(changes: readonly IncomingChange[]): Promise<void> {
@@ -126,6 +171,9 @@ export class UnitStore {
    * nothing. A change of shape takes effect for all rows at once, so what comes before and after it is merged apart.
    */
   async content(range: Range): Promise<TopicContent[]> {
+    const held = this.#table ? null : this.#held.content(range);
+    if (held) return held.map((one) => ({ ...one, range: { ...range }, borrows: false }));
+    await this.#spill();
     const source = this.#source(range);
     if (!source) return [];
     const connection = await this.#access.connect();
@@ -164,10 +212,15 @@ export class UnitStore {
   }
 
   /**
-   * Changes of one topic in chunks of at most 2,048, ordered by key and Position or by Position alone. Truncates
-   * stand once per partition; ordered by key they are left out.
+   * Changes of one topic in chunks of at most 2,048, ordered by Position, or with those of one key together, in order of
+   * Position. Truncates stand once per partition; where keys stand together they are left out. Where key changes
+   * borrow values, keys are in order.
    */
   async *read(range: Range, topic: number, order: 'key' | 'position'): AsyncIterable<StoredChange[]> {
+    if (!this.#table) {
+      yield* this.#held.read(range, topic, order);
+      return;
+    }
     const source = this.#source(range);
     if (!source) return;
     const connection = await this.#access.connect();
@@ -184,13 +237,19 @@ export class UnitStore {
   }
 
   /** A FROM item with one topic's rows (no truncates), for queries of other modules; null when there are none. */
-  rowsSql(range: Range, topic: number): string | null {
+  async rowsSql(range: Range, topic: number): Promise<string | null> {
+    await this.#spill();
     const source = this.#source(range);
     return source && `(select * from ${source} where topic = ${topic} and not truncate)`;
   }
 
   /** A FROM item with all rows, withheld ones and truncates too; null when there are none. */
-  allRowsSql({ from, to }: Range): string | null {
+  async allRowsSql(range: Range): Promise<string | null> {
+    await this.#spill();
+    return this.#allRows(range);
+  }
+
+  #allRows({ from, to }: Range): string | null {
     return this.#table && `(select * from ${this.#table} where position > '${from}' and position <= '${to}')`;
   }
 
@@ -198,6 +257,7 @@ export class UnitStore {
   async withhold(keys: readonly WithheldKey[]): Promise<void> {
     if (keys.length === 0 && this.#withheld === null) return;
     await this.#alone(async () => {
+      if (keys.length > 0) await this.#spillHeld();
       try {
         this.#writer ??= await this.#access.connect();
         if (this.#withheld) await this.#writer.run(`drop table ${this.#withheld}`);
@@ -264,6 +324,7 @@ export class UnitStore {
   }
 
   async #release(mark: Position): Promise<void> {
+    this.#held = this.#held.after(mark);
     if (!this.#table) return;
     try {
       const kept = this.#appends.filter(({ last }) => last > mark);
@@ -288,6 +349,7 @@ export class UnitStore {
   }
 
   async #dropTable(): Promise<void> {
+    this.#held = new HeldRows();
     this.#abandonAppender();
     const table = this.#table;
     this.#table = null;
@@ -305,13 +367,7 @@ export class UnitStore {
     } catch (error) {
       throw storeError(error);
     }
-    if (headerBytes === 0) return { value: bytes, unchanged: null, exact: null };
-    const [unchanged, exact, pending] = JSON.parse(bytes.toString('utf8', valueBytes)) as [
-      string | null,
-      string | null,
-      boolean,
-    ];
-    return { value: bytes.subarray(0, valueBytes), unchanged, exact, pending };
+    return bodyOf(bytes.subarray(0, valueBytes), bytes.subarray(valueBytes));
   }
 
   /** Appends and drops share a connection, and so a transaction: one at a time. */
@@ -357,11 +413,13 @@ export class UnitStore {
       values[11]![i] = change.oldKeyEnd;
       place.offset += change.value.length + headers;
     }
-    this.#chunk.reset();
-    this.#chunk.rowCount = rows;
-    this.#chunk.setColumns(values);
-    this.#appender!.appendDataChunk(this.#chunk);
-    this.#chunk.reset();
+    this.#chunk ??= DuckDBDataChunk.create(columnTypes, chunkRows);
+    const chunk = this.#chunk;
+    chunk.reset();
+    chunk.rowCount = rows;
+    chunk.setColumns(values);
+    this.#appender!.appendDataChunk(chunk);
+    chunk.reset();
   }
 
   #abandonAppender(): void {
@@ -378,7 +436,7 @@ export class UnitStore {
 
   /** Positions are of fixed form (hexadecimal digits and slashes), so they can stand in the text. */
   #source(range: Range): string | null {
-    const rows = this.allRowsSql(range);
+    const rows = this.#allRows(range);
     if (!rows || !this.#withheld) return rows;
     return `(select * from ${rows} r where not exists (select 1 from ${this.#withheld} w where w.topic = r.topic
       and w.key = r.key and r.position >= w.from_position and (w.until_position is null or r.position < w.until_position)))`;

@@ -1,7 +1,8 @@
 /**
- * The window store: Changes that were read from Kafka and not delivered yet. What is sorted and joined (keys,
- * Positions) is in DuckDB, in memory up to a limit and in temporary files beyond it; the values are in plain files
- * (value-files.ts). One per destination. It is a cache of Kafka: wiped at start, rebuilt from the mark.
+ * The window store: Changes that were read from Kafka and not delivered yet. They wait in memory (held-rows.ts) up to a
+ * limit. Beyond it what is sorted and joined (keys, Positions) is in DuckDB, in memory up to another limit and in
+ * temporary files beyond that; the values are in plain files (value-files.ts). One per destination. It is a cache of
+ * Kafka: wiped at start, rebuilt from the mark.
  *
  * DuckDB runs in memory with a temp_directory, not on a database file: its tables spill in the same way, and appends
  * measured 370 to 420 k rows/s against 75 to 105 k (1,000,000 rows of 470 bytes), for want of a write-ahead log. One
@@ -20,20 +21,22 @@ const leastMemoryBytes = 64 << 20;
 export interface WindowStoreOptions {
   /** Of this destination alone; wiped. */
   directory: string;
+  /** What DuckDB may take, once something is spilled. */
   memoryBytes: number;
+  /** Rows that may wait in memory before they are. */
+  heldBytes: number;
   /** Cap on what is stored: values, keys and a fixed cost per row. */
   maxBytes: number;
 }
 
 export class WindowStore {
   readonly #options: WindowStoreOptions;
-  readonly #instance: DuckDBInstance;
+  #instance: Promise<DuckDBInstance> | null = null;
   readonly #units = new Map<string, UnitStore>();
   #serial = 0;
 
-  private constructor(options: WindowStoreOptions, instance: DuckDBInstance) {
+  private constructor(options: WindowStoreOptions) {
     this.#options = options;
-    this.#instance = instance;
   }
 
   /** @throws TidemarkError TM406 when the directory cannot be used */
@@ -41,15 +44,7 @@ export class WindowStore {
     try {
       await rm(options.directory, { recursive: true, force: true });
       await mkdir(options.directory, { recursive: true });
-      const instance = await DuckDBInstance.create(':memory:', {
-        memory_limit: `${Math.max(options.memoryBytes, leastMemoryBytes)}B`,
-        temp_directory: join(options.directory, 'spill'),
-        // Sorting a Window needs as much again, for the time of the sort.
-        max_temp_directory_size: `${options.maxBytes * 2}B`,
-        threads: '1',
-        preserve_insertion_order: 'false',
-      });
-      return new WindowStore(options, instance);
+      return new WindowStore(options);
     } catch (error) {
       throw storeError(error);
     }
@@ -66,9 +61,10 @@ export class WindowStore {
     let unit = this.#units.get(name);
     if (!unit) {
       unit = new UnitStore(`unit_${this.#serial++}`, {
-        connect: () => this.#instance.connect(),
+        connect: async () => (await this.#opened()).connect(),
         directory: this.#options.directory,
         checkRoom: (bytes) => this.#checkRoom(bytes),
+        mayHold: (bytes) => this.#heldBytes + bytes <= this.#options.heldBytes,
       });
       this.#units.set(name, unit);
     }
@@ -84,8 +80,35 @@ export class WindowStore {
 
   async close(): Promise<void> {
     for (const name of [...this.#units.keys()]) await this.drop(name).catch(() => {});
-    this.#instance.closeSync();
+    await this.#instance?.then((instance) => instance.closeSync());
     await rm(this.#options.directory, { recursive: true, force: true });
+  }
+
+  get #heldBytes(): number {
+    let bytes = 0;
+    for (const unit of this.#units.values()) bytes += unit.heldBytes;
+    return bytes;
+  }
+
+  /** When it is first needed: many destinations never spill, and it takes tens of mebibytes. */
+  #opened(): Promise<DuckDBInstance> {
+    this.#instance ??= this.#openDuckDb().catch((error) => {
+      this.#instance = null;
+      throw storeError(error);
+    });
+    return this.#instance;
+  }
+
+  #openDuckDb(): Promise<DuckDBInstance> {
+    const { directory, memoryBytes, maxBytes } = this.#options;
+    return DuckDBInstance.create(':memory:', {
+      memory_limit: `${Math.max(memoryBytes, leastMemoryBytes)}B`,
+      temp_directory: join(directory, 'spill'),
+      // Sorting a Window needs as much again, for the time of the sort.
+      max_temp_directory_size: `${maxBytes * 2}B`,
+      threads: '1',
+      preserve_insertion_order: 'false',
+    });
   }
 
   #checkRoom(bytes: number): void {

@@ -131,6 +131,7 @@ async function resolveConfig(
     control: await postgresEndpoint('control', context),
     deliver: {
       instancesDirectory: deliver['instances.directory'],
+      memoryBytes: deliver['memory.bytes'],
       spillDirectory: deliver['spill.directory'],
       spillMaxBytes: deliver['spill.max.bytes'],
       spillMemoryBytes: deliver['spill.memory.bytes'],

@@ -113,6 +113,8 @@ export interface RegistryConfig {
 export interface DeliverConfig {
   /** Folder with the instance files. */
   instancesDirectory: string;
+  /** Of rows that wait for their Window, all destinations of a process together. */
+  memoryBytes: number;
   spillDirectory: string;
   /** Per destination. */
   spillMaxBytes: number;

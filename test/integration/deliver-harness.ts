@@ -97,6 +97,7 @@ export async function startHarness(): Promise<Harness> {
         instancesDirectory: directory,
         spillDirectory: join(directory, 'spill'),
         spillMaxBytes: 4 * 2 ** 30,
+        memoryBytes: 128 << 20,
         spillMemoryBytes: 128 << 20,
       },
       destinations: destinations.map((each) => ({

@@ -112,6 +112,7 @@ describe('what a sound file becomes', () => {
         instancesDirectory: join(folder, 'connectors/instances'),
         spillDirectory: join(folder, '.tidemark/spill'),
         spillMaxBytes: 21_474_836_480,
+        memoryBytes: 268_435_456,
         spillMemoryBytes: 268_435_456,
       },
       destinations: [],

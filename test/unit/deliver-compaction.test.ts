@@ -21,17 +21,22 @@ import { type Change, shape, TableRecords } from '../integration/deliver-records
 import { type Random, random } from './deliver-random.ts';
 
 let directory: string;
-let store: WindowStore;
+/** One that spills everything, one that spills when some rows are there, and one that keeps all in memory. */
+const stores: WindowStore[] = [];
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'tidemark-compaction-'));
-  store = await WindowStore.open({
-    directory: join(directory, 's'),
-    memoryBytes: 64 << 20,
-    maxBytes: 1 << 30,
-  });
+  for (const heldBytes of [0, 20_000, 1 << 30])
+    stores.push(
+      await WindowStore.open({
+        directory: join(directory, `held-${heldBytes}`),
+        memoryBytes: 64 << 20,
+        heldBytes,
+        maxBytes: 1 << 30,
+      }),
+    );
 });
 afterAll(async () => {
-  await store?.close();
+  for (const store of stores) await store.close();
   rmSync(directory, { recursive: true, force: true });
 });
 
@@ -42,7 +47,7 @@ const partitions = [0, 1, 2, 3, 4, 5];
 class Bench {
   readonly #schemaTexts: string[] = [];
   readonly schemas = new RowSchemas({ schemaById: async (id) => this.#schemaTexts[id]! });
-  readonly unit = store.unit(`u${serial++}`);
+  readonly unit = stores[serial % stores.length]!.unit(`u${serial++}`);
   readonly ingest: UnitIngest;
   readonly #fetcher = new FakeFetcher();
   readonly #offsets = new Map<string, number>();
@@ -322,37 +327,41 @@ describe('compaction', () => {
     expect(events[0]!.commitTimeUs).toBeGreaterThan(1_700_000_000_000_000n);
   });
 
-  test('a full store says so with a remedy and keeps nothing of the batch', async () => {
-    const small = await WindowStore.open({
-      directory: join(directory, 'small'),
-      memoryBytes: 64 << 20,
-      maxBytes: 1 << 20,
-    });
-    try {
-      const unit = small.unit('x');
-      const change = (n: number) => ({
-        topic: 0,
-        position: formatPosition({ epoch: 1, lsn: 1n, ordinal: n }),
-        schemaId: 1,
-        truncate: false,
-        key: Buffer.from([n]),
-        value: Buffer.alloc(300_000),
-        oldKey: null,
-        oldKeyEnd: null,
-        unchanged: null,
-        exact: null,
+  test.each([0, 1 << 20])(
+    'a full store that holds %d says so with a remedy and keeps nothing of the batch',
+    async (heldBytes) => {
+      const small = await WindowStore.open({
+        directory: join(directory, 'small'),
+        memoryBytes: 64 << 20,
+        heldBytes,
+        maxBytes: 1 << 20,
       });
-      await unit.append([change(1), change(2), change(3)]);
-      await expect(unit.append([change(4)])).rejects.toMatchObject({ code: 'TM406' });
-      const full = unit.bytes;
-      expect(full).toBeGreaterThan(900_000);
-      await unit.release(formatPosition({ epoch: 1, lsn: 1n, ordinal: 3 }));
-      await unit.append([change(4)]);
-      expect(unit.bytes).toBeLessThan(full / 2);
-    } finally {
-      await small.close();
-    }
-  });
+      try {
+        const unit = small.unit('x');
+        const change = (n: number) => ({
+          topic: 0,
+          position: formatPosition({ epoch: 1, lsn: 1n, ordinal: n }),
+          schemaId: 1,
+          truncate: false,
+          key: Buffer.from([n]),
+          value: Buffer.alloc(300_000),
+          oldKey: null,
+          oldKeyEnd: null,
+          unchanged: null,
+          exact: null,
+        });
+        await unit.append([change(1), change(2), change(3)]);
+        await expect(unit.append([change(4)])).rejects.toMatchObject({ code: 'TM406' });
+        const full = unit.bytes;
+        expect(full).toBeGreaterThan(900_000);
+        await unit.release(formatPosition({ epoch: 1, lsn: 1n, ordinal: 3 }));
+        await unit.append([change(4)]);
+        expect(unit.bytes).toBeLessThan(full / 2);
+      } finally {
+        await small.close();
+      }
+    },
+  );
 });
 
 async function collect<T>(batches: AsyncIterable<T[]>): Promise<T[]> {
@@ -361,42 +370,45 @@ async function collect<T>(batches: AsyncIterable<T[]>): Promise<T[]> {
   return all;
 }
 
-test('what the mark has passed is freed, in memory and on disk, while newer rows stay readable', async () => {
-  const unit = store.unit(`u${serial++}`);
-  const at = (ordinal: number) => formatPosition({ epoch: 1, lsn: 7n, ordinal });
-  const rows = 130_000;
-  for (let start = 0; start < rows; start += 10_000) {
-    await unit.append(
-      Array.from({ length: 10_000 }, (_, i) => ({
-        topic: 0,
-        position: at(start + i + 1),
-        schemaId: 1,
-        truncate: false,
-        key: Buffer.from(String(start + i)),
-        value: Buffer.from(`value ${start + i} ${'x'.repeat(1000)}`),
-        oldKey: null,
-        oldKeyEnd: null,
-        unchanged: i % 2 === 0 ? '["a"]' : null,
-        exact: null,
-      })),
-    );
-  }
-  const before = unit.bytes;
-  await unit.release(at(110_000));
-  expect(unit.bytes).toBeLessThan(before * 0.6);
-  const range = { from: at(110_000), to: at(rows) };
-  let next = 110_000;
-  for await (const batch of unit.read(range, 0, 'position')) {
-    for (const change of batch) {
-      const { value, unchanged } = change.load();
-      expect(value.toString('utf8', 0, 13)).toBe(`value ${next} `);
-      expect(unchanged).toBe(next % 2 === 0 ? '["a"]' : null);
-      next++;
+test.each([0, 2])(
+  'what the mark has passed is freed while newer rows stay readable, store %d',
+  async (which) => {
+    const unit = stores[which]!.unit(`u${serial++}`);
+    const at = (ordinal: number) => formatPosition({ epoch: 1, lsn: 7n, ordinal });
+    const rows = 130_000;
+    for (let start = 0; start < rows; start += 10_000) {
+      await unit.append(
+        Array.from({ length: 10_000 }, (_, i) => ({
+          topic: 0,
+          position: at(start + i + 1),
+          schemaId: 1,
+          truncate: false,
+          key: Buffer.from(String(start + i)),
+          value: Buffer.from(`value ${start + i} ${'x'.repeat(1000)}`),
+          oldKey: null,
+          oldKeyEnd: null,
+          unchanged: i % 2 === 0 ? '["a"]' : null,
+          exact: null,
+        })),
+      );
     }
-  }
-  expect(next).toBe(rows);
-  expect((await unit.content(range))[0]).toMatchObject({ changes: 20_000, borrows: false });
-  await unit.release(at(rows));
-  expect(unit.bytes).toBe(0);
-  expect(await unit.content(range)).toEqual([]);
-});
+    const before = unit.bytes;
+    await unit.release(at(110_000));
+    expect(unit.bytes).toBeLessThan(before * 0.6);
+    const range = { from: at(110_000), to: at(rows) };
+    let next = 110_000;
+    for await (const batch of unit.read(range, 0, 'position')) {
+      for (const change of batch) {
+        const { value, unchanged } = change.load();
+        expect(value.toString('utf8', 0, 13)).toBe(`value ${next} `);
+        expect(unchanged).toBe(next % 2 === 0 ? '["a"]' : null);
+        next++;
+      }
+    }
+    expect(next).toBe(rows);
+    expect((await unit.content(range))[0]).toMatchObject({ changes: 20_000, borrows: false });
+    await unit.release(at(rows));
+    expect(unit.bytes).toBe(0);
+    expect(await unit.content(range)).toEqual([]);
+  },
+);

@@ -42,7 +42,7 @@ export async function keyAt(
   range: Range,
   { topic, position }: { topic: number; position: Position },
 ): Promise<Buffer | null> {
-  const rows = store.allRowsSql(range);
+  const rows = await store.allRowsSql(range);
   if (!rows) return null;
   return withConnection(store, async (connection) => {
     const found = await connection.run(
@@ -60,7 +60,7 @@ export async function withheldChanges(
   held: readonly HeldKey[],
   merges: boolean,
 ): Promise<WithheldChanges> {
-  const rows = store.allRowsSql(range);
+  const rows = await store.allRowsSql(range);
   if (!rows) return { keys: [...held], withheld: [], superseded: [] };
   if (!merges) {
     const withheld = held.map(({ topic, key, refusedAt }) => ({ topic, key, from: refusedAt, until: null }));
@@ -97,7 +97,7 @@ export async function* waitingChanges(
   range: Range,
   withheld: readonly WithheldKey[],
 ): AsyncIterable<StoredChange[]> {
-  const rows = store.allRowsSql(range);
+  const rows = await store.allRowsSql(range);
   const waiting = withheld.filter(({ until }) => until === null);
   if (!rows || waiting.length === 0) return;
   const connection = await store.connect();

@@ -339,6 +339,14 @@ const deliverFields = {
     description:
       'Folder with the destinations, one `*.json` file each; files that end in `.example.json` are not read. The default may be missing, a folder named here may not.',
   },
+  'memory.bytes': {
+    type: 'bytes',
+    unit: 'bytes',
+    default: '256MiB',
+    min: 0,
+    description:
+      'Rows that wait for their Window are kept in memory up to this size, those of all destinations of a process together; what is more is spilled.',
+  },
   'spill.directory': {
     type: 'path',
     unit: 'folder',
@@ -357,7 +365,7 @@ const deliverFields = {
     unit: 'bytes',
     default: '256MiB',
     min: 2 ** 24,
-    description: 'Memory that one destination may use before it goes to disk.',
+    description: 'Memory that one destination may use to sort what is spilled, before that goes to disk too.',
   },
 } as const satisfies FieldTable;
 
