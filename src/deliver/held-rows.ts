@@ -8,7 +8,8 @@ import type { ChangeBody, IncomingChange, Range, StoredChange } from './stored-c
 /** Beside a row's bytes: its columns, and its Position's text. */
 const rowOverheadBytes = 120;
 const slabBytes = 1 << 20;
-const chunkRows = 2048;
+/** Objects of so many rows live at a time, so that they do not outlive the nursery. */
+const chunkRows = 500;
 /** Sorting by key packs a hash and a row's number into one double. */
 const mostRows = 1 << 20;
 

@@ -136,10 +136,10 @@ export class ProgressFollower {
     this.#events.removeAllListeners();
   }
 
-  #read(records: readonly FetchedRecord[]): boolean {
+  #read(records: Iterable<FetchedRecord>, from: number): boolean {
     try {
-      for (const { value } of records) {
-        if (!value) continue;
+      for (const { value, offset } of records) {
+        if (!value || offset < from) continue;
         const progress = decodeProgress(value);
         if (progress.kind === 'fence') continue;
         if (progress.sourceId !== this.#options.sourceId) {
@@ -209,7 +209,7 @@ export class ProgressFollower {
           this.#startedAt = start;
           this.#reading?.close();
           this.#reading = this.#options.fetcher.read(topic, 0, start, {
-            take: async (records) => this.#read(records),
+            take: async (records, from) => this.#read(records, from),
             displaced: () => this.#begin(),
           });
         });

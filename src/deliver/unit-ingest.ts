@@ -34,6 +34,16 @@ export interface UnitIngestOptions {
   changed(): void;
 }
 
+/** Objects of so many records live at a time: more of them would outlive the nursery. */
+const chunkRows = 500;
+
+/** What a reading hands over, see CursorOwner. */
+interface Taken {
+  records: Iterable<FetchedRecord>;
+  from: number;
+  end: number;
+}
+
 export class UnitIngest {
   readonly #options: UnitIngestOptions;
   #assignment: Assignment = {};
@@ -122,7 +132,7 @@ export class UnitIngest {
     const name = `${topic}/${partition}`;
     this.#next.set(name, start);
     const reading = this.#options.fetcher.read(topic, partition, start, {
-      take: (records, end) => this.#take(topic, partition, records, end),
+      take: (records, from, end) => this.#take(topic, partition, { records, from, end }),
       displaced: (expected) => this.#displaced(topic, partition, expected),
     });
     this.#readings.set(name, reading);
@@ -156,12 +166,7 @@ export class UnitIngest {
   }
 
   /** Whether the records are in the store now. */
-  async #take(
-    topic: string,
-    partition: number,
-    records: readonly FetchedRecord[],
-    end: number,
-  ): Promise<boolean> {
+  async #take(topic: string, partition: number, { records, from, end }: Taken): Promise<boolean> {
     const life = this.#life;
     const mark = this.#mark!;
     try {
@@ -170,17 +175,19 @@ export class UnitIngest {
       const number = this.#topics.indexOf(table);
       // What an earlier life of the destination was sent is of no use.
       const subscribedLate = mark.offsets[topic] === undefined && destination === null;
-      const changes: IncomingChange[] = [];
+      let changes: IncomingChange[] = [];
       for (const record of records) {
+        if (record.offset < from) continue;
         const change = readRecord(record, number, topic, this.#options.destination);
         if (!change) continue;
         if (change.position > mark.position) changes.push(change);
         else if (subscribedLate) throw cannotCatchUp(topic);
+        if (changes.length < chunkRows) continue;
+        if (!(await this.#store(changes, life))) return false;
+        changes = [];
+        this.#next.set(`${topic}/${partition}`, record.offset + 1);
       }
-      const own = (await this.#options.tenant?.own(changes)) ?? changes;
-      if (life !== this.#life) return false;
-      await this.#options.store.append(own);
-      if (life !== this.#life) return false;
+      if (!(await this.#store(changes, life))) return false;
       this.#next.set(`${topic}/${partition}`, end);
       this.#pauseOrResume(topic, partition);
       return true;
@@ -190,6 +197,14 @@ export class UnitIngest {
     } finally {
       this.#options.changed();
     }
+  }
+
+  /** False: what was read became void meanwhile. */
+  async #store(changes: readonly IncomingChange[], life: number): Promise<boolean> {
+    const own = (await this.#options.tenant?.own(changes)) ?? changes;
+    if (life !== this.#life) return false;
+    await this.#options.store.append(own);
+    return life === this.#life;
   }
 
   /** The log begins later or ends earlier than where we were. `begin` finds out which. */

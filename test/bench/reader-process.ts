@@ -39,7 +39,9 @@ export class ReaderProcess {
     const profile = process.env.BENCH_PROFILE
       ? ['--cpu-prof', `--cpu-prof-dir=${process.env.BENCH_PROFILE}`]
       : [];
-    const child = spawn(process.execPath, [...profile, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(process.execPath, [...profile, ...args], {
+      stdio: ['ignore', process.env.TM_OUT ? 'inherit' : 'ignore', 'pipe'],
+    });
     let log = '';
     const ended = new Promise<never>((_, reject) => {
       child.on('exit', (code) => reject(new Error(`the reader ended with ${code}: ${log.slice(-2000)}`)));

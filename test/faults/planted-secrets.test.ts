@@ -153,6 +153,8 @@ test('a planted secret is found nowhere but where the policy keeps it', async ()
         'privacy.hash.key': hashKey,
         'kafka.row.max.bytes': '1MiB',
         'observe.metrics.port': String(metricsPort),
+        // What waits for its Window goes to disk at once.
+        'deliver.memory.bytes': '0',
       },
       // Its Window stays open until verify cuts it: what it holds is on disk meanwhile.
       lake: { cadence: '1h' },

@@ -188,13 +188,13 @@ class Follower {
 
   #begin(): void {
     this.reading = this.#fetcher.read(this.#topic, this.#partition, this.next, {
-      take: async (records, end) => {
+      take: async (records, from, end) => {
         await new Promise((resolve) => setImmediate(resolve));
         if (this.#refuses()) {
           setTimeout(() => this.#begin(), 5);
           return false;
         }
-        this.taken.push(...records.map(seen));
+        for (const record of records) if (record.offset >= from) this.taken.push(seen(record));
         this.next = end;
         return true;
       },

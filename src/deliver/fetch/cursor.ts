@@ -4,9 +4,10 @@ import type { FetchedRecord } from './record-set.ts';
 export interface CursorOwner {
   /**
    * Records in order; none where only markers or aborted ones were there. False: not taken, and the reading ends. Must not throw.
+   * @param records some may lie before `from`: they are not meant
    * @param end offset after the last of them
    */
-  take(records: readonly FetchedRecord[], end: number): Promise<boolean>;
+  take(records: Iterable<FetchedRecord>, from: number, end: number): Promise<boolean>;
   /** The log begins later or ends earlier than `expected`: the reading has ended. */
   displaced(expected: number): void;
 }
@@ -23,7 +24,7 @@ export interface Reading {
 /** Of one answer. */
 export interface FetchedBatch {
   /** Some may lie before what is wanted here. */
-  records: readonly FetchedRecord[];
+  records: Iterable<FetchedRecord>;
   /** Offset after the last of them. */
   end: number;
   /** To be called when they are not needed any more. */
@@ -39,7 +40,7 @@ export class Cursor implements Reading {
   #taken: number;
   readonly #owner: CursorOwner;
   readonly #changed: () => void;
-  #waiting: FetchedBatch[] = [];
+  #waiting: (FetchedBatch & { from: number })[] = [];
   #taking = false;
   #paused = false;
   #closed = false;
@@ -86,10 +87,7 @@ export class Cursor implements Reading {
   }
 
   push({ records, end, done }: FetchedBatch): void {
-    const from = this.fetched;
-    const first = records.findIndex(({ offset }) => offset >= from);
-    const wanted = first < 0 ? [] : first === 0 ? records : records.slice(first);
-    this.#waiting.push({ records: wanted, end, done });
+    this.#waiting.push({ records, from: this.fetched, end, done });
     this.fetched = end;
     if (!this.#taking) void this.#take();
   }
@@ -98,8 +96,8 @@ export class Cursor implements Reading {
     this.#taking = true;
     for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
       this.#changed();
-      const { records, end, done } = next;
-      const taken = await this.#owner.take(records, end).finally(done);
+      const { records, from, end, done } = next;
+      const taken = await this.#owner.take(records, from, end).finally(done);
       if (this.#closed) break;
       if (!taken) {
         this.close();

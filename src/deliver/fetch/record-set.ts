@@ -23,7 +23,8 @@ export interface AbortedTransaction {
 }
 
 export interface RecordSet {
-  records: FetchedRecord[];
+  /** Read anew by every iteration: nothing but the batches' bytes stays in memory. */
+  records: Iterable<FetchedRecord>;
   /** Offset after the last whole batch; null: there is no whole batch. */
   end: number | null;
   /** What the records keep in memory. */
@@ -55,7 +56,7 @@ export async function readRecordSet(
   aborted: readonly AbortedTransaction[],
   where: string,
 ): Promise<RecordSet> {
-  const records: FetchedRecord[] = [];
+  const batches: Batch[] = [];
   const filter = new AbortedFilter(aborted);
   let end: number | null = null;
   let kept = 0;
@@ -74,11 +75,11 @@ export async function readRecordSet(
     const payload = await unpacked(batch.subarray(batchHeaderBytes), attributes & 7, where);
     if ((attributes & control) !== 0) filter.marker(producerId, payload);
     else if (end > from && !((attributes & transactional) !== 0 && filter.drops(producerId, baseOffset))) {
-      readRecords(payload, batch.readInt32BE(57), baseOffset, from, records);
+      batches.push({ payload, count: batch.readInt32BE(57), baseOffset });
       kept += payload.length;
     }
   }
-  return { records, end, bytes: kept };
+  return { records: new Records(batches, from), end, bytes: kept };
 }
 
 async function unpacked(payload: Buffer, codec: number, where: string): Promise<Buffer> {
@@ -119,24 +120,39 @@ class AbortedFilter {
   }
 }
 
-function readRecords(
-  payload: Buffer,
-  count: number,
-  baseOffset: number,
-  from: number,
-  into: FetchedRecord[],
-): void {
-  const reader = new RecordReader(payload);
-  for (let i = 0; i < count; i++) {
-    const length = reader.varint();
-    const next = reader.at + length;
-    reader.at++; // attributes: none is in use
-    reader.varint(); // timestamp delta
-    const offset = baseOffset + reader.varint();
-    const key = reader.bytes();
-    const value = reader.bytes();
-    if (offset >= from) into.push(new BatchRecord(offset, key, value, payload.subarray(reader.at, next)));
-    reader.at = next;
+interface Batch {
+  payload: Buffer;
+  count: number;
+  baseOffset: number;
+}
+
+/** Of batches, from an offset on. */
+class Records implements Iterable<FetchedRecord> {
+  readonly #batches: readonly Batch[];
+  readonly #from: number;
+
+  constructor(batches: readonly Batch[], from: number) {
+    this.#batches = batches;
+    this.#from = from;
+  }
+
+  *[Symbol.iterator](): Generator<FetchedRecord> {
+    for (const { payload, count, baseOffset } of this.#batches) {
+      const reader = new RecordReader(payload);
+      for (let i = 0; i < count; i++) {
+        const length = reader.varint();
+        const next = reader.at + length;
+        reader.at++; // attributes: none is in use
+        reader.varint(); // timestamp delta
+        const offset = baseOffset + reader.varint();
+        if (offset >= this.#from) {
+          const key = reader.bytes();
+          const value = reader.bytes();
+          yield new BatchRecord(offset, key, value, payload.subarray(reader.at, next));
+        }
+        reader.at = next;
+      }
+    }
   }
 }
 

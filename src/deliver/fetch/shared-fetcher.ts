@@ -23,7 +23,7 @@ export interface Fetcher {
 /** A broker answers with an empty answer after this long, and so it is how long a resumed partition may wait. */
 const maxWaitMs = 100;
 /** Where nothing came for a while nothing is paused either. */
-const quietWaitMs = 500;
+const quietWaitMs = 750;
 const quietAfterMs = 3000;
 /** Compressed: envelopes shrink about eight times. */
 const maxBytes = 4 << 20;
