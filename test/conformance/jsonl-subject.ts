@@ -1,10 +1,11 @@
 /** Kind `jsonl`: zstd in a directory, gzip in a bucket. */
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { GetObjectCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import { join } from 'node:path';
+import { S3Client } from '@aws-sdk/client-s3';
 import { startStack } from '../../compose/local-stack.ts';
 import { jsonlSink } from '../../connectors/sinks/jsonl/index.ts';
 import { SmallDisk } from '../fixtures/small-disk.ts';
+import { download } from './bucket-copy.ts';
 import { changes, latestRows } from './jsonl-reader.ts';
 import { optionValues } from './option-values.ts';
 import { startS3Front } from './s3-front.ts';
@@ -13,7 +14,7 @@ import type { Subject, SubjectServer } from './subject.ts';
 /** A full disk needs one of its own. */
 const mayMount = SmallDisk.available();
 
-const common: Omit<Subject, 'name' | 'start'> = {
+const common: Omit<Subject, 'name' | 'start' | 'schedules'> = {
   kind: jsonlSink,
   mode: 'append',
   // Change files of one table have one key all along.
@@ -66,6 +67,7 @@ export const jsonlInDirectory: Subject = {
 export const jsonlInBucket: Subject = {
   ...common,
   name: 'jsonl in a bucket',
+  schedules: 10,
   async start(folder): Promise<SubjectServer> {
     const stack = await startStack({ directory: join(folder, 'stack'), parts: ['s3'] });
     const { environment } = stack;
@@ -91,11 +93,15 @@ export const jsonlInBucket: Subject = {
             's3.secret.access.key': secret,
             's3.path.style': true,
           });
+        const copied = async () => {
+          await download(client, bucket, prefix, copy);
+          return copy;
+        };
         return {
           options: options(secretAccessKey),
           refusedOptions: options(`wrong-${secretAccessKey}`),
-          rows: async (shape) => latestRows(await copyOf(client, bucket, prefix, copy), shape),
-          events: async (shape) => changes(await copyOf(client, bucket, prefix, copy), shape),
+          rows: async (shape) => latestRows(await copied(), shape),
+          events: async (shape) => changes(await copied(), shape),
           whileThrottled: front.whileSlow,
           whileFull: front.whileFull,
         };
@@ -116,22 +122,3 @@ export const jsonlInBucket: Subject = {
     };
   },
 };
-
-/** What is under the prefix now, as files. */
-async function copyOf(client: S3Client, bucket: string, prefix: string, folder: string): Promise<string> {
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
-  for (let token: string | undefined; ; ) {
-    const page = await client.send(
-      new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, ContinuationToken: token }),
-    );
-    for (const { Key: key } of page.Contents ?? []) {
-      const target = join(folder, key!.slice(prefix.length));
-      await mkdir(dirname(target), { recursive: true });
-      const { Body: body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
-      await writeFile(target, await body!.transformToByteArray());
-    }
-    token = page.NextContinuationToken;
-    if (token === undefined) return folder;
-  }
-}

@@ -1,10 +1,11 @@
 /** Kind `parquet`, in a directory and in a bucket. */
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { GetObjectCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { S3Client } from '@aws-sdk/client-s3';
 import { startStack } from '../../compose/local-stack.ts';
 import { parquetSink } from '../../connectors/sinks/parquet/index.ts';
 import { SmallDisk } from '../fixtures/small-disk.ts';
+import { download } from './bucket-copy.ts';
 import { optionValues } from './option-values.ts';
 import { changes, latestRows } from './parquet-reader.ts';
 import { startS3Front } from './s3-front.ts';
@@ -124,23 +125,3 @@ export const parquetInBucket: Subject = {
     };
   },
 };
-
-/** A copy of what is under the prefix now. What was copied before is not again: only `_latest.sql` is written twice. */
-async function download(client: S3Client, bucket: string, prefix: string, folder: string): Promise<void> {
-  const copied = new Set(await readdir(folder, { recursive: true }).catch(() => []));
-  for (let token: string | undefined; ; ) {
-    const page = await client.send(
-      new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, ContinuationToken: token }),
-    );
-    for (const { Key: key } of page.Contents ?? []) {
-      const name = key!.slice(prefix.length);
-      const target = join(folder, name);
-      if (copied.has(name) && !name.endsWith('_latest.sql')) continue;
-      await mkdir(dirname(target), { recursive: true });
-      const { Body: body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: key }));
-      await writeFile(target, await body!.transformToByteArray());
-    }
-    token = page.NextContinuationToken;
-    if (token === undefined) return;
-  }
-}
