@@ -9,7 +9,7 @@ import type { ChangeBody, IncomingChange, Range, StoredChange } from './stored-c
 const rowOverheadBytes = 120;
 const slabBytes = 1 << 20;
 /** Objects of so many rows live at a time, so that they do not outlive the nursery. */
-const chunkRows = 500;
+const chunkRows = 200;
 /** Sorting by key packs a hash and a row's number into one double. */
 const mostRows = 1 << 20;
 

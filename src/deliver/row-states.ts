@@ -10,7 +10,7 @@ import type { Range, StoredChange } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
 
 /** Values that a batch holds at most, beside its last row. */
-export const batchBytes = 512 << 10;
+export const batchBytes = 96 << 10;
 
 /** A row as far as it is known; `fillKey` names the destination's row that supplies what is not. */
 interface KnownRow {
