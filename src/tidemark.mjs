@@ -18,7 +18,7 @@ if (major < 24) {
 // V8 takes the nursery's size only at its start, so the process replaces itself once (same pid).
 const roles = process.argv[process.argv.indexOf('--roles') + 1];
 const delivers =
-  process.argv[2] === 'run' && (!process.argv.includes('--roles') || roles.includes('deliver'));
+  process.argv[2] === 'run' && (!process.argv.includes('--roles') || roles?.includes('deliver'));
 const nursery = delivers ? ['--max-semi-space-size=32'] : ['--max-semi-space-size=4'];
 const flags = [...nursery, '--heap-growing-percent=150'];
 const tuned = flags.every((flag) => process.execArgv.includes(flag));

@@ -10,6 +10,7 @@ const alone = [
   'test/integration/webhook-speed.test.ts',
   'test/integration/clickhouse-sink-speed.test.ts',
   'test/integration/deliver-memory.test.ts',
+  'test/integration/deliver-many-tenants.test.ts',
   'test/integration/stack.test.ts',
   'test/integration/demo.test.ts',
   'test/regression/**/*.test.ts',

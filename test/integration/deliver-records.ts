@@ -4,6 +4,7 @@ import type { Message } from 'kafkajs';
 import type { Position } from '../../src/connector/position.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { Cell, PartialRow, Row } from '../../src/connector/sink.ts';
+import { partitionOf as tenantPartition } from '../../src/platform/partition.ts';
 import { keySchema, valueSchema } from '../../src/publish/avro-schema.ts';
 import { header, recordFormat, topicNames, unavailableValue } from '../../src/publish/record-format.ts';
 
@@ -103,13 +104,18 @@ export class TableRecords {
           key: keyed && row ? this.#keyBytes(row[0]!) : null,
           value: this.#valueBytes(op, timeUs, before, after),
           headers,
+          // As the reader sends the rows of a tenant to one partition.
+          ...(this.shape.tenantColumn === null || !row
+            ? {}
+            : {
+                partition: tenantPartition(Buffer.from(row[this.shape.tenantColumn] ?? ''), this.partitions),
+              }),
         } as Message,
       };
     };
     const nothing = (message: Message): Message => ({
-      key: message.key!,
+      ...message,
       value: null,
-      headers: message.headers!,
     });
     const merge = (old: Row | undefined, row: PartialRow): Row =>
       row.map((cell, i) => (cell === undefined ? old![i]! : cell));
