@@ -3,6 +3,7 @@
  * windows decided once, start offsets never guessed.
  */
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { TidemarkError } from '../../src/connector/failure.ts';
 import type { SinkKind } from '../../src/connector/sink.ts';
@@ -221,6 +222,58 @@ describe('ownership', () => {
     await source.commit([...many(20, 200), create(3, 'tag', 'tags')]);
     await until('taken over', () => marksAt(second, source.position, 2));
     expect(store.dump()).toEqual(source.expected());
+  });
+
+  test('a worker that comes or goes interrupts nobody whose tables stay', async () => {
+    const shapes = Array.from({ length: 6 }, (_, i) => shape(`part${i}`, ['id', 'name']));
+    const source = await openSource(shapes);
+    const store = new MemoryStore();
+    const config = harness.config(source, [{}]);
+    /** Of each table: who delivered a Window of it, and when. */
+    const seen = new Map<string, { by: string; at: number }[]>();
+    const joins = (by: string) =>
+      deliver(config, memorySink(store, 'table'), ({ unit }) => {
+        seen.set(unit, [...(seen.get(unit) ?? []), { by, at: performance.now() }]);
+      });
+    let writing = true;
+    let rows = 0;
+    const first = await joins('first');
+    const writer = (async () => {
+      while (writing) {
+        const id = String(++rows);
+        await source.commit(shapes.map(({ name }) => ({ table: name, change: { op: 'c', row: [id, 'x'] } })));
+        await sleep(20);
+      }
+    })();
+    const units = (delivery: Delivery) => delivery.snapshot().destinations[0]?.units ?? [];
+    await until('alone', () => units(first).length === 6 && seen.size === 6);
+    await sleep(1000);
+    const second = await joins('second');
+    await until('shared', () => units(first).length === 3 && units(second).length === 3);
+    await sleep(2000);
+    const kept = new Set(units(first).map(({ unit }) => unit));
+    await second.stop();
+    const stoppedAt = performance.now();
+    await until('taken over', () =>
+      [...seen.values()].every((list) => list.at(-1)!.by === 'first' && list.at(-1)!.at > stoppedAt),
+    );
+    await sleep(500);
+    writing = false;
+    await writer;
+    await until('all', () => marksAt(first, source.position, 6));
+    await first.stop();
+    expect(store.dump()).toEqual(source.expected());
+    for (const [unit, list] of seen) {
+      const longest = Math.max(...list.slice(1).map(({ at }, i) => at - list[i]!.at));
+      const moves = list.filter(({ by }, i) => i > 0 && by !== list[i - 1]!.by).length;
+      if (kept.has(unit)) {
+        expect(moves, unit).toBe(0);
+        expect(longest, `${unit} waited`).toBeLessThan(2000);
+      } else {
+        expect(moves, unit).toBe(2);
+        expect(longest, `${unit} waited`).toBeLessThan(10_000);
+      }
+    }
   });
 
   test('a worker that was frozen and replaced writes nothing any more', async () => {
