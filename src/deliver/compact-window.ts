@@ -1,6 +1,6 @@
 /** A Window's rows in the store as the SDK hands them to a sink. */
-import type { AppendTable, MergeTable, RowEvent } from '../connector/sink.ts';
-import { fillUnchanged, rowCounts } from './row-counts.ts';
+import type { AppendTable, MergeTable, RowCount, RowEvent } from '../connector/sink.ts';
+import { fillUnchanged } from './keyless-rows.ts';
 import type { RowReader, RowReaders } from './row-schemas.ts';
 import { batchBytes, rowStates } from './row-states.ts';
 import type { WindowSnapshots } from './snapshot-list.ts';
@@ -28,7 +28,7 @@ export async function mergeTables(
           .filter((snapshot) => snapshot.topic === topics[topic])
           .map(({ id, since }) => ({ id, since })),
         states: () => (keyless ? nothing() : rowStates(store, rest, topic, reader, borrows)),
-        counts: () => (keyless ? rowCounts(store, rest, topic, reader) : nothing()),
+        counts: () => (keyless ? counted(store, rest, topic, reader) : nothing()),
         events: () => rowEvents(store, range, topic, reader),
       };
     }),
@@ -88,6 +88,17 @@ async function* rowEvents(
     }
     if (events.length > 0) yield events;
   }
+}
+
+/** Loaded by those who have such a table, with DuckDB. */
+async function* counted(
+  store: UnitStore,
+  range: Range,
+  topic: number,
+  reader: RowReader,
+): AsyncIterable<RowCount[]> {
+  const { rowCounts } = await import('./row-counts.ts');
+  yield* rowCounts(store, range, topic, reader);
 }
 
 async function* nothing(): AsyncIterable<never> {}

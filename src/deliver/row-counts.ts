@@ -1,11 +1,12 @@
 /** Net effect of a Window on a table without a key: how many copies more or fewer of each full row there are. */
 import { BOOLEAN, DuckDBDataChunk, type DuckDBValue, INTEGER, VARCHAR } from '@duckdb/node-api';
 import { hashCells } from '../connector/row-hash.ts';
-import type { Cell, PartialRow, Row, RowCount } from '../connector/sink.ts';
-import { TidemarkError } from '../platform/errors.ts';
-import type { RowReader, ShapedChange } from './row-schemas.ts';
+import type { PartialRow, RowCount } from '../connector/sink.ts';
+import { newRow, oldRow } from './keyless-rows.ts';
+import type { RowReader } from './row-schemas.ts';
 import { batchBytes } from './row-states.ts';
-import { changeColumnsOf, type Range, streamRows } from './stored-change.ts';
+import { changeColumnsOf, streamRows } from './spilled-columns.ts';
+import type { Range } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
 import { storeError } from './window-store.ts';
 
@@ -22,9 +23,10 @@ export async function* rowCounts(
   topic: number,
   reader: RowReader,
 ): AsyncIterable<RowCount[]> {
-  const source = await store.rowsSql(range, topic);
+  const spilled = await store.spilled();
+  const source = spilled.rowsSql(range, topic);
   if (!source) return;
-  const connection = await store.connect();
+  const connection = await spilled.connect();
   try {
     await connection.run(
       'create temp table images (hash varchar, delta integer, position varchar, old boolean, pending boolean)',
@@ -49,7 +51,7 @@ export async function* rowCounts(
       });
       if (columns[0]!.length === chunkRows) flush();
     };
-    for await (const changes of store.read(range, topic, 'position')) {
+    for await (const changes of spilled.read(range, topic, 'position')) {
       for (const change of changes) {
         if (change.truncate) continue;
         const shaped = reader.read(change);
@@ -70,7 +72,7 @@ export async function* rowCounts(
        select ${changeColumnsOf('r')}, net.count, right(net.seen, 1) = '-', net.pending
        from net join ${source} r on r.position = left(net.seen, -1)`,
       (values, row) => ({
-        change: store.storedChange(values, row),
+        change: spilled.storedChange(values, row),
         count: values[11]![row] as number,
         old: values[12]![row] as boolean,
         pending: values[13]![row] as number,
@@ -95,20 +97,4 @@ export async function* rowCounts(
   } finally {
     connection.closeSync();
   }
-}
-
-function newRow({ before, after }: ShapedChange, reader: RowReader): Row {
-  return fillUnchanged(after!, before, reader);
-}
-
-/** The whole row after an update, where the old one is whole (replica identity full). */
-export function fillUnchanged(after: PartialRow, before: Row | null, reader: RowReader): Row {
-  return after.map((cell, i): Cell => (cell === undefined ? oldRow(before, reader)[i]! : cell));
-}
-
-function oldRow(before: Row | null, { shape }: RowReader): Row {
-  if (before) return before;
-  throw new TidemarkError('TM407', `an update or delete in ${shape.schema}.${shape.name} has no old row`, {
-    remedy: `Run \`alter table ${shape.schema}.${shape.name} replica identity full\`, or give it a primary key; then rebuild it.`,
-  });
 }

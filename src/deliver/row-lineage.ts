@@ -6,8 +6,9 @@
  */
 import type { DuckDBConnection, DuckDBValue } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
-import { blob, changeColumnsOf, type StoredChange, streamRows } from './stored-change.ts';
-import type { UnitStore } from './unit-store.ts';
+import { blob, changeColumnsOf, streamRows } from './spilled-columns.ts';
+import type { SpilledRows } from './spilled-rows.ts';
+import type { StoredChange } from './stored-change.ts';
 
 /** A Change of a former key, or (change null) only the name of the key that the destination must supply. */
 export interface LineageStep {
@@ -30,7 +31,7 @@ const isAnchor = '(not r.partial or r.old_key is not null)';
  * @param rows FROM item with the table's rows of the Window
  */
 export async function* rowLineage(
-  store: UnitStore,
+  store: SpilledRows,
   connection: DuckDBConnection,
   rows: string,
 ): AsyncIterable<LineageStep[]> {
@@ -69,7 +70,7 @@ export async function* rowLineage(
   );
 }
 
-function readStep(store: UnitStore, values: DuckDBValue[][], row: number): LineageStep {
+function readStep(store: SpilledRows, values: DuckDBValue[][], row: number): LineageStep {
   return {
     targetKey: blob(values[11]![row]!)!,
     targetPosition: values[12]![row] as Position,

@@ -4,7 +4,7 @@
  */
 import type { PartialRow, RowState } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { type LineageStep, rowLineage } from './row-lineage.ts';
+import type { LineageStep } from './row-lineage.ts';
 import type { RowReader, ShapedChange } from './row-schemas.ts';
 import type { Range, StoredChange } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
@@ -136,8 +136,10 @@ class Lineage {
   }
 
   static async open(store: UnitStore, range: Range, topic: number, reader: RowReader): Promise<Lineage> {
-    const connection = await store.connect();
-    const steps = rowLineage(store, connection, (await store.rowsSql(range, topic))!);
+    const { rowLineage } = await import('./row-lineage.ts');
+    const spilled = await store.spilled();
+    const connection = await spilled.connect();
+    const steps = rowLineage(spilled, connection, spilled.rowsSql(range, topic)!);
     return new Lineage(reader, steps[Symbol.asyncIterator](), () => connection.closeSync());
   }
 

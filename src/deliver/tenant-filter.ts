@@ -39,13 +39,21 @@ export class TenantFilter {
   }
 
   /**
-   * That every version of a table is partitioned by the same tenant column: else rows would be where nobody looks.
+   * That every version of a table is partitioned by the same tenant column: else rows would be where nobody looks. A
+   * table that has no version yet has no record either, and is looked at again when it has some.
+   * @param hasRecords then it must have a version
    * @throws TidemarkError TM413, TM304
    */
-  async requireTenant(topic: string, table: string): Promise<void> {
+  async requireTenant(topic: string, table: string, hasRecords: boolean): Promise<void> {
     if (this.#checked.has(topic)) return;
+    const versions = await this.#schemas.versions(`${table}-value`);
+    if (versions.length === 0) {
+      if (hasRecords)
+        throw new TidemarkError('TM304', `the registry has no schema of ${table}, which has records`);
+      return;
+    }
     const columns = new Set<string | null>();
-    for (const { schema } of await this.#schemas.versions(`${table}-value`)) {
+    for (const { schema } of versions) {
       const { columns: all, tenantColumn } = shapeOfSchema(schema);
       columns.add(tenantColumn === null ? null : all[tenantColumn]!.name);
     }

@@ -106,11 +106,11 @@ export class UnitIngest {
    */
   async begin(mark: Mark): Promise<void> {
     const watermarks = new Map<string, Watermarks[]>();
-    const all = new Set(this.#topics);
-    for (const topic of Object.keys(this.#assignment)) {
-      await this.#options.tenant?.requireTenant(topic, splitTopic(topic, all).table);
+    for (const topic of Object.keys(this.#assignment))
       watermarks.set(topic, await this.#options.watermarks(topic));
-    }
+    await this.requireTenants(
+      Object.fromEntries([...watermarks].map(([topic, list]) => [topic, list.map(({ high }) => high)])),
+    );
     if (this.#closed) return;
     this.#mark = mark;
     const starts: { topic: string; partition: number; start: number }[] = [];
@@ -126,6 +126,22 @@ export class UnitIngest {
     }
     this.#failure = null;
     for (const { topic, partition, start } of starts) this.#read(topic, partition, start);
+  }
+
+  /**
+   * Where the destination is a tenant's: nothing below `ends` can be where it is not looked for.
+   * @throws TidemarkError TM413, TM304
+   */
+  async requireTenants(ends: Offsets): Promise<void> {
+    const { tenant } = this.#options;
+    if (!tenant) return;
+    const all = new Set(this.#topics);
+    for (const [topic, list] of Object.entries(ends))
+      await tenant.requireTenant(
+        topic,
+        splitTopic(topic, all).table,
+        list.some((end) => end > 0),
+      );
   }
 
   #read(topic: string, partition: number, start: number): void {

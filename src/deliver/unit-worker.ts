@@ -373,6 +373,7 @@ export class UnitWorker {
   /** Waits for the records of a Window. False: the Unit went away meanwhile. */
   async #ingested(ends: Offsets): Promise<boolean> {
     const { ingest } = this.#options;
+    await ingest.requireTenants(ends);
     ingest.setTarget(ends);
     while (!ingest.reached(ends)) {
       if (this.#stopped || !this.#assigned || this.#begunIn !== this.#generation) return false;

@@ -11,7 +11,7 @@
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBInstance } from '@duckdb/node-api';
 import { TidemarkError } from '../platform/errors.ts';
 import { UnitStore } from './unit-store.ts';
 
@@ -99,7 +99,8 @@ export class WindowStore {
     return this.#instance;
   }
 
-  #openDuckDb(): Promise<DuckDBInstance> {
+  async #openDuckDb(): Promise<DuckDBInstance> {
+    const { DuckDBInstance } = await import('@duckdb/node-api');
     const { directory, memoryBytes, maxBytes } = this.#options;
     return DuckDBInstance.create(':memory:', {
       memory_limit: `${Math.max(memoryBytes, leastMemoryBytes)}B`,

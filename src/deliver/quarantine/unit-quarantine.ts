@@ -20,7 +20,7 @@ import {
   rowId,
   type WithheldRow,
 } from './quarantine-ledger.ts';
-import { type HeldKey, keyAt, waitingChanges, withheldChanges } from './withheld-changes.ts';
+import type { HeldKey, WithheldChanges } from './withheld-changes.ts';
 
 export interface UnitQuarantineOptions {
   ledger: QuarantineLedger;
@@ -66,7 +66,9 @@ export class UnitQuarantine {
       await store.withhold([]);
       return [];
     }
-    const { keys, withheld, superseded } = await withheldChanges(store, open, [...held.values()], merges);
+    const { withheldChanges } = await import('./withheld-changes.ts');
+    const spilled = await store.spilled();
+    const { keys, withheld, superseded } = await withheldChanges(spilled, open, [...held.values()], merges);
     await store.withhold(withheld);
     const knownById = new Map(known.map((row) => [rowId(row), row]));
     await this.#keep(unit, open, { keys, withheld, knownById, refused });
@@ -93,7 +95,8 @@ export class UnitQuarantine {
     for (const { table, position, reason } of refused) {
       const topicName = topicNames(topicPrefix).table(table);
       const topic = topics().indexOf(topicName);
-      const key = topic < 0 ? null : await keyAt(store, open, { topic, position });
+      const { keyAt } = await import('./withheld-changes.ts');
+      const key = topic < 0 ? null : await keyAt(await store.spilled(), open, { topic, position });
       if (!key) {
         throw new TidemarkError('TM405', `a row of ${tableName(table)} was refused (${reason})`, {
           remedy:
@@ -116,7 +119,7 @@ export class UnitQuarantine {
       withheld,
       knownById,
       refused,
-    }: Pick<Awaited<ReturnType<typeof withheldChanges>>, 'keys' | 'withheld'> & {
+    }: Pick<WithheldChanges, 'keys' | 'withheld'> & {
       knownById: ReadonlyMap<string, WithheldRow>;
       refused: readonly RefusedRow[];
     },
@@ -140,7 +143,8 @@ export class UnitQuarantine {
     }
     const now = new Map((await ledger.active(unit)).map((row) => [rowId(row), row]));
     const waiting = await ledger.waiting([...now.values()].map(({ id }) => id));
-    for await (const batch of waitingChanges(this.#options.store, open, withheld)) {
+    const { waitingChanges } = await import('./withheld-changes.ts');
+    for await (const batch of waitingChanges(await this.#options.store.spilled(), open, withheld)) {
       const fresh = batch.filter((change) => {
         const row = now.get(this.#idOf({ topic: change.topic, key: change.key! }));
         return row && row.state !== 'dropped' && !waiting.get(row.id)?.has(change.position);

@@ -6,15 +6,9 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import type { Position } from '../../connector/position.ts';
-import {
-  blob,
-  changeColumnsOf,
-  type Range,
-  type StoredChange,
-  streamRows,
-  type WithheldKey,
-} from '../stored-change.ts';
-import type { UnitStore } from '../unit-store.ts';
+import { blob, changeColumnsOf, streamRows } from '../spilled-columns.ts';
+import type { SpilledRows } from '../spilled-rows.ts';
+import type { Range, StoredChange, WithheldKey } from '../stored-change.ts';
 import { storeError } from '../window-store.ts';
 
 /** A key of the Unit that is withheld, or to be. */
@@ -38,11 +32,11 @@ export interface WithheldChanges {
 
 /** The key of the Change at a Position; null: there is none, or it has no key. */
 export async function keyAt(
-  store: UnitStore,
+  store: SpilledRows,
   range: Range,
   { topic, position }: { topic: number; position: Position },
 ): Promise<Buffer | null> {
-  const rows = await store.allRowsSql(range);
+  const rows = store.allRowsSql(range);
   if (!rows) return null;
   return withConnection(store, async (connection) => {
     const found = await connection.run(
@@ -55,12 +49,12 @@ export async function keyAt(
 
 /** @param merges whether the destination keeps one row per key */
 export async function withheldChanges(
-  store: UnitStore,
+  store: SpilledRows,
   range: Range,
   held: readonly HeldKey[],
   merges: boolean,
 ): Promise<WithheldChanges> {
-  const rows = await store.allRowsSql(range);
+  const rows = store.allRowsSql(range);
   if (!rows) return { keys: [...held], withheld: [], superseded: [] };
   if (!merges) {
     const withheld = held.map(({ topic, key, refusedAt }) => ({ topic, key, from: refusedAt, until: null }));
@@ -93,11 +87,11 @@ export async function withheldChanges(
 
 /** The Changes that wait from now on, in order. */
 export async function* waitingChanges(
-  store: UnitStore,
+  store: SpilledRows,
   range: Range,
   withheld: readonly WithheldKey[],
 ): AsyncIterable<StoredChange[]> {
-  const rows = await store.allRowsSql(range);
+  const rows = store.allRowsSql(range);
   const waiting = withheld.filter(({ until }) => until === null);
   if (!rows || waiting.length === 0) return;
   const connection = await store.connect();
@@ -158,7 +152,7 @@ function latest(...positions: unknown[]): Position | null {
 }
 
 async function withConnection<T>(
-  store: UnitStore,
+  store: SpilledRows,
   work: (connection: DuckDBConnection) => Promise<T>,
 ): Promise<T> {
   const connection = await store.connect();
