@@ -105,14 +105,20 @@ test('random rows of hostile tenants: each destination has its own, and never sa
       ]);
       const client = clients.get(tenant)!;
       for (const table of report.tables) {
+        const own = await source.query(`select * from ${table.table} where org = $1 order by 1, 2, 3`, [
+          tenant,
+        ]);
+        const there = await client.query('select to_regclass($1) is not null as there', [table.table]);
+        if (!there.rows[0].there) {
+          // By chance no row of the tenant outlived a Window.
+          expect(own.rows, `seed ${r.seed}, ${tenant}`).toEqual([]);
+          continue;
+        }
         const { rows } = await client.query(`select distinct org from ${table.table}`);
         expect(
           rows.every(({ org }) => org === tenant),
           `${tenant}: ${JSON.stringify(rows)}`,
         ).toBe(true);
-        const own = await source.query(`select * from ${table.table} where org = $1 order by 1, 2, 3`, [
-          tenant,
-        ]);
         const held = await client.query(`select * from ${table.table} order by 1, 2, 3`);
         expect(held.rows, `seed ${r.seed}, ${tenant}`).toEqual(own.rows);
       }
