@@ -173,10 +173,10 @@ export class HeldRows {
   }
 
   /** Everything, as it came. */
-  *all(): Generator<IncomingChange[]> {
-    for (let from = 0; from < this.rows; from += chunkRows) {
+  *all(rowsAtATime = chunkRows): Generator<IncomingChange[]> {
+    for (let from = 0; from < this.rows; from += rowsAtATime) {
       const chunk: IncomingChange[] = [];
-      for (let row = from; row < Math.min(this.rows, from + chunkRows); row++) {
+      for (let row = from; row < Math.min(this.rows, from + rowsAtATime); row++) {
         const { load, partial: _, bytes: __, ...head } = this.#stored(row);
         chunk.push({ ...head, ...load(), oldKeyEnd: this.#oldKeyEnds.get(row) ?? null });
       }

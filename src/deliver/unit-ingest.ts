@@ -34,9 +34,6 @@ export interface UnitIngestOptions {
   changed(): void;
 }
 
-/** Objects of so many records live at a time: more of them would outlive the nursery. */
-const chunkRows = 500;
-
 /** What a reading hands over, see CursorOwner. */
 interface Taken {
   records: Iterable<FetchedRecord>;
@@ -198,7 +195,7 @@ export class UnitIngest {
         if (!change) continue;
         if (change.position > mark.position) changes.push(change);
         else if (subscribedLate) throw cannotCatchUp(topic);
-        if (changes.length < chunkRows) continue;
+        if (changes.length < this.#options.store.rowsAtATime) continue;
         if (!(await this.#store(changes, life))) return false;
         changes = [];
         this.#next.set(`${topic}/${partition}`, record.offset + 1);

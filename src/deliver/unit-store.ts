@@ -18,6 +18,11 @@ export interface StoreAccess {
   mayHold(bytes: number): boolean;
 }
 
+/** Objects of so many records live at a time: more of them would outlive the nursery. */
+const heldAtATime = 500;
+/** What is spilled is flushed each time, which costs the same for many. */
+const spilledAtATime = 5000;
+
 export class UnitStore {
   readonly #name: string;
   readonly #access: StoreAccess;
@@ -39,6 +44,11 @@ export class UnitStore {
   /** What a row takes, as seen lately. */
   get bytesPerRow(): number {
     return this.#bytesPerRow;
+  }
+
+  /** Rows that are best appended together. */
+  get rowsAtATime(): number {
+    return this.#reading ? spilledAtATime : heldAtATime;
   }
 
   /** Of what is in memory. */
@@ -121,7 +131,7 @@ export class UnitStore {
     if (held.rows === 0) return spilled;
     this.#held = new HeldRows();
     try {
-      for (const changes of held.all()) await spilled.append(changes);
+      for (const changes of held.all(spilledAtATime)) await spilled.append(changes);
     } catch (error) {
       // All or nothing: what is spilled already would be there twice.
       await spilled.clear();

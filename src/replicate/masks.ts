@@ -17,7 +17,9 @@ const masks: Record<MaskForm, (text: string) => string | null> = {
 };
 
 export function mask(form: MaskForm, text: string): string {
-  return masks[form](text) ?? fixedMask;
+  const shown = masks[form](text);
+  // `*@example.com` would stand in its own mask.
+  return shown === null || shown.includes(text) ? fixedMask : shown;
 }
 
 /** `ada@example.com` to `a***@example.com`; a local part of one character would be whole, so it goes as well. */

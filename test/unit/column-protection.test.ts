@@ -64,6 +64,8 @@ describe('masks say what is documented, and of anything else nothing', () => {
     ['network', '198.51.100.7/x', '***'],
     ['network', '198.51.100.7/24/7', '***'],
     ['network', 'host.example.com', '***'],
+    ['email', '*@example.com', '***'],
+    ['email', '**@example.com', '***'],
   ])('%s of %j is %j', (form, text, expected) => {
     expect(mask(form, text)).toBe(expected);
   });
