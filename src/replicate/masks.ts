@@ -17,15 +17,14 @@ const masks: Record<MaskForm, (text: string) => string | null> = {
 };
 
 export function mask(form: MaskForm, text: string): string {
-  const shown = masks[form](text);
-  // `*@example.com` would stand in its own mask.
-  return shown === null || shown.includes(text) ? fixedMask : shown;
+  return masks[form](text) ?? fixedMask;
 }
 
 /** `ada@example.com` to `a***@example.com`; a local part of one character would be whole, so it goes as well. */
 function maskEmail(text: string): string | null {
   const match = /^([^\s@"<>(),;:\\]+)@([\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)*)$/u.exec(text);
-  if (!match) return null;
+  // What is asterisks alone would stand in its own mask.
+  if (!match || /^\*+$/.test(match[1]!)) return null;
   const characters = [...match[1]!];
   return `${characters.length > 1 ? characters[0] : ''}${fixedMask}@${match[2]}`;
 }
