@@ -29,11 +29,17 @@ afterAll(async () => {
 
 let serial = 0;
 
-async function createTopic(partitions: number): Promise<string> {
-  const topic = `shared-${process.pid}-${++serial}`;
+async function createTopic(partitions: number, topic = `shared-${process.pid}-${++serial}`): Promise<string> {
   const admin = kafka.admin();
   await admin.connect();
-  await admin.createTopics({ topics: [{ topic, numPartitions: partitions }], waitForLeaders: true });
+  await admin.createTopics({ topics: [{ topic, numPartitions: partitions }], waitForLeaders: false });
+  // The broker hears of it some milliseconds after the controller has answered.
+  await until('the topic is there', () =>
+    admin.fetchTopicMetadata({ topics: [topic] }).then(
+      ({ topics: [found] }) => found?.partitions.every(({ leader }) => leader >= 0) ?? false,
+      () => false,
+    ),
+  );
   await admin.disconnect();
   return topic;
 }
@@ -326,10 +332,7 @@ test('a topic that is not there keeps nobody else waiting, and is read once it i
     await until('it comes at once', () => other.next === i + 1);
     expect(performance.now() - begun).toBeLessThan(3000);
   }
-  const admin = kafka.admin();
-  await admin.connect();
-  await admin.createTopics({ topics: [{ topic: missing, numPartitions: 1 }], waitForLeaders: true });
-  await admin.disconnect();
+  await createTopic(1, missing);
   await producer.send({ topic: missing, messages: [{ value: 'there' }] });
   await until('the late one is read', () => late.taken.length === 1);
   await fetcher.close();

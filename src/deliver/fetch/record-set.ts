@@ -73,7 +73,7 @@ export async function readRecordSet(
     end = baseOffset + batch.readInt32BE(23) + 1;
     const producerId = batch.readBigInt64BE(43);
     const payload = await unpacked(batch.subarray(batchHeaderBytes), attributes & 7, where);
-    if ((attributes & control) !== 0) filter.marker(producerId, payload);
+    if ((attributes & control) !== 0) filter.marker(producerId, baseOffset, payload);
     else if (end > from && !((attributes & transactional) !== 0 && filter.drops(producerId, baseOffset))) {
       batches.push({ payload, count: batch.readInt32BE(57), baseOffset });
       kept += payload.length;
@@ -103,12 +103,18 @@ class AbortedFilter {
   }
 
   drops(producerId: bigint, baseOffset: number): boolean {
-    while (this.#ahead[0] && this.#ahead[0].firstOffset <= baseOffset)
-      this.#open.add(this.#ahead.shift()!.producerId);
+    this.#reach(baseOffset);
     return this.#open.has(producerId);
   }
 
-  marker(producerId: bigint, payload: Buffer): void {
+  #reach(offset: number): void {
+    while (this.#ahead[0] && this.#ahead[0].firstOffset <= offset)
+      this.#open.add(this.#ahead.shift()!.producerId);
+  }
+
+  marker(producerId: bigint, offset: number, payload: Buffer): void {
+    // Where reading began behind the last record of a transaction, its marker is the first that is met of it.
+    this.#reach(offset);
     const reader = new RecordReader(payload);
     // Length, attributes, timestamp and offset deltas; then a key of two numbers: version and type.
     reader.varint();
