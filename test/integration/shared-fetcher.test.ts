@@ -1,7 +1,7 @@
 /**
  * What the shared fetcher reads is what was committed, each record at the offset where kafkajs' consumer finds it: through
  * transactions that were aborted, every compression, from any offset, by many at once, while the broker goes away and comes
- * back. (kafkajs is asked for everything: of transactions side by side it hands over some that were aborted.)
+ * back.
  */
 import kafkajs, { type Kafka, type Producer } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
