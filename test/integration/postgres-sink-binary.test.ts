@@ -150,6 +150,24 @@ test('a value in another form turns the rest of a Window to text', () =>
     }
   }));
 
+test('a column whose values have no binary form takes nulls in binary, and turns the rest to text', () =>
+  withSink(server, async (sink) => {
+    const table = shape('app', 'spans', ['id integer key', 'span interval', 'word text']);
+    const rows = Array.from({ length: 3000 }, (_, i) => [
+      String(i),
+      i >= 2000 && i % 2 === 0 ? '1 mon 2 days 03:04:05' : null,
+      `word ${i}`,
+    ]);
+    for (const [sequence, count] of [
+      [1, 1500],
+      [2, 3000],
+    ] as const) {
+      const states = rows.slice(0, count).map((row) => upsert(table, row));
+      await sink.mergeWindow(windowOf(sequence, [mergeTable(table, { states })]));
+      expect(sorted(await readAll(sink, table, at(sequence)))).toEqual(sorted(rows.slice(0, count)));
+    }
+  }));
+
 function hasBinary(type: string, text: string): boolean {
   const encoder = cellEncoder(type, type === 'app.kind')!;
   const bytes = Buffer.alloc(encoder.room(text));

@@ -124,11 +124,15 @@ export class RowCopy {
   }
 }
 
-/** Null where a column has no binary form here. */
+/** Of a column whose values have no binary form here: while all of them are null, rows go in binary. */
+const nullAlone: CellEncoder = { room: () => 0, write: () => -1 };
+
+/** Null where no row has a binary form. */
 export function rowEncoders(table: TableShape): CellEncoder[] | null {
-  const encoders = table.columns.map((column: ColumnShape) =>
-    cellEncoder(typeText(table, column), column.enum !== undefined),
-  );
+  const encoders = table.columns.map((column: ColumnShape) => {
+    const encoder = cellEncoder(typeText(table, column), column.enum !== undefined);
+    return encoder ?? (column.nullable && !column.key ? nullAlone : null);
+  });
   return encoders.every((each) => each !== null) ? encoders : null;
 }
 
