@@ -8,7 +8,7 @@ import { arrayOf } from './binary-arrays.ts';
 import { inet } from './binary-network.ts';
 import { bigint, doublePrecision, integer, numeric, smallint } from './binary-numbers.ts';
 import type { ByteSink, CellEncoder, Write } from './binary-parts.ts';
-import { date, time, timestamp } from './binary-times.ts';
+import { date, interval, time, timestamp } from './binary-times.ts';
 
 /** Beyond it a text is measured, since three bytes for every character are too many then. */
 const longText = 4096;
@@ -105,6 +105,7 @@ const scalars: Readonly<Record<string, Write>> = {
   'time without time zone': time,
   'timestamp without time zone': timestamp(''),
   'timestamp with time zone': timestamp('+00'),
+  interval,
   inet,
   cidr: inet,
 };
