@@ -108,10 +108,7 @@ export class HeldRows {
   }: IncomingChange): void {
     const columns = this.#columns;
     const row = this.#positions.length;
-    const headers =
-      unchanged === null && exact === null && !pending
-        ? null
-        : Buffer.from(JSON.stringify([unchanged, exact, pending === true]));
+    const headers = packedHeaders({ unchanged, exact, pending });
     const bytes = (key?.length ?? 0) + (oldKey?.length ?? 0) + value.length + (headers?.length ?? 0);
     let at = this.#room(bytes);
     const number = this.#slabs.length - 1;
@@ -285,7 +282,17 @@ export class HeldRows {
   }
 }
 
-/** @param headers what `JSON.stringify([unchanged, exact, pending])` gave, or nothing */
+/** Null where they say nothing, as nearly always. */
+export function packedHeaders({
+  unchanged,
+  exact,
+  pending = false,
+}: Pick<IncomingChange, 'unchanged' | 'exact'> & { pending?: boolean | undefined }): Buffer | null {
+  if (unchanged === null && exact === null && !pending) return null;
+  return Buffer.from(JSON.stringify([unchanged, exact, pending]));
+}
+
+/** @param headers what `packedHeaders` gave, or nothing */
 export function bodyOf(value: Buffer, headers: Buffer): ChangeBody {
   if (headers.length === 0) return { value, unchanged: null, exact: null };
   const [unchanged, exact, pending] = JSON.parse(headers.toString()) as [

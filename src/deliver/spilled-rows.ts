@@ -10,7 +10,7 @@ import {
   type DuckDBValue,
 } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
-import { bodyOf } from './held-rows.ts';
+import { bodyOf, packedHeaders } from './held-rows.ts';
 import { blob, changeColumns, columnTypes, streamRows, tableColumns } from './spilled-columns.ts';
 import type {
   ChangeBody,
@@ -82,12 +82,10 @@ export class SpilledRows {
     let keyBytes = 0;
     let bytes = 0;
     let last = changes[0]!.position;
-    for (const { key, oldKey, value, unchanged, exact, pending, position } of changes) {
+    for (const change of changes) {
+      const { key, oldKey, value, position } = change;
       bodies.push(value);
-      const headers =
-        unchanged === null && exact === null && !pending
-          ? null
-          : Buffer.from(JSON.stringify([unchanged, exact, pending === true]));
+      const headers = packedHeaders(change);
       if (headers) bodies.push(headers);
       headerBytes.push(headers?.length ?? 0);
       keyBytes += (key?.length ?? 0) + (oldKey?.length ?? 0);

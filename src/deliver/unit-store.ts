@@ -87,8 +87,8 @@ export class UnitStore {
    * Truncates stand once per partition; where keys stand together they are left out. Where key changes borrow values,
    * keys are in order.
    */
-  read(range: Range, topic: number, order: 'key' | 'position'): AsyncIterable<StoredChange[]> {
-    return (this.#reading ?? heldReader(this.#held)).read(range, topic, order);
+  async *read(range: Range, topic: number, order: 'key' | 'position'): AsyncIterable<StoredChange[]> {
+    yield* (this.#reading ?? this.#held).read(range, topic, order);
   }
 
   /** All rows, where SQL reaches them. */
@@ -147,12 +147,4 @@ export class UnitStore {
     this.#last = done.catch(() => {});
     return done;
   }
-}
-
-function heldReader(held: HeldRows): Pick<SpilledRows, 'read'> {
-  return {
-    async *read(range, topic, order) {
-      yield* held.read(range, topic, order);
-    },
-  };
 }

@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka } from 'kafkajs';
 import { TidemarkError } from './errors.ts';
+import { createCluster } from './kafka-cluster.ts';
 
 const require = createRequire(import.meta.url);
 /** Leaves out what was aborted, and the markers. */
@@ -63,11 +64,7 @@ export class CommittedReader {
 
   /** @throws kafkajs' error */
   static async open(kafka: Kafka): Promise<CommittedReader> {
-    const name = 'private:Kafka:createCluster';
-    const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description === name);
-    if (!symbol) throw new TidemarkError('TM901', 'this kafkajs has another inside than 2.2.4');
-    const create = (kafka as unknown as Record<symbol, (options: object) => Cluster>)[symbol]!;
-    const cluster = create({
+    const cluster = createCluster<Cluster>(kafka, {
       metadataMaxAge: 300_000,
       allowAutoTopicCreation: false,
       isolationLevel: readCommitted,

@@ -90,16 +90,20 @@ export interface PartitionRecords {
   records: Buffer;
 }
 
+/** kafkajs' own view of a cluster, not connected yet. @throws TidemarkError TM901 in another version of it */
+export function createCluster<T>(kafka: Kafka, options: object): T {
+  const name = 'private:Kafka:createCluster';
+  const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description === name);
+  if (!symbol) throw new TidemarkError('TM901', 'this kafkajs has another inside than 2.2.4');
+  return (kafka as unknown as Record<symbol, (options: object) => T>)[symbol]!(options);
+}
+
 export class KafkaCluster {
   readonly #cluster: Cluster;
 
   /** Not connected yet. */
   constructor(kafka: Kafka) {
-    const name = 'private:Kafka:createCluster';
-    const symbol = Object.getOwnPropertySymbols(kafka).find(({ description }) => description === name);
-    if (!symbol) throw new TidemarkError('TM901', 'this kafkajs has another inside than 2.2.4');
-    const create = (kafka as unknown as Record<symbol, (options: object) => Cluster>)[symbol]!;
-    this.#cluster = create({
+    this.#cluster = createCluster<Cluster>(kafka, {
       metadataMaxAge: 300_000,
       allowAutoTopicCreation: false,
       maxInFlightRequests: requestsInFlight,
@@ -121,12 +125,12 @@ export class KafkaCluster {
     const found = new Map<string, Promise<BrokerConnection>>();
     return Promise.all(
       partitions.map(({ topic, partition }) => {
-        const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
-        if (nodeId === undefined || Number(nodeId) < 0)
+        const nodeId = this.#leaderOf(topic, partition);
+        if (nodeId === null)
           throw new TidemarkError('TM301', `${topic} partition ${partition} has no leader`);
         let leader = found.get(nodeId);
         if (!leader) {
-          leader = this.#leader(nodeId);
+          leader = this.connectionTo(nodeId);
           found.set(nodeId, leader);
         }
         return leader;
@@ -164,20 +168,21 @@ export class KafkaCluster {
         failures.set(name, lost.get(topic));
         continue;
       }
-      const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
-      if (nodeId === undefined || Number(nodeId) < 0)
-        failures.set(name, new TidemarkError('TM301', `${name} has no leader`));
+      const nodeId = this.#leaderOf(topic, partition);
+      if (nodeId === null) failures.set(name, new TidemarkError('TM301', `${name} has no leader`));
       else leaders.set(name, nodeId);
     }
     return { leaders, failures };
   }
 
-  /** Connects where needed. @throws kafkajs' error */
-  connectionTo(nodeId: string): Promise<BrokerConnection> {
-    return this.#leader(nodeId);
+  /** By what was looked up last; null: it has none. */
+  #leaderOf(topic: string, partition: number): string | null {
+    const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
+    return nodeId === undefined || Number(nodeId) < 0 ? null : nodeId;
   }
 
-  async #leader(nodeId: string): Promise<BrokerConnection> {
+  /** Connects where needed. @throws kafkajs' error */
+  async connectionTo(nodeId: string): Promise<BrokerConnection> {
     const { connectionPool } = await this.#cluster.findBroker({ nodeId });
     const connection = await connectionPool.getConnection();
     // An answer to a request in flight would be taken for one to this.

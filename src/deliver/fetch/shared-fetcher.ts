@@ -126,17 +126,15 @@ export class SharedFetcher implements Fetcher {
   /** Asks every broker that is not being asked for what is wanted of it. */
   #pump(): void {
     if (this.#closed || this.#budget.exhausted) return;
-    const byNode = new Map<string, SharedPartition[]>();
-    const homeless: SharedPartition[] = [];
-    for (const [name, shared] of this.#partitions) {
-      if (!shared.wanted || this.#rests(name)) continue;
-      const node = this.#leaders.get(name);
-      if (node === undefined) homeless.push(shared);
-      else if (!this.#asking.has(node) && !this.#rests(node))
-        byNode.set(node, [...(byNode.get(node) ?? []), shared]);
+    const wanted = [...this.#partitions.values()].filter(
+      (shared) => shared.wanted && !this.#rests(shared.name),
+    );
+    const byNode = Map.groupBy(wanted, ({ name }) => this.#leaders.get(name) ?? null);
+    for (const [node, partitions] of byNode) {
+      if (node === null) {
+        if (!this.#locating && !this.#rests(metadata)) void this.#locate();
+      } else if (!this.#asking.has(node) && !this.#rests(node)) void this.#ask(node, partitions);
     }
-    for (const [node, partitions] of byNode) void this.#ask(node, partitions);
-    if (homeless.length > 0 && !this.#locating && !this.#rests(metadata)) void this.#locate();
   }
 
   async #ask(node: string, partitions: readonly SharedPartition[]): Promise<void> {
