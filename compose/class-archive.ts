@@ -23,6 +23,8 @@ export const javaOptions = [
 export interface ClassArchive {
   /** The option that reads the archive, or writes it when there is none yet. */
   option(): string;
+  /** For a short program of the same jars: reads the archive where there is one. */
+  optionOfTool(): string[];
   /** Moves a freshly written archive next to the jars, for all stacks. */
   keep(): Promise<void>;
 }
@@ -37,9 +39,10 @@ export function classArchive(
   const java = createHash('sha256').update(javaVersion).digest('hex').slice(0, 8);
   const archive = join(jars, `classes-${java}.jsa`);
   const fresh = join(layout.run, `${name}.jsa`);
+  const read = `-XX:SharedArchiveFile=${archive}`;
   return {
-    option: () =>
-      existsSync(archive) ? `-XX:SharedArchiveFile=${archive}` : `-XX:ArchiveClassesAtExit=${fresh}`,
+    option: () => (existsSync(archive) ? read : `-XX:ArchiveClassesAtExit=${fresh}`),
+    optionOfTool: () => (existsSync(archive) ? [read] : []),
     keep: async () => {
       if (!existsSync(fresh)) return;
       const copy = `${archive}.${process.pid}`;

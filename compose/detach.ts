@@ -21,6 +21,7 @@ type Message =
 const furtherParts: readonly (readonly [PartName, string])[] = [
   ['s3', 'TIDEMARK_S3_ENDPOINT'],
   ['clickhouse', 'TIDEMARK_CLICKHOUSE_URL'],
+  ['iceberg', 'TIDEMARK_ICEBERG_URL'],
 ];
 
 /** Leaves a stack in the background and gives its environment once it is ready; that of a running one at once. */

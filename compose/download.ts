@@ -10,6 +10,8 @@ export interface Download {
   name: string;
   /** The file that pins the version. */
   pinFile: string;
+  /** Our own files that go into it: a change of them is a new download as well. */
+  furtherFiles?: readonly string[];
   /** For the progress line: what is fetched, from where and about how much. */
   announcement: string;
   /** Fills the empty folder it is given. */
@@ -25,10 +27,9 @@ export async function ensureDownload(
   download: Download,
   log: (line: string) => void,
 ): Promise<string> {
-  const pin = createHash('sha256')
-    .update(await readFile(download.pinFile))
-    .digest('hex')
-    .slice(0, 12);
+  const hash = createHash('sha256');
+  for (const file of [download.pinFile, ...(download.furtherFiles ?? [])]) hash.update(await readFile(file));
+  const pin = hash.digest('hex').slice(0, 12);
   const folder = join(downloads, `${download.name}-${pin}`);
   if (existsSync(folder)) return folder;
   await removeAbandoned(downloads, download.name);

@@ -69,7 +69,8 @@ export function kafkaPart({ layout, settings, prerequisites, log, fullSpeed }: P
         propertiesFile,
       ];
       const remedy = `Remove ${folder} and start again.`;
-      await runProgram(prerequisites.java, java('128m', '-cp', classPath, ...format), { remedy });
+      const tool = java('128m', ...archive.optionOfTool(), '-cp', classPath, ...format);
+      await runProgram(prerequisites.java, tool, { remedy });
     }
     // 384 MiB: 200 MiB are in use when idle, and a 64 MiB row is in memory twice while it is appended. Beside it each
     // network thread keeps a buffer for every size of large request that it ever read.

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
-export const partNames = ['postgres', 'kafka', 'registry', 's3', 'clickhouse'] as const;
+export const partNames = ['postgres', 'kafka', 'registry', 's3', 'clickhouse', 'iceberg'] as const;
 export type PartName = (typeof partNames)[number];
 
 /** Absolute paths; one layout belongs to one stack, except `downloads`, which all stacks of a checkout share. */

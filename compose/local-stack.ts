@@ -1,11 +1,13 @@
 /**
- * Postgres, Kafka, a Schema Registry and, where asked for, an object store and ClickHouse as processes on the loopback address.
+ * Postgres, Kafka, a Schema Registry and, where asked for, an object store, ClickHouse and an Iceberg catalog as processes
+ * on the loopback address.
  * `stack.ts` is the command over it; the demo and the tests use it directly.
  */
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { clickhousePart } from './clickhouse.ts';
+import { icebergPart } from './iceberg.ts';
 import { kafkaPart } from './kafka.ts';
 import {
   createLayout,
@@ -53,6 +55,7 @@ const makePart: Record<PartName, (context: PartContext) => Part> = {
   registry: registryPart,
   s3: s3Part,
   clickhouse: clickhousePart,
+  iceberg: icebergPart,
 };
 
 /** A running stack. Its servers are ended when this process dies, however it dies. */
@@ -112,8 +115,8 @@ export class Stack {
       if (server) await end(server);
     };
     const rest = endPart('postgres').then(() => Promise.all([endPart('kafka'), endPart('registry')]));
-    // The object store is slow to stop; neither of these takes part in the flow.
-    await Promise.all([rest, endPart('s3'), endPart('clickhouse')]);
+    // The object store is slow to stop; none of these takes part in the flow.
+    await Promise.all([rest, endPart('s3'), endPart('clickhouse'), endPart('iceberg')]);
     await rm(this.#layout.environmentFile, { force: true });
     await releaseOwnership(this.#layout);
   }

@@ -55,6 +55,7 @@ export const portNames = [
   's3Filer',
   's3FilerGrpc',
   'clickhouse',
+  'iceberg',
 ] as const;
 export type PortName = (typeof portNames)[number];
 

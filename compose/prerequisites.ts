@@ -20,13 +20,13 @@ const node: Prerequisite = {
 };
 const java: Prerequisite = {
   title: 'Java 17 or newer',
-  reason: 'Kafka and the Schema Registry run on it',
+  reason: 'Kafka, the Schema Registry and the Iceberg catalog run on it',
   debian: 'apt-get install -y openjdk-17-jre-headless',
   macos: 'brew install openjdk@17 && export PATH="$(brew --prefix openjdk@17)/bin:$PATH"',
 };
 const maven: Prerequisite = {
   title: 'Maven',
-  reason: 'it fetches Kafka and the Schema Registry',
+  reason: 'it fetches Kafka, the Schema Registry and the Iceberg catalog',
   debian: 'apt-get install -y maven',
   macos: 'brew install maven',
 };
@@ -57,7 +57,7 @@ export function checkPrerequisites(
 ): Prerequisites {
   if (Number.parseInt(environment.nodeVersion, 10) < 24) throw missing(node, environment.nodeVersion);
   const found: Prerequisites = { java: '', javaVersion: '' };
-  if (parts.includes('kafka') || parts.includes('registry')) {
+  if (parts.includes('kafka') || parts.includes('registry') || parts.includes('iceberg')) {
     found.java = findProgram('java', environment.path) ?? '';
     if (found.java === '') throw missing(java);
     found.javaVersion = answer(found.java, ['-version']);

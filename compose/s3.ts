@@ -19,7 +19,7 @@ const requirements = join(import.meta.dirname, 's3', 'requirements.txt');
 const bucket = 'tidemark';
 /** Holds one object for ready(). After a restart the gateway lists before it can read what an earlier run stored. */
 const probeBucket = 'stack-probe';
-const accessKey = 'tidemark';
+export const s3AccessKey = 'tidemark';
 
 /** SeaweedFS 4.48 with one key pair and one bucket. */
 export function s3Part({ layout, settings, log }: PartContext): Part {
@@ -86,9 +86,11 @@ export function s3Part({ layout, settings, log }: PartContext): Part {
     ready: () => readBack(ports.s3, endpoint, secretKey),
     environment: () => ({
       TIDEMARK_S3_ENDPOINT: endpoint,
-      TIDEMARK_S3_ACCESS_KEY: accessKey,
+      TIDEMARK_S3_ACCESS_KEY: s3AccessKey,
       TIDEMARK_S3_SECRET_KEY: secretKey,
       TIDEMARK_S3_BUCKET: bucket,
+      // Its own Iceberg catalog, for table buckets; requests are signed for `s3tables`.
+      TIDEMARK_S3_ICEBERG_URL: `http://${loopback}:${ports.s3Iceberg}`,
     }),
   };
 }
@@ -107,7 +109,9 @@ async function fetchProgram(folder: string): Promise<void> {
 
 function identities(secretKey: string) {
   const actions = ['Admin', 'Read', 'List', 'Tagging', 'Write'];
-  return { identities: [{ name: 'tidemark', credentials: [{ accessKey, secretKey }], actions }] };
+  return {
+    identities: [{ name: 'tidemark', credentials: [{ accessKey: s3AccessKey, secretKey }], actions }],
+  };
 }
 
 async function readBack(port: number, endpoint: string, secretKey: string): Promise<void> {
@@ -116,7 +120,7 @@ async function readBack(port: number, endpoint: string, secretKey: string): Prom
     endpoint,
     region: 'us-east-1',
     forcePathStyle: true,
-    credentials: { accessKeyId: accessKey, secretAccessKey: secretKey },
+    credentials: { accessKeyId: s3AccessKey, secretAccessKey: secretKey },
     maxAttempts: 1,
   });
   try {

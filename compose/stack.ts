@@ -8,7 +8,7 @@ import { type PartDeath, type Stack, startStack, usualParts } from './local-stac
 const usage = `Usage: npm run stack -- [options]      start Postgres, Kafka and a Schema Registry
        npm run stack:down              stop a stack that was left in the background
 
-  --with NAME   also start s3 (an object store) or clickhouse; may be repeated
+  --with NAME   also start s3 (an object store), clickhouse or iceberg (a catalog); may be repeated
   --detach      leave the stack in the background and return when it is ready
   --json        print the environment as one JSON object
   --help        print this
@@ -34,10 +34,10 @@ async function main(): Promise<number> {
     process.stdout.write(usage);
     return 0;
   }
-  const further: readonly PartName[] = ['s3', 'clickhouse'];
+  const further: readonly PartName[] = ['s3', 'clickhouse', 'iceberg'];
   const unknown = values.with.find((name) => !(further as readonly string[]).includes(name));
   if (unknown !== undefined) {
-    process.stderr.write(`--with ${unknown}: the further parts are s3 and clickhouse\n\n${usage}`);
+    process.stderr.write(`--with ${unknown}: the further parts are s3, clickhouse and iceberg\n\n${usage}`);
     return 2;
   }
   const parts: PartName[] = [...usualParts, ...further.filter((name) => values.with.includes(name))];

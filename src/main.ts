@@ -6,7 +6,8 @@ import { usage } from './command/usage.ts';
 import { asTidemarkError, type TidemarkError } from './platform/errors.ts';
 import { createLogger, type LogLevel } from './platform/log.ts';
 
-const options = {
+/** Of every command. */
+export const options = {
   config: { type: 'string' },
   json: { type: 'boolean', default: false },
   'log-level': { type: 'string' },
@@ -33,6 +34,24 @@ const options = {
   destination: { type: 'string' },
   all: { type: 'boolean', default: false },
   watch: { type: 'boolean', default: false },
+  organization: { type: 'string' },
+  out: { type: 'string' },
+  'public-key': { type: 'string' },
+  sample: { type: 'string' },
+  only: { type: 'string' },
+  'older-than': { type: 'string' },
+  'keep-last': { type: 'string' },
+  'orphans-older-than': { type: 'string' },
+  'delete-ratio': { type: 'string' },
+  list: { type: 'boolean', default: false },
+  drop: { type: 'boolean', default: false },
+  'dry-run': { type: 'boolean', default: false },
+  tenant: { type: 'string' },
+  key: { type: 'string', multiple: true },
+  keys: { type: 'string' },
+  by: { type: 'string' },
+  until: { type: 'string' },
+  confirm: { type: 'string' },
 } as const;
 
 type Values = ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>['values'];
@@ -51,8 +70,18 @@ const commands: Record<string, (context: CommandContext, values: Values, rest: s
       (await import('./command/snapshot.ts')).snapshotCommand(context, values, rest),
     destination: async (context, values, rest) =>
       (await import('./command/destination.ts')).destinationCommand(context, values, rest),
+    maintain: async (context, values, rest) =>
+      (await import('./command/maintain.ts')).maintainCommand(context, values, rest),
+    tag: async (context, values, rest) =>
+      (await import('./command/tag.ts')).tagCommand(context, values, rest),
     quarantine: async (context, values, rest) =>
       (await import('./command/quarantine.ts')).quarantineCommand(context, values, rest),
+    retain: async (context, values, rest) =>
+      (await import('./command/retain.ts')).retainCommand(context, values, rest),
+    recall: async (context, values, rest) =>
+      (await import('./command/recall.ts')).recallCommand(context, values, rest),
+    erase: async (context, values, rest) =>
+      (await import('./command/erase.ts')).eraseCommand(context, values, rest),
     teardown: async (context, values) =>
       (await import('./command/teardown.ts')).teardownCommand(context, values),
     demo: async (context, values) => (await import('./command/demo.ts')).demoCommand(context, values),

@@ -1,21 +1,25 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './longest-first.ts';
 
 /**
- * Three projects, one after the other: `unit` runs in parallel; `servers` starts real Postgres, Kafka and registries,
- * two files at a time, since they mostly wait; `alone` measures time or memory, and has the machine to itself.
+ * Two groups, one after the other. `unit` and `servers` share the first: real Postgres, Kafka, registries and the
+ * processes under test wait much of their time, so that three files at a time keep two cores busy, and what is short
+ * fills the gaps at the end. `alone` measures time or memory, or lives off short timeouts, and has the machine to itself.
  */
 const alone = [
   'test/integration/parquet-speed.test.ts',
   'test/integration/postgres-sink-speed.test.ts',
   'test/integration/webhook-speed.test.ts',
   'test/integration/clickhouse-sink-speed.test.ts',
+  'test/integration/iceberg-growth.test.ts',
   'test/integration/deliver-memory.test.ts',
-  'test/integration/deliver-many-tenants.test.ts',
-  'test/integration/stack.test.ts',
-  'test/integration/demo.test.ts',
-  'test/regression/**/*.test.ts',
+  'test/regression/exact-acknowledgement.test.ts',
   'test/faults/big-transaction.test.ts',
 ];
+
+/** More than six would be short of memory first: a file of servers takes up to 2 GiB. */
+const beside = { maxWorkers: Math.min(Math.max(3, availableParallelism()), 6), sequence: { groupOrder: 0 } };
 
 // What a test waits for has its own limit; this one only ends a run that hangs. named-points takes up to 260 s.
 const servers = { testTimeout: 600_000, hookTimeout: 600_000, globalSetup: ['test/warm-up.ts'] };
@@ -23,32 +27,33 @@ const servers = { testTimeout: 600_000, hookTimeout: 600_000, globalSetup: ['tes
 export default defineConfig({
   test: {
     root: new URL('..', import.meta.url).pathname,
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
+          ...beside,
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          sequence: { groupOrder: 0 },
         },
       },
       {
         test: {
           ...servers,
+          ...beside,
           name: 'servers',
           include: [
             'test/integration/**/*.test.ts',
+            'test/regression/**/*.test.ts',
             'test/faults/**/*.test.ts',
             'test/conformance/**/*.test.ts',
           ],
           exclude: alone,
-          maxWorkers: 2,
-          sequence: { groupOrder: 1 },
         },
       },
       {
-        test: { ...servers, name: 'alone', include: alone, maxWorkers: 1, sequence: { groupOrder: 2 } },
+        test: { ...servers, name: 'alone', include: alone, maxWorkers: 1, sequence: { groupOrder: 1 } },
       },
     ],
   },

@@ -84,10 +84,8 @@ export class AppendLog implements AppendSink, Readable {
   async held(unit: string): Promise<Held | null> {
     const state = this.#state(unit);
     await state.refresh();
+    // Who asks may be no writer: what an earlier worker left is for the next Window to see to.
     if (state.latest === null) return null;
-    await this.#sweepOnce(state);
-    // A worker that ended between its manifest and this left it to the next.
-    await this.#writeLatestSql(state);
     return { ...heldOf(state.latest), fencingToken: state.token };
   }
 
@@ -95,6 +93,7 @@ export class AppendLog implements AppendSink, Readable {
     const state = this.#state(window.unit);
     await state.refresh();
     const existing = await state.decide(window);
+    await this.#sweepOnce(state);
     if (existing !== null) {
       await this.#writeLatestSql(state);
       return receiptOf(existing, true);
@@ -116,15 +115,16 @@ export class AppendLog implements AppendSink, Readable {
     }
   }
 
-  readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
-    return readLatestRows(this.#store, this.#format, shape, at, {
+  readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]> {
+    const settings = {
       folder: join(this.#context.scratchDirectory, `read-${randomBytes(6).toString('hex')}`),
       memoryBytes: Math.max(
         this.#settings.memoryBytes / 2,
         minReadBytes + readBytesPerColumn * shape.columns.length,
       ),
       memoryKey: this.#settings.memoryKey,
-    });
+    };
+    return readLatestRows(this.#store, this.#format, shape, at, settings, retired);
   }
 
   async close(): Promise<void> {
@@ -178,7 +178,10 @@ export class AppendLog implements AppendSink, Readable {
         for await (const batch of begun.batches()) {
           // In slices: a batch may be larger than what should be held twice.
           for (let start = 0; start < batch.length; start += 1024) {
-            await encoder.write(batch.slice(start, start + 1024).map((event) => rows.from(event)));
+            const slice = batch.slice(start, start + 1024);
+            if (encoder.writeNative)
+              await encoder.writeNative(slice.map((event) => rows.native(event) ?? rows.from(event)));
+            else await encoder.write(slice.map((event) => rows.from(event)));
           }
           // Native buffers are freed in turns of the event loop, which promises alone never reach.
           await setImmediate();

@@ -2,11 +2,12 @@
 import { createHash } from 'node:crypto';
 import { TidemarkError } from '../../src/connector/failure.ts';
 import type { Position } from '../../src/connector/position.ts';
-import { RowHash } from '../../src/connector/row-hash.ts';
+import { hashNative, RowHash } from '../../src/connector/row-hash.ts';
 import { type TableShape, tableName } from '../../src/connector/shape.ts';
-import type { Cell, PartialRow, RowEvent } from '../../src/connector/sink.ts';
+import type { Cell, NativeRow, PartialRow, RowEvent } from '../../src/connector/sink.ts';
 import type { StoredColumn } from './fields.ts';
 import { CommitDates, type DateChoice, dateColumn, eventDate, type Partition } from './partition.ts';
+import { RowPartition } from './row-partition.ts';
 import type { Storage } from './storage.ts';
 
 interface RowBase {
@@ -36,6 +37,19 @@ export interface ChangeRow extends RowBase, Partition {
   beforeImage: string | null;
   /** Characters of text in the row: what the encoders budget by. */
   size: number;
+}
+
+/** A Change whose whole row is there in the form it travels in. */
+export interface NativeChange extends Partition {
+  op: RowEvent['op'];
+  position: Position;
+  /** Microseconds since 1970 UTC. */
+  commitTimeUs: bigint;
+  native: NativeRow;
+  /** Bytes of the row. */
+  size: number;
+  /** The same as cells. */
+  cells(): ChangeRow;
 }
 
 export function sha256(text: string): string {
@@ -80,6 +94,7 @@ export class ChangeRows {
   readonly #byName: number[];
   readonly #dateColumn: number | null;
   readonly #commitDates = new CommitDates();
+  readonly #partition: RowPartition;
 
   /** @param earlier of the same Window, in another shape: counting and hashing go on from there */
   constructor(
@@ -95,6 +110,7 @@ export class ChangeRows {
     this.#choices = choices;
     this.#keyless = shape.keyColumns.length === 0;
     this.#dateColumn = dateColumn(shape, choices.dates);
+    this.#partition = new RowPartition(shape, this.#dateColumn);
     this.#byName = columns
       .map((_, index) => index)
       .sort((a, b) => (columns[a]!.name < columns[b]!.name ? -1 : 1));
@@ -109,15 +125,33 @@ export class ChangeRows {
     return this.#hash.count;
   }
 
+  /** Null where there is more to a Change than its row, or less. */
+  native(event: RowEvent): NativeChange | null {
+    const { op, native } = event;
+    if (!native || this.#keyless || event.previousKey) return null;
+    const { position, commitTimeUs } = event;
+    this.counts[op] += 1;
+    this.#hash.addHash(hashNative(native, op + position), 1);
+    this.#partition.read(native);
+    const { tenant, date = this.#commitDates.of(commitTimeUs) } = this.#partition;
+    const size = 96 + native.bytes.length;
+    return { op, position, commitTimeUs, native, tenant, date, size, cells: () => this.#cells(event) };
+  }
+
   /** @throws TidemarkError TM405 where a change of a keyless table does not tell its whole old row. */
   from(event: RowEvent): ChangeRow {
+    const values = this.#values(event);
+    this.#count(event, event.op === 't' || event.op === 's' ? [] : values);
+    return this.#cells(event, values);
+  }
+
+  #cells(event: RowEvent, values = this.#values(event)): ChangeRow {
     const { op, position, commitTimeUs, previousKey, before } = event;
     const since = op === 's' ? event.since! : null;
     const base = { op, position, commitTimeUs, previousKey, before, since };
     if (op === 't' || op === 's') return this.#ofTable(base);
     const keyless = this.#keyless;
     const columns = this.#columns;
-    const values = this.#values(event);
     const cells: (Cell | undefined)[] = new Array(columns.length);
     let unchanged: string[] | null = null;
     let exact: Record<string, string> | null = null;
@@ -144,7 +178,6 @@ export class ChangeRows {
     if (before) for (const cell of before) size += (cell?.length ?? 0) + 8;
     const added = op === 'c' || op === 'u' || op === 'r';
     const removed = keyless && (op === 'u' || op === 'd') ? this.#removed(event) : null;
-    this.#count(base, values);
     const { tenantColumn } = this.#shape;
     return {
       ...base,
@@ -162,15 +195,14 @@ export class ChangeRows {
 
   /** A truncate, or the end of a snapshot: in no tenant's partition, and under the date of its commit. */
   #ofTable(base: RowBase): ChangeRow {
-    this.#count(base, []);
     const date = this.#commitDates.of(base.commitTimeUs);
     const nothing = { unchanged: null, exact: null, image: null, beforeImage: null };
     return { ...base, ...nothing, cells: [], tenant: undefined, date, size: 96 };
   }
 
-  #count({ op, position, previousKey, before, since }: RowBase, values: PartialRow): void {
+  #count({ op, position, previousKey, before, since }: RowEvent, values: PartialRow): void {
     this.counts[op] += 1;
-    const rest = before ? JSON.stringify(before) : since;
+    const rest = before ? JSON.stringify(before) : op === 's' ? since! : null;
     this.#hash.add([op, position, previousKey && JSON.stringify(previousKey), rest, ...values]);
   }
 

@@ -1,5 +1,5 @@
 /** Rows in, finished data files on the local disk out. */
-import type { ChangeRow } from './change-row.ts';
+import type { ChangeRow, NativeChange } from './change-row.ts';
 import type { StoredColumn } from './fields.ts';
 import type { Partition } from './partition.ts';
 
@@ -13,6 +13,8 @@ export interface DataFile extends Partition {
 
 export interface FileEncoder {
   write(rows: readonly ChangeRow[]): Promise<void>;
+  /** As `write`, also of rows in the form they travel in; absent: this encoder takes none. */
+  writeNative?(rows: readonly (ChangeRow | NativeChange)[]): Promise<void>;
   /** All files; each is below `maxFileBytes` of text, so that a single PUT carries it. */
   finish(): Promise<DataFile[]>;
   /** Frees what the encoder holds, also halfway; its folder is the caller's to remove. */

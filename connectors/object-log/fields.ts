@@ -3,6 +3,7 @@
  * in every format; how a format stores a type, it says with a StorageOf.
  */
 import type { ColumnShape, TableShape } from '../../src/connector/shape.ts';
+import { foldCase } from '../values/fold-case.ts';
 import { type Storage, type StorageOf, storageOf } from './storage.ts';
 
 /** The columns that Tidemark adds, in file order; `_image` and `_before_image` are set for keyless tables only. */
@@ -25,6 +26,7 @@ const reserved = [
   '_old_key',
   '_at',
   '_part',
+  '_retired',
   '__proto__',
 ];
 
@@ -84,9 +86,9 @@ export function assignFields(
   since?: string,
 ): FieldName[] {
   const fields = earlier.map((each) => ({ ...each }));
-  const taken = new Set([...reserved, ...fields.map(({ field }) => field)].map((name) => name.toLowerCase()));
+  const taken = new Set([...reserved, ...fields.map(({ field }) => field)].map((name) => foldCase(name)));
   // A made-up name must not take the own name of a column that comes later in the list.
-  const own = new Set(columns.map(({ name }) => name.toLowerCase()));
+  const own = new Set(columns.map(({ name }) => foldCase(name)));
   const current = currentFields(fields);
   // A table that was made anew has none of the old one's rows: its columns may go on in the fields of the same name.
   const oids = new Set(fields.flatMap((each) => each.oid ?? []));
@@ -102,11 +104,11 @@ export function assignFields(
       continue;
     }
     let field = name;
-    for (let suffix = 2; taken.has(field.toLowerCase()); suffix += 1) {
+    for (let suffix = 2; taken.has(foldCase(field)); suffix += 1) {
       field = `${name}~${suffix}`;
-      if (own.has(field.toLowerCase())) field = name;
+      if (own.has(foldCase(field))) field = name;
     }
-    taken.add(field.toLowerCase());
+    taken.add(foldCase(field));
     const before = since === undefined || anew || earlier.length === 0;
     fields.push({
       name,

@@ -27,7 +27,8 @@ export interface ViewTable {
 
 /**
  * `native`: typed columns (NULL where the value is in `_exact`, but for floats) plus `_position` and `_commit_time`.
- * `text`: Postgres' own text of each column, `_exact` included; real and double precision stay numbers.
+ * `text`: Postgres' own text of each column, `_exact` included; real and double precision stay numbers. Of a table with a
+ * key with `_retired` behind them: whether the source let go of the row.
  */
 export type ViewOutput = 'native' | 'text';
 
@@ -209,7 +210,12 @@ export function heldFields(columns: readonly StoredColumn[]): Held[] {
   ]);
 }
 
-const systemColumns: Record<ViewOutput, string[]> = { native: ['_position', '_commit_time'], text: [] };
+/** Behind the table's own. */
+const keyedColumns: Record<ViewOutput, string[]> = {
+  native: ['_position', '_commit_time'],
+  text: ['_retired'],
+};
+const keylessColumns: Record<ViewOutput, string[]> = { native: ['_position', '_commit_time'], text: [] };
 
 function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): string {
   const fillable = columns.flatMap((column, index) =>
@@ -262,11 +268,12 @@ kept AS MATERIALIZED (
   WHERE emptied."_position" IS NULL OR r.retired <= emptied."_position"
 ),
 standing AS NOT MATERIALIZED (
-  SELECT n."_key", n."_at" FROM newest n LEFT JOIN kept k ON k."_key" = n."_key"
+  SELECT n."_key", n."_at", k."_key" IS NOT NULL AS "_retired"
+  FROM newest n LEFT JOIN kept k ON k."_key" = n."_key"
   WHERE k."_key" IS NOT NULL OR left(n."_at", 42) > (SELECT greatest(truncated, swept) FROM marks)
 ),
 present AS NOT MATERIALIZED (
-  SELECT live.* FROM live JOIN standing USING ("_key", "_at")
+  SELECT live.*, standing."_retired" FROM live JOIN standing USING ("_key", "_at")
   WHERE live."_op" <> 'd'
     AND coalesce(hash(live."_key") % CAST(getvariable('tidemark_parts') AS BIGINT) = getvariable('tidemark_part'), true)
 ),
@@ -299,7 +306,7 @@ filled AS MATERIALIZED (
   FROM live l JOIN wanted w ON w."_at" = l."_at" JOIN sources s ON s.row_key = w.row_key
   GROUP BY s.row_key
 )
-SELECT ${[...selected, ...systemColumns[output].map((name) => `p.${quoteName(name)}`)].join(',\n  ')}
+SELECT ${[...selected, ...keyedColumns[output].map((name) => `p.${quoteName(name)}`)].join(',\n  ')}
 FROM present p LEFT JOIN filled f ON f.row_key = p."_key";`;
 }
 
@@ -320,7 +327,7 @@ function isKnown(alias: string, { field, forms }: StoredColumn): string {
 function keylessView({ columns }: ViewTable, output: ViewOutput): string {
   const selected = [
     ...columns.map(({ shown }) => quoteName(shown)),
-    ...systemColumns[output].map((name) => quoteName(name)),
+    ...keylessColumns[output].map((name) => quoteName(name)),
   ].map((name) => `l.${name}`);
   return `CREATE OR REPLACE TEMP VIEW tidemark_latest AS
 WITH cleared AS MATERIALIZED (

@@ -169,7 +169,8 @@ export interface Latest {
 }
 
 /**
- * The last manifest's sequence, at or behind `known` (0: nothing known). Usually one listing. Sequences have no gap, so
+ * The last manifest's sequence, at or behind `known` (0: nothing known), or before it where `known` itself is gone: then
+ * somebody put an older state of the destination in its place. Usually one listing. Sequences have no gap, so
  * a long history is crossed by probing whether anything lies at or behind a point, instead of being listed.
  */
 export async function findLatest(store: ObjectStore, unit: string, known: number): Promise<Latest> {
@@ -180,6 +181,8 @@ export async function findLatest(store: ObjectStore, unit: string, known: number
     return (await store.listPage(folder, after, limit)).flatMap((key) => parseManifestKey(key) ?? []);
   };
   let page = await namesFrom(known, 1000);
+  if (known > 0 && !page.some(({ sequence, fence }) => sequence === known && fence === null))
+    return findLatest(store, unit, 0);
   let low = known;
   if (page.length === 1000) {
     let step = 1000;

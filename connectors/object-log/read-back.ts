@@ -1,7 +1,7 @@
 /** The table's rows as Postgres prints them, read back from the data files by DuckDB. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { type DuckDBConnection, DuckDBInstance, type DuckDBValue } from '@duckdb/node-api';
 import type { Position } from '../../src/connector/position.ts';
 import { type TableShape, unitName } from '../../src/connector/shape.ts';
 import type { Row } from '../../src/connector/sink.ts';
@@ -29,6 +29,7 @@ export interface ReadBackSettings {
 /**
  * Rows of a table as of a Position, in batches of up to 2,048, in no particular order. Objects of an S3 store are
  * downloaded to the scratch folder first, so that needs the disk space of the table's files.
+ * @param retired takes the rows that the source let go of; null: they are among the others
  * @throws TidemarkError TM401, TM402 (store), TM404 (a manifest or file is gone), TM406 (scratch disk or memory).
  */
 export async function* readLatestRows(
@@ -37,6 +38,7 @@ export async function* readLatestRows(
   shape: TableShape,
   at: Position,
   settings: ReadBackSettings,
+  retired: ((rows: Row[]) => void) | null = null,
 ): AsyncIterable<Row[]> {
   const unit = unitName(shape);
   await mkdir(settings.folder, { recursive: true });
@@ -81,7 +83,7 @@ export async function* readLatestRows(
               if (typeof value === 'number') row[index] = postgresFloat(value, kind);
             }
           }
-          yield rows as Row[];
+          yield shape.keyColumns.length === 0 ? (rows as Row[]) : withoutMark(rows, retired);
         }
       }
       connection.closeSync();
@@ -93,6 +95,17 @@ export async function* readLatestRows(
   } finally {
     await rm(settings.folder, { recursive: true, force: true });
   }
+}
+
+/** @param rows with a last cell that says whether the row was let go of, which is taken off */
+function withoutMark(rows: DuckDBValue[][], retired: ((rows: Row[]) => void) | null): Row[] {
+  const kept: Row[] = [];
+  for (const row of rows) {
+    const mark = row.pop() as boolean;
+    if (mark && retired) retired([row as Row]);
+    else kept.push(row as Row);
+  }
+  return kept;
 }
 
 /** Files that DuckDB reads at once: it keeps buffers for every one of them, whatever the memory limit. */

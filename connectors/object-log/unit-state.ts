@@ -34,7 +34,8 @@ export class UnitState {
   async refresh(): Promise<void> {
     const known = this.latest?.sequence ?? 0;
     const { sequence, fence } = await findLatest(this.#store, this.unit, known);
-    if (sequence > known) this.adopt(await readManifest(this.#store, this.unit, sequence));
+    if (sequence < known) this.latest = null;
+    if (sequence !== known && sequence > 0) this.adopt(await readManifest(this.#store, this.unit, sequence));
     if (fence > this.token) this.token = fence;
   }
 

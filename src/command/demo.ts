@@ -92,12 +92,13 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
     await pipeline.deliver(readyLimitMs);
     if (args.once) {
       const verifiable = destinations.filter((each) => each.verifiable).map(({ name }) => name);
-      const options = { pipeline, config, sinkKinds, log, verifiable, transactions, rate, seed, signal, say };
-      const summary = await runOnce(options);
+      const facts = { config, sinkKinds, log, sourceUrl, verifiable, transactions, rate, seed, signal, say };
+      const summary = await runOnce({ pipeline, ...facts });
       context.stdout(context.json ? `${JSON.stringify(summary, null, 2)}\n` : renderSummary(summary));
       return summary.equal ? exitCode.ok : exitCode.no;
     }
     pipeline.measureFrom(await pipeline.now());
+    if (destinations.some((each) => each.verifiable)) await pipeline.letGo();
     const slot = config.source.slot;
     const out = process.stdout;
     await runLive({ environment, pipeline, notices, slot, rate, seed, signal, out });
@@ -171,6 +172,7 @@ const deathCodes = {
   registry: 'TM304',
   s3: 'TM401',
   clickhouse: 'TM401',
+  iceberg: 'TM401',
 } as const;
 
 function deathOf({ part, title, reason, logFile, lastLines }: PartDeath): TidemarkError {

@@ -76,11 +76,7 @@ async function show(
   ids: readonly number[],
 ): Promise<number> {
   const entries = await chosen(ledger, config.source.id, ids, { all: true });
-  const deadLetters = new DeadLetters(
-    createKafka(config.kafka, context.log),
-    config.kafka,
-    `tidemark.${config.source.id}`,
-  );
+  const deadLetters = new DeadLetters(createKafka(config.kafka, context.log), config.kafka);
   const registry = new RegistryClient(config.registry, context.log);
   try {
     const shown: (QuarantineEntry & { rows: ShownChange[] })[] = [];

@@ -2,6 +2,7 @@
 import type { Cell } from '../connector/sink.ts';
 import type { DeadLetters } from '../deliver/quarantine/dead-letters.ts';
 import type { QuarantineEntry, QuarantineLedger } from '../deliver/quarantine/quarantine-ledger.ts';
+import { type FetchedRecord, headerOf } from '../platform/kafka-fetch/record-set.ts';
 import type { RegistryClient } from '../platform/registry.ts';
 import {
   applyHeaders,
@@ -33,28 +34,31 @@ export async function readQuarantined(
   const shown: ShownChange[] = [];
   await deadLetters.read(
     changes.map(({ offset }) => offset),
-    async ({ key, value, headers = {} }) => {
-      if (!value) return;
-      const schema = await registry.schemaById(schemaIdOf(value));
-      const decoder = compileEnvelopeDecoder(schema);
-      const { op, before, after } = decoder.decode(value);
-      const row = applyHeaders(
-        (op === 'd' ? before : after) ?? [],
-        decoder.shape,
-        headers[header.unchanged]?.toString() ?? null,
-        headers[header.exact]?.toString() ?? null,
-      );
-      const columns = decoder.shape.columns.map(({ name }) => name);
-      shown.push({
-        position: String(headers[header.position]),
-        op,
-        key: key ? compileKeyDecoder(schema)(key) : [],
-        values: Object.fromEntries(
-          columns.flatMap((name, i) => (row[i] === undefined ? [] : [[name, row[i]!]])),
-        ),
-        unchanged: columns.filter((_, i) => row[i] === undefined),
-      });
+    async (records) => {
+      for (const record of records)
+        if (record.value) shown.push(await decode(record, record.value, registry));
     },
   );
   return shown.sort((a, b) => (a.position < b.position ? -1 : 1));
+}
+
+async function decode(record: FetchedRecord, value: Buffer, registry: RegistryClient): Promise<ShownChange> {
+  const schema = await registry.schemaById(schemaIdOf(value));
+  const decoder = compileEnvelopeDecoder(schema);
+  const { op, before, after } = decoder.decode(value);
+  const text = (name: string) => headerOf(record, name)?.toString() ?? null;
+  const row = applyHeaders(
+    (op === 'd' ? before : after) ?? [],
+    decoder.shape,
+    text(header.unchanged),
+    text(header.exact),
+  );
+  const columns = decoder.shape.columns.map(({ name }) => name);
+  return {
+    position: String(text(header.position)),
+    op,
+    key: record.key ? compileKeyDecoder(schema)(record.key) : [],
+    values: Object.fromEntries(columns.flatMap((name, i) => (row[i] === undefined ? [] : [[name, row[i]!]]))),
+    unchanged: columns.filter((_, i) => row[i] === undefined),
+  };
 }

@@ -10,7 +10,7 @@ import { createKafka } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { type ResumePolicy, resumePolicies, resumePrefix } from '../publish/parking.ts';
 import type { ParkedTable, Progress } from '../publish/progress.ts';
-import { peekProgress } from '../publish/progress-peek.ts';
+import { peekProgress } from '../publish/progress-log.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { connectSource, sourceError } from '../replicate/source.ts';
 import { type CommandContext, configOf, exitCode, tableArgument } from './context.ts';
@@ -88,7 +88,7 @@ async function outcome(
 async function progressOf(config: ResolvedConfig, { log }: CommandContext): Promise<Progress> {
   const kafka = createKafka(config.kafka, log);
   const { progress } = topicNames(config.kafka.topicPrefix);
-  const found = await peekProgress(kafka, progress, `tidemark.${config.source.id}`);
+  const found = await peekProgress(kafka, progress);
   if (found) return found;
   throw new TidemarkError('TM408', 'there is no Progress: no reader has streamed this source yet');
 }

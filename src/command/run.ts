@@ -4,7 +4,7 @@ import { startMetrics } from '../observe/metrics.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 
-const roles = ['replicate', 'deliver'] as const;
+const roles = ['replicate', 'deliver', 'retain'] as const;
 type Role = (typeof roles)[number];
 
 /**
@@ -24,6 +24,8 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
   const chosen = parseRoles(args.roles);
   const config = await configOf(context);
   const names = args.destinations?.split(',').map((name) => name.trim());
+  if (args.roles !== undefined && chosen.has('retain') && !config.retain)
+    throw new TidemarkError('TM101', '--roles: retain needs retain.enabled: true');
   for (const name of names ?? []) {
     if (config.destinations.some((destination) => destination.name === name)) continue;
     const known = config.destinations.map((destination) => destination.name).join(', ');
@@ -51,7 +53,19 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
         ...(names ? { destinations: names } : {}),
       })
     : null;
-  log.info('running', { roles: [...chosen], destinations: config.destinations.map(({ name }) => name) });
+  const retention =
+    chosen.has('retain') && config.retain
+      ? await (await import('../retain/service.ts')).startRetention({
+          config: { ...config, retain: config.retain },
+          sinkKinds: context.sinkKinds,
+          log: log.child({ role: 'retain' }),
+          onRound: metrics.onRound,
+        })
+      : null;
+  log.info('running', {
+    roles: [...chosen].filter((role) => role !== 'retain' || retention),
+    destinations: config.destinations.map(({ name }) => name),
+  });
   try {
     const stopped = new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
@@ -60,7 +74,7 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
     await Promise.race([stopped, ...(reader ? [reader.finished] : [])]);
   } finally {
     log.info('stopping');
-    await Promise.all([reader?.stop(), delivery?.stop()]);
+    await Promise.all([reader?.stop(), delivery?.stop(), retention?.stop()]);
     await metrics.stop();
   }
   return exitCode.ok;

@@ -3,12 +3,12 @@ import { formatLsn, parsePosition } from '../connector/position.ts';
 import { type DestinationRecord, readDestinations } from '../deliver/destination-list.ts';
 import type { RecordedFailure } from '../deliver/ledger.ts';
 import { retentionLeft } from '../deliver/retention-left.ts';
-import { openControl } from '../platform/control.ts';
+import { controlError, openControl } from '../platform/control.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
-import { peekProgress } from '../publish/progress-peek.ts';
+import { peekProgress } from '../publish/progress-log.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { type SnapshotRequest, SnapshotRequests } from '../publish/snapshot/snapshot-requests.ts';
 import { walLevel } from '../publish/wal-budget.ts';
@@ -256,7 +256,7 @@ async function readProgress(config: ResolvedConfig, context: CommandContext): Pr
   } finally {
     await admin.disconnect();
   }
-  return peekProgress(kafka, progress, `tidemark.${config.source.id}`);
+  return peekProgress(kafka, progress);
 }
 
 interface SourceStatusRow {
@@ -285,6 +285,8 @@ async function readLedger(
     const destinations = await readDestinations(pool, config.source.id);
     const snapshots = await new SnapshotRequests(pool, config.source.id).newest();
     return { source: sources.rows[0] ?? null, destinations, snapshots };
+  } catch (error) {
+    throw controlError(error);
   } finally {
     await pool.end().catch(() => {});
   }

@@ -1,13 +1,15 @@
 /** `tidemark teardown`: removes what pins the source, and on request what is left of it in Kafka and the ledger. */
 import pg from 'pg';
-import { openControl } from '../platform/control.ts';
+import { controlError, openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
+import { archiveTable } from '../platform/retention-archive.ts';
 import { topicNames } from '../publish/record-format.ts';
+import { quoted } from '../replicate/catalogue.ts';
 import { insertOnlyName } from '../replicate/publication.ts';
-import { connectSource, readSlot } from '../replicate/source.ts';
+import { connectSource, readSlot, sourceError } from '../replicate/source.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 
 export interface TeardownArguments {
@@ -16,6 +18,8 @@ export interface TeardownArguments {
   slot?: boolean | undefined;
   /** Also topics, subjects and the ledger. */
   topics?: boolean | undefined;
+  /** Why it may be done although evicted rows are at destinations alone. */
+  reason?: string | undefined;
 }
 
 export async function teardownCommand(context: CommandContext, args: TeardownArguments): Promise<number> {
@@ -29,6 +33,7 @@ export async function teardownCommand(context: CommandContext, args: TeardownArg
       },
     );
   }
+  if (args.slot || args.topics) await requireKept(config, args.reason);
   const done: string[] = [];
   await dropSlot(config, done);
   if (args.slot) await beginNextEpoch(config, context, done);
@@ -45,6 +50,30 @@ export async function teardownCommand(context: CommandContext, args: TeardownArg
       : `${done.map((line) => `✓ ${line}`).join('\n')}\n`,
   );
   return exitCode.ok;
+}
+
+/** Both lead to destinations that are made anew. @throws TidemarkError TM509 */
+async function requireKept(config: ResolvedConfig, reason: string | undefined): Promise<void> {
+  if (reason) return;
+  const client = await connectSource(config.source, 'tidemark/teardown');
+  try {
+    const archive = quoted(archiveTable);
+    const { rows: found } = await client.query<{ there: boolean }>(
+      `select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = $1 and c.relname = $2) as there`,
+      [archiveTable.schema, archiveTable.name],
+    );
+    if (!found[0]!.there) return;
+    const { rows } = await client.query<{ rows: number }>(
+      `select count(*)::float8 as rows from ${archive} a where recalled_at is null and to_jsonb(a) ->> 'erased_at' is null`,
+    );
+    if (rows[0]!.rows === 0) return;
+    throw new TidemarkError('TM509', `${rows[0]!.rows} rows were evicted and are at destinations alone`);
+  } catch (error) {
+    throw sourceError(error);
+  } finally {
+    await client.end().catch(() => {});
+  }
 }
 
 async function dropSlot(config: ResolvedConfig, done: string[]): Promise<void> {
@@ -93,6 +122,8 @@ async function beginNextEpoch(
       [config.source.id],
     );
     if (rows[0]) done.push(`epoch ${rows[0].epoch} starts with the next run; destinations must be rebuilt`);
+  } catch (error) {
+    throw controlError(error);
   } finally {
     await pool.end().catch(() => {});
   }
@@ -140,6 +171,7 @@ async function deleteLedger(config: ResolvedConfig, context: CommandContext, don
     const { rows } = await pool.query(`select to_regclass('tidemark.sources') is not null as present`);
     if (!rows[0].present) return;
     for (const table of [
+      'retention',
       'quarantine',
       'snapshots',
       'holds',
@@ -151,6 +183,8 @@ async function deleteLedger(config: ResolvedConfig, context: CommandContext, don
       await pool.query(`delete from tidemark.${table} where source_id = $1`, [config.source.id]);
     }
     done.push(`ledger of ${config.source.id} deleted`);
+  } catch (error) {
+    throw controlError(error);
   } finally {
     await pool.end().catch(() => {});
   }

@@ -6,6 +6,7 @@
  * the stream. Text is exact for every type; a sink parses what it stores natively.
  */
 import type { OptionField, OptionValues } from '../platform/option-field.ts';
+import type { NativeRow } from './native-row.ts';
 import type { Position } from './position.ts';
 import type { TableId, TableShape } from './shape.ts';
 
@@ -22,7 +23,10 @@ export type RowState =
   | {
       op: 'upsert';
       key: Cell[];
+      /** Read when it is first asked for, where `native` is set. */
       values: PartialRow;
+      /** The same row as it travels, where it is whole. */
+      native?: NativeRow | undefined;
       /**
        * Set where `values` has an `undefined`: the key whose row, as the destination held it before this Window,
        * supplies the missing values. It differs from `key` where the row's key changed.
@@ -64,6 +68,8 @@ export interface RowEvent {
   key: Cell[];
   /** The new row; for a delete the old row as far as the replica identity shows it; empty for a truncate and an eviction. */
   values: PartialRow;
+  /** The same row as it travels, where that is all of it. */
+  native?: NativeRow | undefined;
   /** Set where the row had another key before this change (a key change is a delete and a create). */
   previousKey: Cell[] | null;
   /** The whole old row, where the replica identity is full and the table has no key. */
@@ -100,7 +106,10 @@ export interface Sweep extends TableSnapshot {
 
 export interface MergeTable {
   shape: TableShape;
-  /** The table was truncated in this Window: empty it, but for retired rows, before applying what follows. */
+  /**
+   * The table was truncated in this Window: empty it, but for retired rows, before applying what follows. All of that came
+   * after the truncate; where it counts what came before, that is a part of its own (see MergeWindow.tables).
+   */
   truncated: boolean;
   /** Those of the table that had begun before the Window's end and not ended before its start; usually none. */
   snapshots: readonly TableSnapshot[];
@@ -141,7 +150,9 @@ interface WindowBase {
 export interface MergeWindow extends WindowBase {
   /**
    * A table whose shape changed within the Window stands here once for each shape, in order. The destination's table
-   * is brought to a shape, its rows included, when that one's turn comes: after the merge of the one before.
+   * is brought to a shape, its rows included, when that one's turn comes: after the merge of the one before. And it stands
+   * here once more for a truncate before which rows were retired in the same Window, or retired ones came back or were
+   * deleted: which rows that truncate leaves is known when the part before it is merged.
    */
   tables: MergeTable[];
   /** In the order of their Positions; a table may be in no other part of the Window. */
@@ -194,12 +205,85 @@ export interface Readable {
   /**
    * The destination's current rows of a table, in batches, as of the Position where the sink keeps history, else as
    * they are now (the caller holds the Unit at that Position). Rows follow the shape's columns.
+   * @param retired takes the rows that the source let go of (RowState.retire); without it they are among the others
    */
-  readTable(shape: TableShape, at: Position): AsyncIterable<Row[]>;
+  readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]>;
+}
+
+/** What `tidemark maintain` does, in this order. */
+export const upkeepSteps = ['compact', 'manifests', 'expire', 'orphans'] as const;
+/**
+ * `compact`: small files become few, and what was deleted leaves them; `manifests`: so do the lists of files; `expire`:
+ * states of the past that no tag names go, with the files that only they have; `orphans`: files that nothing names.
+ */
+export type UpkeepStep = (typeof upkeepSteps)[number];
+
+export interface UpkeepRequest {
+  steps: readonly UpkeepStep[];
+  /** Null: all of the destination. */
+  tables: readonly TableId[] | null;
+  /** States of the past stay so long, milliseconds; null: as the destination's own settings say. */
+  expireAfterMs: number | null;
+  /** So many states stay whatever their age; null: as the destination's own settings say. */
+  keepLast: number | null;
+  /** A file that nothing names is removed when it is older: a writer may be about to name it. Milliseconds. */
+  orphanAgeMs: number;
+  /** A file of which so large a part is deleted is written anew, 0 to 1. */
+  deleteRatio: number;
+  /** Say what would be done, and do nothing. */
+  dryRun: boolean;
+  /** Ends the work between two commits. */
+  signal: AbortSignal;
+  /** A step of a table was done. */
+  onProgress(done: UpkeepDone): void;
+}
+
+export interface UpkeepDone {
+  /** As the destination calls it. */
+  table: string;
+  step: UpkeepStep;
+  /** What there was and what was done, by the destination's own words for it. */
+  counts: Record<string, number>;
+  /** Why some or all of it was left. */
+  left: string | null;
+}
+
+/** What the destination keeps wants upkeep: small files, states of the past, files that nobody names. */
+export interface Maintainable {
+  /**
+   * Runs beside whoever writes, this destination's own worker too, and changes no rows. Killed at any point it leaves
+   * everything readable, and the next run takes away what it left behind.
+   */
+  maintain(request: UpkeepRequest): Promise<UpkeepDone[]>;
+}
+
+/** A state of all tables of a destination at one Position, by a name. */
+export interface Tag {
+  name: string;
+  /** Everything up to it is in the tables as the tag names them, and nothing beyond. */
+  position: Position;
+  /** Running maximum of commit times there, microseconds since 1970 UTC. */
+  commitTimeUs: string;
+  /** When it was made, ISO 8601. */
+  at: string;
+  /** False of one that a crash left: some tables may lack it. */
+  complete: boolean;
+  /** As the destination calls them; null of a table that had no rows yet. */
+  tables: { table: string; snapshot: string | null }[];
+}
+
+/** The destination can name a state of its own, which then stays as it is for whoever reads by the name. */
+export interface Taggable {
+  /** Beside the worker, which need not stop. @throws TidemarkError TM101 where the name is taken; TM408 */
+  tag(name: string): Promise<Tag>;
+  /** Oldest first. */
+  tags(): Promise<Tag[]>;
+  /** What only the tag kept goes with the next `maintain`. @returns null where there is none of the name */
+  dropTag(name: string): Promise<Tag | null>;
 }
 
 /** Keeps one row per key: a replica. */
-export interface MergeSink extends SinkBase, Holding, Partial<Readable> {
+export interface MergeSink extends SinkBase, Holding, Partial<Readable & Maintainable & Taggable> {
   mode: 'merge';
   /**
    * Idempotent: merging a Window that the destination holds answers its Receipt with alreadyHeld.
@@ -255,8 +339,21 @@ export interface SinkKind {
   open(context: SinkContext, options: OptionValues): Promise<Sink>;
   /** `tidemark destination test <name>`: sends one made-up Change that says what it is; one line per finding. */
   test?(context: SinkContext, options: OptionValues): Promise<CheckFinding[]>;
+  /** Where sinks of the kind cannot be asked to `maintain`: what there is to say instead. */
+  upkeep?: string;
+  /** `false`: nobody can say whether a row that was delivered is still there. It is no proof for letting go of rows. */
+  keepsRows?: false;
+  /** What is left there of a row that was deleted, for `tidemark erase` to report. Absent: nobody can say. */
+  leftovers?(options: OptionValues): Leftovers;
   /** A destination that fails for this long in a row is paused, until an operator resumes it. Absent: retried for ever. */
   pauseAfterMs?: number;
+}
+
+export interface Leftovers {
+  /** Whether the row itself is gone for whoever reads the destination's tables and files. */
+  row: 'gone' | 'stays';
+  /** Where its values still are, each with what takes them away. */
+  left: string[];
 }
 
 export interface CheckFinding {
@@ -266,4 +363,5 @@ export interface CheckFinding {
   remedy: string | null;
 }
 
+export type { CellReceiver, NativeRow } from './native-row.ts';
 export type { OptionField, OptionValues, Position, TableId, TableShape };

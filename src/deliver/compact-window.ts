@@ -1,13 +1,19 @@
 /** A Window's rows in the store as the SDK hands them to a sink. */
+import { type Position, positionBefore } from '../connector/position.ts';
 import type { AppendTable, MergeTable, RowCount, RowEvent } from '../connector/sink.ts';
+import { evictionsOf } from '../publish/record-format.ts';
 import { fillUnchanged } from './keyless-rows.ts';
 import type { RowReader, RowReaders } from './row-schemas.ts';
 import { batchBytes, rowStates } from './row-states.ts';
 import type { WindowSnapshots } from './snapshot-list.ts';
 import type { Range, TopicContent } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
+import { UnreadEvent } from './unread-rows.ts';
 
-/** @param content what the store holds of the Window, from `UnitStore.content` */
+/**
+ * @param content what the store holds of the Window, from `UnitStore.content`
+ * @param topics as the store numbers them
+ */
 export async function mergeTables(
   store: UnitStore,
   content: readonly TopicContent[],
@@ -15,11 +21,16 @@ export async function mergeTables(
   { topics, snapshots }: { topics: readonly string[]; snapshots: WindowSnapshots },
 ): Promise<MergeTable[]> {
   const all = [...snapshots.open, ...snapshots.ended];
+  const parts = await Promise.all(
+    content.map((part) =>
+      topics.includes(evictionsOf(topics[part.topic]!)) ? untilTruncates(store, part) : [part],
+    ),
+  );
   return Promise.all(
-    content.map(async ({ topic, range, truncatedAt, schemaId, borrows }): Promise<MergeTable> => {
+    parts.flat().map(async ({ topic, range, truncatedAt, schemaId, borrows }): Promise<MergeTable> => {
       const reader = await schemas.reader(schemaId);
       const keyless = reader.shape.keyColumns.length === 0;
-      // What came before the last truncate is gone.
+      // What came before the last truncate is gone: where rows can be retired, nothing came.
       const rest = { from: truncatedAt ?? range.from, to: range.to };
       return {
         shape: reader.shape,
@@ -33,6 +44,29 @@ export async function mergeTables(
       };
     }),
   );
+}
+
+/**
+ * Cut at every truncate that something came before: a truncate leaves retired rows, and which ones these are is known when
+ * what came before it is merged.
+ */
+async function untilTruncates(store: UnitStore, whole: TopicContent): Promise<TopicContent[]> {
+  if (whole.truncatedAt === null) return [whole];
+  const parts: TopicContent[] = [];
+  let part = { ...whole, range: { ...whole.range }, truncatedAt: null as Position | null, changes: 0 };
+  for await (const changes of store.read(whole.range, whole.topic, 'position')) {
+    for (const { truncate, position } of changes) {
+      // One record per partition, all with the same Position.
+      if (truncate && position !== part.truncatedAt && part.changes > 0) {
+        const to = positionBefore(position);
+        parts.push({ ...part, range: { from: part.range.from, to } });
+        part = { ...part, range: { from: to, to: whole.range.to }, changes: 0 };
+      }
+      if (truncate) part.truncatedAt = position;
+      else part.changes++;
+    }
+  }
+  return [...parts, part];
 }
 
 export async function appendTables(
@@ -65,6 +99,11 @@ async function* rowEvents(
         if (events.length > 0) yield events;
         events = [];
         bytes = change.bytes;
+      }
+      const peeked = keyless || change.truncate ? null : reader.peek(change);
+      if (peeked) {
+        events.push(new UnreadEvent(change, peeked, reader));
+        continue;
       }
       const { op, commitTimeUs, before, after } = reader.read(change);
       const { position } = change;

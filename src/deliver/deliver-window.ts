@@ -4,6 +4,7 @@ import type { Position } from '../connector/position.ts';
 import type { Receipt } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Acknowledgement, Ledger, OpenDelivery, OwnedUnit } from './ledger.ts';
+import { Bonds } from './quarantine/bonds.ts';
 import type { DeadLetters } from './quarantine/dead-letters.ts';
 import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { heldShapeReaders, loadReplay, type Replayed } from './quarantine/replay-window.ts';
@@ -73,7 +74,16 @@ async function deliverReplay(
 ): Promise<Delivered> {
   const { ledger, quarantineLedger, quarantine, deadLetters, store, schemas, topics } = context;
   const readers = await heldShapeReaders(schemas, await ledger.schemaIds(unit));
-  let left = [...open.replays];
+  const active = await quarantineLedger.active(unit);
+  // What was dropped since the Window was decided holds it up no more.
+  const asked = open.replays.filter((id) => active.some((row) => row.id === id && row.state === 'replaying'));
+  const bonds = await Bonds.read(active, asked, { ledger: quarantineLedger, deadLetters });
+  const holdAgain = async (ids: readonly number[], refused: readonly HeldAgain[]) => {
+    const again = withBound(ids, refused, bonds);
+    if (again.length > 0) await quarantineLedger.refusedAgain(unit, open.sequence, again);
+    return ids.filter((id) => !again.some((entry) => entry.id === id));
+  };
+  let left = await holdAgain(asked, []);
   for (;;) {
     await store.clear();
     const place = { ledger: quarantineLedger, deadLetters, store, topics, destination: unit.destination };
@@ -89,10 +99,25 @@ async function deliverReplay(
         schemaIds: {},
         changes: changesIn(replayed.content),
       };
-    const again = refusedEntries(result, replayed);
-    await quarantineLedger.refusedAgain(unit, open.sequence, again);
-    left = left.filter((id) => !again.some((entry) => entry.id === id));
+    left = await holdAgain(left, refusedEntries(result, replayed));
   }
+}
+
+interface HeldAgain {
+  id: number;
+  reason: string;
+}
+
+/** Entries of `ids` that are not replayed: those that were refused, and whatever goes with one that is not replayed. */
+function withBound(ids: readonly number[], refused: readonly HeldAgain[], bonds: Bonds): HeldAgain[] {
+  const kept = ids.filter((id) => !refused.some((entry) => entry.id === id));
+  const torn = kept.flatMap((id) => {
+    const other = bonds.missing(id, kept);
+    return other === null
+      ? []
+      : [{ id, reason: `a change of key binds it to entry ${other}, which still waits` }];
+  });
+  return [...refused, ...torn];
 }
 
 async function attempt(
@@ -112,7 +137,7 @@ async function attempt(
 }
 
 /** @throws RefusedRows where the destination refuses what is in none of the entries */
-function refusedEntries(refused: RefusedRows, { entryAt }: Replayed): { id: number; reason: string }[] {
+function refusedEntries(refused: RefusedRows, { entryAt }: Replayed): HeldAgain[] {
   const found = new Map<number, string>();
   for (const { position, reason } of refused.rows) {
     const id = entryAt.get(position as Position);

@@ -56,8 +56,8 @@ export interface Delivery {
 /** How often the ledger sees that the owner of Units lives. */
 const touchMs = 5000;
 const retentionWatchMs = 30_000;
-/** Of one destination: more than its store reads ahead, so that only a large Window is spilled. */
-const mostHeldBytes = 96 << 20;
+/** Of one destination: a Window of ordinary rows, and the next one. */
+const mostHeldBytes = 112 << 20;
 
 /**
  * Starts a worker per destination and returns at once; Kafka, the control database, the registry and destinations
@@ -85,7 +85,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
   const gates = new Gates(pool, config.source.id, log);
   const moves = new Moves(pool);
   const quarantineLedger = new QuarantineLedger(pool);
-  const deadLetters = new DeadLetters(kafka, config.kafka, `tidemark.${config.source.id}`);
+  const deadLetters = new DeadLetters(kafka, config.kafka);
   const schemas = new RowSchemas(registry);
   const watermarks = new WatermarkReader(kafka.admin());
   const fetcher = new SharedFetcher(kafka, log);

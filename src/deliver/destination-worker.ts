@@ -84,12 +84,18 @@ interface OpenUnit {
   topics: ReadonlySet<string>;
 }
 
-/** Beyond this much in the store only the records that a decided Window waits for are read. */
-const crowdedBytes = 72 << 20;
+/**
+ * Of what may wait in memory: beyond it only the records that a decided Window waits for are read. While one Window is
+ * written the next one is read, or the destination waits for it.
+ */
+const readAhead = 0.8;
+const leastReadAheadBytes = 8 << 20;
 /** Of what may wait in memory: the rest is for the Window after it. */
 const inOneWindow = 0.4;
 /** A Window is worth this much, however little memory there is. */
 const leastRecords = 10_000;
+/** Who is behind is counted no more often: every Unit asks whenever it looks for a Window. */
+const behindForMs = 200;
 /** How long it sleeps when nothing rings. */
 const idleMs = 60_000;
 /** A merge under way at a clean stop may take this long to finish. */
@@ -109,6 +115,7 @@ export class DestinationWorker {
   #directory: string | null = null;
   #error: TidemarkError | null = null;
   #serial = 0;
+  #behind = { count: 1, countedAt: Number.NEGATIVE_INFINITY };
   #stopped = false;
   #running: Promise<void> | null = null;
 
@@ -234,9 +241,15 @@ export class DestinationWorker {
     if ((pause === null) !== (before.pause === null))
       this.#log.info(pause ? 'paused' : 'resumed', pause ? { by: pause.by, reason: pause.reason } : {});
     this.#moved.ring();
+    // What keeps failing may be what somebody dropped, or asked for again, just now.
+    const asked =
+      now.resumedAt > before.resumedAt ||
+      now.moving > before.moving ||
+      now.replaying !== before.replaying ||
+      now.quarantined < before.quarantined;
     for (const { worker, quarantine } of this.#units.values()) {
       quarantine.invalidate();
-      if (now.resumedAt > before.resumedAt || now.moving > before.moving) worker.tryNow();
+      if (asked) worker.tryNow();
       else worker.ring();
     }
   }
@@ -331,7 +344,8 @@ export class DestinationWorker {
     const { config, destination, follower } = this.#options;
     const storeName = `${name}#${this.#serial++}`;
     const store = this.#store!.unit(storeName);
-    const crowded = Math.min(crowdedBytes, config.deliver.spillMaxBytes / 2);
+    const ahead = Math.max(leastReadAheadBytes, this.#options.heldBytes * readAhead);
+    const crowded = Math.min(ahead, config.deliver.spillMaxBytes / 2);
     const ingest = new UnitIngest({
       destination: destination.name,
       store,
@@ -423,9 +437,21 @@ export class DestinationWorker {
     const { tableCadenceMs, cadenceMs: usual, windowMaxRecords } = this.#settings.current;
     const cadenceMs = tableCadenceMs[unit] ?? usual;
     if (cadenceMs > 0) return { cadenceMs, maxRecords: windowMaxRecords };
-    const share = (this.#options.heldBytes * inOneWindow) / this.#units.size;
+    const share = (this.#options.heldBytes * inOneWindow) / this.#unitsBehind();
     const fitting = Math.max(leastRecords, Math.floor(share / store.bytesPerRow));
     return { cadenceMs, maxRecords: Math.min(windowMaxRecords, fitting) };
+  }
+
+  /** Those that share the memory: most tables have nothing to deliver. */
+  #unitsBehind(): number {
+    if (performance.now() - this.#behind.countedAt > behindForMs) {
+      const units = [...this.#units.values()].filter(({ worker }) => {
+        const { mark, backlogRecords } = worker.snapshot();
+        return mark === null || backlogRecords > 0;
+      });
+      this.#behind = { count: Math.max(1, units.length), countedAt: performance.now() };
+    }
+    return this.#behind.count;
   }
 
   #topicsOfUnit(name: string, endOffsets: Offsets): readonly string[] {

@@ -214,8 +214,10 @@ async function place(client: PoolClient, unit: UnitName, mark: Mark | null): Pro
 }
 
 async function done(client: PoolClient, { id }: Move, from: Mark | null, to: Mark | null): Promise<void> {
+  // What was read before it says nothing of what was skipped, whatever a clock says of when that was.
   await client.query(
-    'update tidemark.moves set from_position = $2, to_position = $3, done_at = now() where id = $1',
+    `update tidemark.moves m set from_position = $2, to_position = $3, done_at = now(),
+       snapshots_before = array(select s.id from tidemark.snapshots s where s.source_id = m.source_id) where id = $1`,
     [id, from?.position ?? null, to?.position ?? beforeEverything],
   );
 }

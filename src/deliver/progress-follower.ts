@@ -8,12 +8,12 @@ import type { Admin, Kafka } from 'kafkajs';
 import type { Position } from '../connector/position.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { kafkaError } from '../platform/kafka.ts';
+import type { FetchedRecord } from '../platform/kafka-fetch/record-set.ts';
 import { errorFields, type Logger } from '../platform/log.ts';
 import { decodeProgress, type ParkedTable } from '../publish/progress.ts';
 import { type Boundary, BoundaryList } from './boundary-list.ts';
 import type { Mark } from './cut-window.ts';
 import type { Reading } from './fetch/cursor.ts';
-import type { FetchedRecord } from './fetch/record-set.ts';
 import type { Fetcher } from './fetch/shared-fetcher.ts';
 import { SnapshotList } from './snapshot-list.ts';
 

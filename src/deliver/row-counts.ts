@@ -73,9 +73,9 @@ export async function* rowCounts(
        from net join ${source} r on r.position = left(net.seen, -1)`,
       (values, row) => ({
         change: spilled.storedChange(values, row),
-        count: values[11]![row] as number,
-        old: values[12]![row] as boolean,
-        pending: values[13]![row] as number,
+        count: values[12]![row] as number,
+        old: values[13]![row] as boolean,
+        pending: values[14]![row] as number,
       }),
     );
     for await (const batch of counted) {

@@ -72,10 +72,10 @@ export async function* rowLineage(
 
 function readStep(store: SpilledRows, values: DuckDBValue[][], row: number): LineageStep {
   return {
-    targetKey: blob(values[11]![row]!)!,
-    targetPosition: values[12]![row] as Position,
-    sourceKey: blob(values[13]![row]!)!,
-    fromDestination: values[14]![row] as boolean,
+    targetKey: blob(values[12]![row]!)!,
+    targetPosition: values[13]![row] as Position,
+    sourceKey: blob(values[14]![row]!)!,
+    fromDestination: values[15]![row] as boolean,
     change: values[1]![row] === null ? null : store.storedChange(values, row),
   };
 }

@@ -1,4 +1,5 @@
 /** Decoders by schema id, and the rows that they read. A reader is for one schema: a Window is read in parts of one each. */
+import type { CellReceiver, NativeRow } from '../connector/native-row.ts';
 import type { TableShape } from '../connector/shape.ts';
 import type { Cell, PartialRow, Row } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
@@ -6,8 +7,10 @@ import {
   applyHeaders,
   compileEnvelopeDecoder,
   compileKeyDecoder,
-  type DecodedChange,
   type EnvelopeDecoder,
+  type EnvelopeFrame,
+  type EnvelopeOp,
+  type KeyDecoder,
 } from '../publish/envelope-decoder.ts';
 import type { StoredChange } from './stored-change.ts';
 
@@ -18,7 +21,7 @@ export interface SchemaSource {
 
 interface RowSchema {
   decoder: EnvelopeDecoder;
-  keyDecoder: (key: Buffer) => Cell[];
+  keyDecoder: KeyDecoder;
 }
 
 /** Of one process; tables have few schemas over their life. */
@@ -46,8 +49,22 @@ export class RowSchemas implements RowReaders {
 export interface RowReader {
   readonly shape: TableShape;
   read(change: StoredChange): ShapedChange;
+  /** What is known of a Change without reading its rows; null where its headers say more than its value. */
+  peek(change: StoredChange): PeekedChange | null;
+  /** The row after a Change, unread: null for a delete and an eviction; undefined where headers say more than its value. */
+  after(change: StoredChange): UnreadRow | null | undefined;
   /** @param key without registry header, of a record with the Change's schema */
   readKey(key: Buffer, change: Pick<StoredChange, 'schemaId'>): Cell[];
+}
+
+/** A row that is read when it is asked for. */
+export interface UnreadRow extends NativeRow {
+  cells(): Row;
+}
+
+export interface PeekedChange extends Pick<EnvelopeFrame, 'op' | 'commitTimeUs'> {
+  before: UnreadRow | null;
+  after: UnreadRow | null;
 }
 
 /** Where rows' readers come from. */
@@ -58,22 +75,20 @@ export interface RowReaders {
 
 /** A Change's row. */
 export interface ShapedChange {
-  op: DecodedChange['op'];
+  op: EnvelopeOp;
   commitTimeUs: bigint;
   before: Row | null;
-  /** `undefined` where the Change left the column untouched. Of a delete: null. */
+  /** `undefined` where the Change left the column untouched. Of a delete and an eviction: null. */
   after: PartialRow | null;
   /** The row that supplies what `after` lacks may not be in the destination yet. */
   pending: boolean;
 }
 
-const keyHeader = Buffer.alloc(5);
-
 class SchemaRowReader implements RowReader {
   readonly shape: TableShape;
   readonly #schemaId: number;
   readonly #decoder: EnvelopeDecoder;
-  readonly #keyDecoder: (key: Buffer) => Cell[];
+  readonly #keyDecoder: KeyDecoder;
 
   constructor(schemaId: number, { decoder, keyDecoder }: RowSchema) {
     this.shape = decoder.shape;
@@ -98,9 +113,35 @@ class SchemaRowReader implements RowReader {
     };
   }
 
+  peek(change: StoredChange): PeekedChange | null {
+    this.#expect(change);
+    const view = change.view();
+    if (!view) return null;
+    const frame = this.#decoder.frame(view.bytes, view.start, view.end);
+    const row = (at: number, end: number) =>
+      at < 0 ? null : new EncodedRow(this.#decoder, view.bytes, at, end);
+    return {
+      op: frame.op,
+      commitTimeUs: frame.commitTimeUs,
+      before: row(frame.beforeAt, frame.beforeEnd),
+      after: row(frame.afterAt, frame.afterEnd),
+    };
+  }
+
+  after(change: StoredChange): UnreadRow | null | undefined {
+    this.#expect(change);
+    const view = change.view();
+    if (!view) return undefined;
+    const at = this.#decoder.afterAt(view.bytes, view.start, view.end);
+    if (at >= 0) return new EncodedRow(this.#decoder, view.bytes, at);
+    // Whatever else may be without a row is none of our ops, and is refused there.
+    this.#decoder.frame(view.bytes, view.start, view.end);
+    return null;
+  }
+
   readKey(key: Buffer, change: Pick<StoredChange, 'schemaId'>): Cell[] {
     this.#expect(change);
-    return this.#keyDecoder(Buffer.concat([keyHeader, key]));
+    return this.#keyDecoder(key, 0);
   }
 
   #expect({ schemaId }: Pick<StoredChange, 'schemaId'>): void {
@@ -109,5 +150,34 @@ class SchemaRowReader implements RowReader {
         'TM901',
         `a Change of schema ${schemaId} stands among those of ${this.#schemaId}`,
       );
+  }
+}
+
+class EncodedRow implements UnreadRow {
+  readonly #decoder: EnvelopeDecoder;
+  readonly #value: Buffer;
+  readonly #at: number;
+  #end: number;
+
+  /** @param end behind it; -1 where that is not known yet */
+  constructor(decoder: EnvelopeDecoder, value: Buffer, at: number, end = -1) {
+    this.#decoder = decoder;
+    this.#value = value;
+    this.#at = at;
+    this.#end = end;
+  }
+
+  cells(): Row {
+    return this.#decoder.row(this.#value, this.#at);
+  }
+
+  pass(to: readonly (CellReceiver | null)[]): void {
+    const end = this.#decoder.pass(this.#value, this.#at, to);
+    if (end >= 0) this.#end = end;
+  }
+
+  get bytes(): Buffer {
+    if (this.#end < 0) this.#end = this.#decoder.rowEnd(this.#value, this.#at);
+    return this.#value.subarray(this.#at, this.#end);
   }
 }

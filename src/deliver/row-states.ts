@@ -8,6 +8,7 @@ import type { LineageStep } from './row-lineage.ts';
 import type { RowReader, ShapedChange } from './row-schemas.ts';
 import type { Range, StoredChange } from './stored-change.ts';
 import type { UnitStore } from './unit-store.ts';
+import { UnreadRetiredState, UnreadState } from './unread-rows.ts';
 
 /** Values that a batch holds at most, beside its last row. */
 export const batchBytes = 96 << 10;
@@ -20,8 +21,11 @@ interface KnownRow {
   pending: boolean;
 }
 
-/** A key's state: a Change not looked into yet, or a row put together from several. */
-type KeyState = { last: StoredChange; known: KnownRow | null };
+/**
+ * A key's state: a Change not looked into yet, or a row put together from several; and the eviction after it, unless that
+ * is all there is (`last` is it then).
+ */
+type KeyState = { last: StoredChange; known: KnownRow | null; retired?: StoredChange };
 
 /** @param borrows TopicContent.borrows */
 export async function* rowStates(
@@ -38,8 +42,8 @@ export async function* rowStates(
       let states: RowState[] = [];
       let bytes = 0;
       for (const change of changes) {
-        if (change.key === null) throw keyless(reader);
-        if (state && !state.last.key!.equals(change.key)) {
+        if (change.keyless) throw keyless(reader);
+        if (state && !change.hasKeyOf(state.last)) {
           states.push(finish(state, reader));
           bytes += state.last.bytes;
           state = null;
@@ -49,12 +53,13 @@ export async function* rowStates(
             bytes = 0;
           }
         }
-        if (!change.partial) state = { last: change, known: null };
+        if (change.eviction && state) state = evicted(state, change);
+        else if (!change.partial) state = { last: change, known: null };
         else if (change.oldKey !== null) {
           const base = await lineage!.before(change);
           state = { last: change, known: overlay(reader.read(change), base) };
         } else {
-          const base: KnownRow = state ? knownRow(state, reader) : untouched(reader, change.key);
+          const base: KnownRow = state ? knownRow(state, reader) : untouched(reader, change.key!);
           state = { last: change, known: overlay(reader.read(change), base) };
         }
       }
@@ -66,9 +71,19 @@ export async function* rowStates(
   }
 }
 
-function finish({ last, known }: KeyState, reader: RowReader): RowState {
+function evicted({ last, known }: KeyState, eviction: StoredChange): KeyState {
+  return { last, known, retired: eviction };
+}
+
+function finish({ last, known, retired }: KeyState, reader: RowReader): RowState {
+  const row = known || last.eviction ? undefined : reader.after(last);
+  if (row && retired) return new UnreadRetiredState(last, row, reader, retired);
+  if (row) return new UnreadState(last, row, reader);
   const key = reader.readKey(last.key!, last);
-  const { position } = last;
+  const { position } = retired ?? last;
+  if (last.eviction) return { op: 'retire', key, position };
+  const mark = retired ? { retired: true as const } : {};
+  if (row === null) return { op: 'delete', key, position };
   if (known) {
     return {
       op: 'upsert',
@@ -76,23 +91,27 @@ function finish({ last, known }: KeyState, reader: RowReader): RowState {
       values: known.values,
       fillFrom: known.fillKey && reader.readKey(known.fillKey, last),
       ...(known.fillKey && known.pending ? { mayBeAbsent: true as const } : {}),
+      ...mark,
       position,
     };
   }
   const { op, after } = reader.read(last);
   if (op === 'd') return { op: 'delete', key, position };
-  return { op: 'upsert', key, values: after!, fillFrom: null, position };
+  return { op: 'upsert', key, values: after!, fillFrom: null, ...mark, position };
 }
 
-/** @throws TidemarkError TM407 for a row that was deleted: nothing can be taken from it */
+/** @throws TidemarkError TM407 for a row that was deleted or evicted: nothing can be taken from it */
 function knownRow({ last, known }: KeyState, reader: RowReader): KnownRow {
   if (known) return known;
   const { op, after } = reader.read(last);
-  if (op === 'd') {
+  if (!after) {
     const { schema, name } = reader.shape;
-    throw new TidemarkError('TM407', `a deleted row of ${schema}.${name} was updated at ${last.position}`);
+    throw new TidemarkError(
+      'TM407',
+      `a row of ${schema}.${name} was updated after it had gone (op ${op}, ${last.position})`,
+    );
   }
-  return { values: after!, fillKey: null, pending: false };
+  return { values: after, fillKey: null, pending: false };
 }
 
 function untouched(reader: RowReader, key: Buffer): KnownRow {

@@ -13,7 +13,7 @@ import { storeError } from './window-store.ts';
 
 /** Columns that SpilledRows.storedChange needs, in this order. */
 export const changeColumns =
-  'topic, position, schema_id, truncate, partial, key, old_key, file, place, value_bytes, header_bytes';
+  'topic, position, schema_id, truncate, partial, key, old_key, file, place, value_bytes, header_bytes, eviction';
 /** Of a table's columns: those above and old_key_end. */
 export const columnTypes = [
   INTEGER,
@@ -27,10 +27,11 @@ export const columnTypes = [
   BIGINT,
   INTEGER,
   INTEGER,
+  BOOLEAN,
   VARCHAR,
 ];
 export const tableColumns = `topic integer, position varchar, schema_id integer, truncate boolean, partial boolean, key blob,
-  old_key blob, file integer, place bigint, value_bytes integer, header_bytes integer, old_key_end varchar`;
+  old_key blob, file integer, place bigint, value_bytes integer, header_bytes integer, eviction boolean, old_key_end varchar`;
 
 /** `changeColumns` of an alias. */
 export function changeColumnsOf(alias: string): string {

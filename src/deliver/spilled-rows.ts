@@ -10,7 +10,7 @@ import {
   type DuckDBValue,
 } from '@duckdb/node-api';
 import type { Position } from '../connector/position.ts';
-import { bodyOf, packedHeaders } from './held-rows.ts';
+import { bodyOf, packedHeaders } from './change-body.ts';
 import { blob, changeColumns, columnTypes, streamRows, tableColumns } from './spilled-columns.ts';
 import type {
   ChangeBody,
@@ -222,16 +222,25 @@ export class SpilledRows {
     const place = { file: values[7]![row] as number, offset: Number(values[8]![row]) };
     const valueBytes = values[9]![row] as number;
     const headerBytes = values[10]![row] as number;
+    const key = blob(values[5]![row]!);
     return {
       topic: values[0]![row] as number,
       position: values[1]![row] as Position,
       schemaId: values[2]![row] as number,
       truncate: values[3]![row] as boolean,
+      eviction: values[11]![row] as boolean,
       partial: values[4]![row] as boolean,
-      key: blob(values[5]![row]!),
+      keyless: key === null,
+      key,
       oldKey: blob(values[6]![row]!),
       bytes: valueBytes + headerBytes,
       load: () => this.#load(place, valueBytes, headerBytes),
+      view: () => {
+        if (headerBytes > 0) return null;
+        const { value } = this.#load(place, valueBytes, 0);
+        return { bytes: value, start: 0, end: value.length };
+      },
+      hasKeyOf: (other) => key!.equals(other.key!),
     };
   }
 
@@ -341,7 +350,8 @@ export class SpilledRows {
       values[8]![i] = BigInt(place.offset);
       values[9]![i] = change.value.length;
       values[10]![i] = headers;
-      values[11]![i] = change.oldKeyEnd;
+      values[11]![i] = change.eviction === true;
+      values[12]![i] = change.oldKeyEnd;
       place.offset += change.value.length + headers;
     }
     this.#chunk ??= DuckDBDataChunk.create(columnTypes, chunkRows);

@@ -8,6 +8,8 @@ interface ChangeHead {
   /** Id of the value's schema in the registry. */
   schemaId: number;
   truncate: boolean;
+  /** The source let go of the row. */
+  eviction?: boolean;
   /** Record key without its registry header; null for keyless tables and truncates. */
   key: Buffer | null;
   /** The key the row had before, without registry header: set on the create half of a key change. */
@@ -31,12 +33,25 @@ export interface IncomingChange extends ChangeHead, ChangeBody {
 }
 
 export interface StoredChange extends ChangeHead {
+  /** Of a table without a key, or a truncate. */
+  keyless: boolean;
   /** Some columns are unchanged: the body alone does not say what the row is. */
   partial: boolean;
   /** Size of the body. */
   bytes: number;
-  /** Reads the body from its file. */
+  /** Reads the body from where it is kept. */
   load(): ChangeBody;
+  /** The value where it is, if no header says more. */
+  view(): BodyView | null;
+  /** Of a Change of the same topic. */
+  hasKeyOf(other: StoredChange): boolean;
+}
+
+/** A value within other bytes. */
+export interface BodyView {
+  bytes: Buffer;
+  start: number;
+  end: number;
 }
 
 /** A range of Positions: exclusive, inclusive. */

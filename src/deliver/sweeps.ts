@@ -7,8 +7,8 @@ import type { TopicContent } from './stored-change.ts';
 type TopicSweep = Sweep & Pick<OpenSnapshot, 'topic'>;
 
 /**
- * Rows that were evicted are in destinations, older than any snapshot, and not in the source: whatever evicts rows has
- * to be asked here for those that a sweep must leave alone.
+ * Rows that were evicted are in destinations, older than any snapshot, and not in the source. Sinks keep a mark with each
+ * (RowState.retire), and a sweep leaves those alone: an eviction lies before the end of any snapshot that misses its row.
  */
 export function sweepsOf({ ended }: WindowSnapshots, schemas: RowReaders): Promise<TopicSweep[]> {
   return Promise.all(

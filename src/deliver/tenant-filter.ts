@@ -20,8 +20,6 @@ export interface TenantSchemas {
 
 type TenantOf = (change: IncomingChange) => string | null;
 
-const keyHeader = Buffer.alloc(5);
-
 export class TenantFilter {
   readonly #tenant: string;
   readonly #schemas: TenantSchemas;
@@ -93,7 +91,7 @@ function tenantReader(schema: string): TenantOf {
   const place = shape.keyColumns.indexOf(tenantColumn);
   if (place >= 0) {
     const keyOf = compileKeyDecoder(schema);
-    return ({ key }) => (key ? keyOf(Buffer.concat([keyHeader, key]))[place]! : null);
+    return ({ key }) => (key ? keyOf(key, 0)[place]! : null);
   }
   const decoder = compileEnvelopeDecoder(schema);
   return ({ value }) => {

@@ -1,14 +1,13 @@
 /** From Kafka into a Unit's part of the window store: where each partition starts, what is skipped, when to pause. */
-import { asPosition, formatPosition, type Position, parsePosition } from '../connector/position.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
-import { schemaIdOf } from '../publish/envelope-decoder.ts';
-import { header, recordFormat, splitTopic } from '../publish/record-format.ts';
+import type { FetchedRecord } from '../platform/kafka-fetch/record-set.ts';
+import { splitTopic } from '../publish/record-format.ts';
 import type { Mark } from './cut-window.ts';
 import type { Reading } from './fetch/cursor.ts';
-import type { FetchedRecord } from './fetch/record-set.ts';
 import type { Fetcher } from './fetch/shared-fetcher.ts';
 import type { Assignment } from './group-membership.ts';
 import { lostToRetention, type Offsets } from './offsets.ts';
+import { readRecord } from './read-record.ts';
 import type { IncomingChange } from './stored-change.ts';
 import type { TenantFilter } from './tenant-filter.ts';
 import type { UnitStore } from './unit-store.ts';
@@ -184,10 +183,10 @@ export class UnitIngest {
     const mark = this.#mark!;
     try {
       // A table's rows are one, whichever topic they came by.
-      const { table, destination } = splitTopic(topic, new Set(this.#topics));
+      const { table } = splitTopic(topic, new Set(this.#topics));
       const number = this.#topics.indexOf(table);
       // What an earlier life of the destination was sent is of no use.
-      const subscribedLate = mark.offsets[topic] === undefined && destination === null;
+      const subscribedLate = mark.offsets[topic] === undefined && topic === table;
       let changes: IncomingChange[] = [];
       for (const record of records) {
         if (record.offset < from) continue;
@@ -267,56 +266,6 @@ export class UnitIngest {
       );
     return Math.max(low, wanted);
   }
-}
-
-/** A record as the store keeps it; null for a null record. @throws TidemarkError TM206 when it is not ours */
-export function readRecord(
-  record: FetchedRecord,
-  topicNumber: number,
-  topic: string,
-  destination: string,
-): IncomingChange | null {
-  const { key, value } = record;
-  if (value === null) return null;
-  const format = record.header(header.format)?.toString('latin1');
-  const positionText = record.header(header.position)?.toString('latin1');
-  if (positionText === undefined || format !== recordFormat) {
-    throw new TidemarkError(
-      'TM206',
-      `a record of ${topic} at offset ${record.offset} has an unknown format`,
-      {
-        remedy:
-          'Only Tidemark may write to its change topics; a newer version of it must be read by a newer one.',
-      },
-    );
-  }
-  const position = asPosition(positionText);
-  const oldKey = record.header(header.oldKey);
-  // Both halves of the envelope are null only for a truncate; the unions' branches are its first two bytes.
-  const truncate = value[5] === 0 && value[6] === 0;
-  return {
-    topic: topicNumber,
-    position,
-    schemaId: schemaIdOf(value),
-    truncate,
-    key: key && key.length > 5 && !truncate ? key.subarray(5) : null,
-    value,
-    oldKey: oldKey?.subarray(5) ?? null,
-    oldKeyEnd: oldKey === undefined ? null : positionBefore(position),
-    unchanged: text(record, header.unchanged),
-    exact: text(record, header.exact),
-    pending: ['1', destination].includes(text(record, header.pending) ?? ''),
-  };
-}
-
-/** A key change is a delete and a create with the next ordinal. */
-function positionBefore(position: Position): Position {
-  const parts = parsePosition(position);
-  return formatPosition({ ...parts, ordinal: parts.ordinal - 1 });
-}
-
-function text(record: FetchedRecord, name: string): string | null {
-  return record.header(name)?.toString() ?? null;
 }
 
 function cannotCatchUp(topic: string): TidemarkError {

@@ -26,7 +26,7 @@ const spilledAtATime = 5000;
 export class UnitStore {
   readonly #name: string;
   readonly #access: StoreAccess;
-  #held = new HeldRows();
+  readonly #held = new HeldRows();
   #spilled: SpilledRows | null = null;
   #bytesPerRow = 500;
   #last: Promise<unknown> = Promise.resolve();
@@ -62,7 +62,7 @@ export class UnitStore {
     await this.#alone(async () => {
       const bytes = HeldRows.bytesOf(changes);
       this.#bytesPerRow += (bytes / changes.length - this.#bytesPerRow) * 0.2;
-      if (this.#reading || !this.#held.takes(changes.length) || !this.#access.mayHold(bytes)) {
+      if (this.#reading || !this.#access.mayHold(bytes)) {
         const spilled = await this.#spill();
         return spilled.append(changes);
       }
@@ -76,7 +76,7 @@ export class UnitStore {
    * nothing. A change of shape takes effect for all rows at once, so what comes before and after it is merged apart.
    */
   async content(range: Range): Promise<TopicContent[]> {
-    if (this.#reading) return this.#reading.content(range);
+    if (this.#reading) return (await this.spilled()).content(range);
     const held = this.#held.content(range);
     if (held) return held.map((one) => ({ ...one, range: { ...range }, borrows: false }));
     return (await this.spilled()).content(range);
@@ -105,7 +105,7 @@ export class UnitStore {
   /** Frees what lies at or below `mark`. */
   release(mark: Position): Promise<void> {
     return this.#alone(async () => {
-      this.#held = this.#held.after(mark);
+      this.#held.release(mark);
       await this.#spilled?.release(mark);
     });
   }
@@ -113,12 +113,12 @@ export class UnitStore {
   /** Frees everything; the Unit can be used again. */
   clear(): Promise<void> {
     return this.#alone(async () => {
-      this.#held = new HeldRows();
+      this.#held.clear();
       await this.#spilled?.clear();
     });
   }
 
-  /** Where all rows are, once they were spilled. */
+  /** Where all rows are once they were spilled, or are about to be: what a full disk kept in memory goes there first. */
   get #reading(): SpilledRows | null {
     return this.#spilled?.empty === false ? this.#spilled : null;
   }
@@ -127,17 +127,7 @@ export class UnitStore {
     // Loaded by those who need it: DuckDB takes tens of mebibytes.
     this.#spilled ??= new (await import('./spilled-rows.ts')).SpilledRows(this.#name, this.#access);
     const spilled = this.#spilled;
-    const held = this.#held;
-    if (held.rows === 0) return spilled;
-    this.#held = new HeldRows();
-    try {
-      for (const changes of held.all(spilledAtATime)) await spilled.append(changes);
-    } catch (error) {
-      // All or nothing: what is spilled already would be there twice.
-      await spilled.clear();
-      this.#held = held;
-      throw error;
-    }
+    for (const changes of this.#held.drain(spilledAtATime)) await spilled.append(changes);
     return spilled;
   }
 

@@ -46,6 +46,15 @@ const catalogue: Readonly<Record<string, DemoDestination>> = {
     verifiable: true,
     options: ({ folder }) => ({ 'parquet.url': `file://${join(folder, 'lake')}` }),
   },
+  iceberg: {
+    title: 'Iceberg tables',
+    name: 'open-lake',
+    cadence: '5s',
+    part: 'iceberg',
+    verifiable: true,
+    // In a directory that the catalog names.
+    options: ({ environment }) => ({ 'iceberg.catalog.uri': environment.TIDEMARK_ICEBERG_URL! }),
+  },
   jsonl: {
     title: 'JSON Lines',
     name: 'archive',

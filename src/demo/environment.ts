@@ -2,7 +2,6 @@
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import pg from 'pg';
 import { createLayout, stackLayout } from '../../compose/layout.ts';
 import {
   endLeftovers,
@@ -14,12 +13,16 @@ import {
 import { findOwner, releaseOwnership, takeOwnership } from '../../compose/owner.ts';
 import { checkPrerequisites } from '../../compose/prerequisites.ts';
 import { TidemarkError } from '../platform/errors.ts';
+import { endpointFromUrl } from '../platform/postgres-endpoint.ts';
+import { setUpRetention } from '../retain/setup.ts';
 import { bulkFindings } from '../sample/bulk.ts';
 import { migrateSample } from '../sample/migrate.ts';
 import { seedSample } from '../sample/seed.ts';
+import { agingTable } from './aging.ts';
 import type { ChosenDestination } from './destinations.ts';
 import { type DemoEndpoint, startEndpoint } from './endpoint.ts';
 import { writeDemoFiles } from './files.ts';
+import { withClient } from './with-client.ts';
 
 export interface DemoEnvironment {
   stack: Stack;
@@ -47,6 +50,8 @@ const application = 'app_owner';
 const pipeline = 'tidemark';
 const ledger = 'tidemark_control';
 const warehouse = 'warehouse';
+/** Lets rows of one table go. */
+const retention = 'tidemark_retain';
 
 /**
  * Starts the servers and prepares databases, roles and files. What the last demo left stays until here, for whoever
@@ -91,8 +96,8 @@ async function removeLastDemo(folder: string, directory: string, say: (line: str
   await takeOwnership(layout, 'program');
   try {
     await endLeftovers(layout, say);
-    const files = ['tidemark.yaml', 'source.url', 'replica.url', 'demo.log', 'siem.ndjson'];
-    const ours = ['lake', 'archive', 'spill', 'instances', ...files];
+    const files = ['tidemark.yaml', 'source.url', 'replica.url', 'lake.sql', '.pyiceberg.yaml'];
+    const ours = ['lake', 'archive', 'spill', 'instances', 'demo.log', 'siem.ndjson', ...files];
     const paths = [layout.data, layout.logs, ...ours.map((name) => join(folder, name))];
     for (const path of paths) await rm(path, { recursive: true, force: true });
   } finally {
@@ -112,7 +117,7 @@ async function prepare(
 ): Promise<Omit<DemoEnvironment, 'destinations' | 'stop'>> {
   const { TIDEMARK_SOURCE_URL, TIDEMARK_KAFKA_BROKERS, TIDEMARK_REGISTRY_URL } = stack.environment;
   const adminUrl = new URL(TIDEMARK_SOURCE_URL!);
-  const roles = [application, pipeline, ledger, warehouse];
+  const roles = [application, pipeline, ledger, warehouse, retention];
   const passwords = new Map(roles.map((role) => [role, randomBytes(12).toString('hex')]));
   const password = (role: string) => passwords.get(role)!;
   await withClient(adminUrl.href, async (admin) => {
@@ -120,6 +125,8 @@ async function prepare(
     // The rights of docs/operate.md: replication, and through membership all that the tables' owner may.
     await admin.query(`alter role ${pipeline} replication`);
     await admin.query(`grant ${application} to ${pipeline}`);
+    await admin.query(`create role tidemark_retention nologin`);
+    await admin.query(`grant tidemark_retention to ${retention}`);
     await admin.query(`create database app owner ${application}`);
     await admin.query(`create database replica owner ${warehouse}`);
     await admin.query(`create database control owner ${ledger}`);
@@ -131,9 +138,17 @@ async function prepare(
   };
   const sourceUrl = urlOf(application, 'app');
   await withClient(sourceUrl, migrateSample);
+  await setUpRetention(await endpointFromUrl(sourceUrl));
+  // What docs/retention.md has for one table.
+  await withClient(sourceUrl, async (owner) => {
+    await owner.query(`grant usage on schema app to ${retention}`);
+    await owner.query(`grant select, insert, update, delete on ${agingTable} to ${retention}`);
+    await owner.query(`grant select on app.organizations to ${retention}`);
+  });
   const urls = {
     source: sourceUrl,
     pipeline: urlOf(pipeline, 'app'),
+    retention: urlOf(retention, 'app'),
     control: urlOf(ledger, 'control'),
     brokers: TIDEMARK_KAFKA_BROKERS!,
     registry: TIDEMARK_REGISTRY_URL!,
@@ -158,15 +173,4 @@ export async function seedHistory(sourceUrl: string, seed: number, end?: Date): 
     const history = Object.values(counts).reduce((sum, { inserts }) => sum + inserts, 0);
     return history + (await bulkFindings(source, { rows: bulkRows, seed }));
   });
-}
-
-export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client(url);
-  client.on('error', () => {});
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end().catch(() => {});
-  }
 }

@@ -8,13 +8,15 @@ export interface DemoUrls {
   source: string;
   /** The pipeline's role at the source. */
   pipeline: string;
+  /** Of the role that lets rows go. */
+  retention: string;
   control: string;
   brokers: string;
   registry: string;
 }
 
 /**
- * Writes tidemark.yaml, instances/*.json, source.url and replica.url into the folder; readable by their owner alone,
+ * Writes tidemark.yaml, instances/*.json, source.url, replica.url and what readers of the lake need into the folder; readable by their owner alone,
  * because the passwords of the demo's databases are in them.
  * @returns the path of tidemark.yaml
  */
@@ -33,12 +35,23 @@ export async function writeDemoFiles(
     const config = { 'connector.class': kind, tables: 'app.*', cadence, ...options(place) };
     await write(join(instances, `${name}.json`), `${JSON.stringify({ name, config }, null, 2)}\n`);
   }
+  if (chosen.some(({ kind }) => kind === 'iceberg')) await writeCatalogFiles(place);
   await write(join(folder, 'source.url'), urls.source);
   await write(join(folder, 'replica.url'), place.replicaUrl);
   return configFile;
 }
 
-function configuration({ pipeline, control, brokers, registry }: DemoUrls): string {
+/** How DuckDB and pyiceberg reach the catalog, each in its own words. */
+async function writeCatalogFiles({ folder, environment }: DemoPlace): Promise<void> {
+  const uri = environment.TIDEMARK_ICEBERG_URL!;
+  await write(
+    join(folder, 'lake.sql'),
+    `INSTALL iceberg; LOAD iceberg;\nATTACH '' AS lake (TYPE iceberg, ENDPOINT '${uri}', AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none');\n`,
+  );
+  await write(join(folder, '.pyiceberg.yaml'), `catalog:\n  lake:\n    type: rest\n    uri: ${uri}\n`);
+}
+
+function configuration({ pipeline, retention, control, brokers, registry }: DemoUrls): string {
   return `# Written by \`tidemark demo\` at every start; \`tidemark status\` and \`verify\` take it with --config while it runs.
 source:
   id: demo
@@ -56,6 +69,11 @@ kafka:
   topic.retention: 1h
 registry.url: '${registry}'
 control.url: '${control}'
+retain:
+  enabled: true
+  url: '${retention}'
+  tenants.table: app.organizations
+  interval: 2s
 deliver:
   instances.directory: instances
   spill.directory: spill

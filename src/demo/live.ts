@@ -1,5 +1,6 @@
 /** The demo as long as somebody watches: the workload goes on, the view follows. */
 import { formatLsn, parsePosition } from '../connector/position.ts';
+import { agingTable } from './aging.ts';
 import { titleOf } from './destinations.ts';
 import type { DemoEnvironment } from './environment.ts';
 import type { Notices } from './notices.ts';
@@ -55,6 +56,7 @@ export async function runLive(options: LiveOptions): Promise<void> {
     rowsPerSecond: rates.rows,
     transactions: pipeline.source.transactions,
     ...stagesOf(pipeline, watcher),
+    letGo: pipeline.evicted === null ? null : { table: agingTable, rows: pipeline.evicted },
     memoryBytes: process.memoryUsage.rss(),
     notice: notices.last && Date.now() - notices.last.atMs < noticeMs ? notices.last : null,
     remark: full

@@ -11,9 +11,11 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import type { PublisherStats } from '../publish/publisher.ts';
 import { type Reader, startReader } from '../publish/reader.ts';
+import { type RunningRetention, startRetention } from '../retain/service.ts';
 import { runWorkload, type WorkloadOptions, type WorkloadTotals } from '../sample/workload.ts';
-import { withClient } from './environment.ts';
+import { allowToAge } from './aging.ts';
 import { CommitLatency } from './latency.ts';
+import { withClient } from './with-client.ts';
 
 export interface Failure {
   code: string;
@@ -66,6 +68,8 @@ export class DemoPipeline {
   readonly source = { transactions: 0, rows: 0 };
   /** Published since the start; bytes are encoded ones, headers included. */
   readonly kafka = { records: 0, bytes: 0, topics: 0 };
+  /** Rows that left the source on proof; null: none may. */
+  evicted: number | null = null;
   progress: Progress | null = null;
   /** Rows that snapshots brought into Kafka, by topic. */
   readonly #snapshotRows = new Map<string, number>();
@@ -74,6 +78,7 @@ export class DemoPipeline {
   readonly #options: PipelineOptions;
   readonly #reader: Reader;
   #delivery: Delivery | null = null;
+  #retention: RunningRetention | null = null;
   #sampler: NodeJS.Timeout | undefined;
   readonly #stopping = new AbortController();
   readonly #working = new Set<Promise<unknown>>();
@@ -130,6 +135,21 @@ export class DemoPipeline {
       onDelivery: (window) => this.#delivered(window),
     });
     this.#sampler = setInterval(() => this.#sample(), sampleMs);
+  }
+
+  /** Rows that are too old leave the source from now on, in the background. */
+  async letGo(): Promise<void> {
+    const { config, sinkKinds, log, sourceUrl } = this.#options;
+    await allowToAge(sourceUrl);
+    this.evicted = 0;
+    this.#retention = await startRetention({
+      config: { ...config, retain: config.retain! },
+      sinkKinds,
+      log: log.child({ role: 'retain' }),
+      onRound: (rounds) => {
+        for (const { evicted } of rounds) this.evicted! += evicted;
+      },
+    });
   }
 
   /** Runs the sample application; its commits are counted. */
@@ -196,7 +216,7 @@ export class DemoPipeline {
     this.#stopping.abort();
     await Promise.all(this.#working);
     clearInterval(this.#sampler);
-    await Promise.all([this.#delivery?.stop(), this.#reader.stop()]);
+    await Promise.all([this.#retention?.stop(), this.#delivery?.stop(), this.#reader.stop()]);
   }
 
   #published(progress: Progress, stats: PublisherStats): void {

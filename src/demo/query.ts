@@ -4,8 +4,8 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { withClient } from './environment.ts';
 import { demoFolder } from './try-next.ts';
+import { withClient } from './with-client.ts';
 
 const [place, query] = process.argv.slice(2);
 if (!place || !query) {

@@ -2,6 +2,7 @@
 import type { Position } from '../connector/position.ts';
 import type { WorkloadTotals } from '../sample/workload.ts';
 import type { VerifyReport } from '../verify/report.ts';
+import type { LetGo } from './let-go.ts';
 import { grouped, milliseconds, shortPosition, size } from './text.ts';
 
 export interface DestinationSummary {
@@ -49,6 +50,8 @@ export interface DemoSummary {
   kafkaBytes: number;
   /** Highest resident memory of this process: reader, delivery, workload and verify together. */
   peakMemoryBytes: number;
+  /** Null where no destination keeps what could be let go. */
+  letGo: LetGo | null;
   destinations: DestinationSummary[];
 }
 
@@ -65,6 +68,7 @@ const hashPrefix = 8;
 
 export function summarize(
   measured: Measured,
+  letGo: LetGo | null,
   reports: readonly VerifyReport[],
   peakMemoryBytes: number,
 ): DemoSummary {
@@ -79,6 +83,7 @@ export function summarize(
     rowsPerSecond: Math.round(rows / Math.max(writtenSeconds, 0.001)),
     kafkaBytes,
     peakMemoryBytes,
+    letGo,
     destinations: measured.destinations.map((destination) => ({
       ...destination,
       p50Ms: destination.p50Ms === null ? null : Math.round(destination.p50Ms),
@@ -136,7 +141,15 @@ export function renderSummary(summary: DemoSummary): string {
       `  ${verify.equal ? 'equals' : 'DIFFERS FROM'} the source at ${shortPosition(verify.position)}: ${grouped(verify.rows)} rows, compared in ${verify.seconds} s while writes went on`,
     );
   }
+  if (summary.letGo) lines.push('', ...letGoLines(summary.letGo));
   return `${lines.join('\n')}\n`;
+}
+
+function letGoLines({ table, key, evicted, tombstone, answeredBy, recalledFrom, seconds }: LetGo): string[] {
+  return [
+    `cold storage: ${grouped(evicted)} rows of ${table} were too old and left the source, after ${tombstone.deliveredTo.join(' and ')} had them`,
+    `  ${key}: Tombstone ${tombstone.id}, content hash ${tombstone.contentHash.slice(0, 2 * hashPrefix)}…; answered in ${answeredBy.join(' and ')}, recalled from ${recalledFrom} with that hash, all within ${seconds} s`,
+  ];
 }
 
 function count(rows: number | null): string {

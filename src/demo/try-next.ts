@@ -17,16 +17,19 @@ export function tryNext(
     findProgram('psql', path)
       ? `psql "$(cat ${local(`${name}.url`)})" -c`
       : `npx node src/demo/query.ts ${usual ? name : local(`${name}.url`)}`;
+  const lake = local('lake.sql');
+  const duckdb = findProgram('duckdb', path) ? `duckdb -init ${lake} -c` : `npm run -s duckdb -- ${lake}`;
   const view = local('lake/app.findings/_latest.sql');
   const has = (kind: string) => destinations.some((each) => each.kind === kind);
   const verify = destinations.filter((each) => each.verifiable).map(({ name }) => `verify ${name}`);
   return [
     `${psql('source')} "update app.findings set title='x'"`,
     ...(has('postgres') ? [`${psql('replica')} "select count(*) from app.events"`] : []),
+    ...(has('iceberg') ? [`${duckdb} "from lake.app.findings limit 3"`] : []),
     ...(has('parquet') && findProgram('duckdb', path) ? [`duckdb -c ".read ${view}"`] : []),
     ...(has('parquet') ? [`npm run -s duckdb -- ${view}`] : []),
     ...(has('webhook') ? [`tail -n 1 ${local('siem.ndjson')}`] : []),
-    ...[...verify, 'status'].map(
+    ...[...verify, 'retain status', 'status'].map(
       (command) => `npx tidemark ${command} --config ${quoted(inFolder(configFile))}`,
     ),
   ];

@@ -51,6 +51,8 @@ export interface ViewState {
     snapshot: { rows: number; total: number } | null;
   };
   destinations: DestinationView[];
+  /** Rows that left the source once every destination had them; null: none may. */
+  letGo: { table: string; rows: number } | null;
   memoryBytes: number;
   /** Of the pipeline's log, while it is news. */
   notice: Notice | null;
@@ -89,6 +91,7 @@ export function renderView(state: ViewState, { columns, rows, colour }: Screen):
     { lines: flow, rank: 0 },
     { lines: problems(state, columns, paints), rank: 0 },
     { lines: receipts(state, columns, paints), rank: 1 },
+    { lines: letGo(state), rank: 1 },
     { lines: marks(state, columns, paints), rank: 3 },
     { lines: tryNext(state, columns, paints), rank: 2 },
   ].filter(({ lines }) => lines.length > 0);
@@ -209,6 +212,11 @@ function receipts({ destinations }: ViewState, columns: number, { faint }: Paint
       ? [faint(' p50 and p99: from commit to readable, over the transactions of the last minute')]
       : []),
   ];
+}
+
+function letGo({ letGo: gone }: ViewState): string[] {
+  if (!gone) return [];
+  return [` Cold storage: ${grouped(gone.rows)} rows of ${gone.table} left Postgres on proof of delivery`];
 }
 
 function marks({ destinations }: ViewState, columns: number, { faint }: Paints): string[] {

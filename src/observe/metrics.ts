@@ -5,6 +5,7 @@ import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import type { PublisherStats } from '../publish/publisher.ts';
 import type { SlotState } from '../replicate/source.ts';
+import { type RetentionRound, retentionMetrics } from './retention-metrics.ts';
 
 /** One Window that a destination acknowledged. */
 export interface DeliveryEvent {
@@ -20,6 +21,7 @@ export interface Metrics {
   onProgress(progress: Progress, stats: PublisherStats): void;
   onSlot(slot: SlotState): void;
   onDelivery(event: DeliveryEvent): void;
+  onRound(rounds: readonly RetentionRound[]): void;
   stop(): Promise<void>;
 }
 
@@ -115,6 +117,9 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
     registers,
   });
 
+  // Only where something may be evicted.
+  const onRound = retentionMetrics(config.retain ? registers : []);
+
   let last: PublisherStats = { changes: 0, transactions: 0, records: 0, bytes: 0, batches: 0 };
   const { metricsHost, metricsPort } = config.observe;
   const server =
@@ -165,6 +170,7 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
       mark.set(labels, Number(commitTimeUs) / 1e6);
       latency.observe(labels, Number(deliveredAtUs - commitTimeUs) / 1e6);
     },
+    onRound,
     stop: () =>
       new Promise<void>((resolve) => {
         if (server) server.close(() => resolve());

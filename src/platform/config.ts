@@ -3,7 +3,12 @@
  * configuration/fields.ts; docs/configuration.md is generated from them.
  */
 import { dirname, resolve as resolvePath } from 'node:path';
-import { type InstanceContext, loadDestinations, type SinkOptions } from './configuration/destinations.ts';
+import {
+  type InstanceContext,
+  loadDestination,
+  loadDestinations,
+  type SinkOptions,
+} from './configuration/destinations.ts';
 import { type MapNode, readDocument } from './configuration/document.ts';
 import {
   kafkaSasl,
@@ -17,9 +22,10 @@ import { configurationFields } from './configuration/fields.ts';
 import { checkPrivacyRules } from './configuration/privacy-rules.ts';
 import { Problems } from './configuration/problems.ts';
 import { resolveReferences } from './configuration/references.ts';
+import { retainConfig, withArchive } from './configuration/retention.ts';
 import { parseTableRules } from './configuration/table-rules.ts';
 import { readValues } from './configuration/values.ts';
-import type { ResolvedConfig } from './resolved-config.ts';
+import type { DestinationConfig, ResolvedConfig } from './resolved-config.ts';
 
 export { redactConfig, redactEndpoint } from './configuration/redact.ts';
 
@@ -43,6 +49,19 @@ export async function loadConfig(
   const config = await resolveConfig(root!, { file, absolute, directory }, { sinkKinds, env, problems });
   problems.throwIfAny();
   return config;
+}
+
+/** An instance file by itself, without a tidemark.yaml. @throws as loadConfig */
+export async function loadInstance(
+  file: string,
+  sinkKinds: ReadonlyMap<string, SinkOptions>,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<DestinationConfig> {
+  const problems = new Problems();
+  const absolute = resolvePath(file);
+  const destination = await loadDestination(absolute, dirname(absolute), { sinkKinds, env, problems });
+  problems.throwIfAny();
+  return destination!;
 }
 
 /** Usable only if it added no problem. */
@@ -83,11 +102,14 @@ async function resolveConfig(
   );
   const ownName = `tidemark_${source.id ?? ''}`.replaceAll('-', '_');
   const directoryKey = 'deliver.instances.directory';
+  const sourceEndpoint = await postgresEndpoint('source', context);
+  const retain = await retainConfig(context, sourceEndpoint);
   return {
     file: at.absolute,
+    ...(retain ? { retain } : {}),
     source: {
       id: source.id,
-      endpoint: await postgresEndpoint('source', context),
+      endpoint: sourceEndpoint,
       slot: source.slot ?? ownName,
       slotFailover: source['slot.failover'],
       walBudget:
@@ -95,7 +117,7 @@ async function resolveConfig(
           ? null
           : { bytes: source['wal.budget.bytes'], action: source['wal.budget.action'] },
       publication: source.publication ?? ownName,
-      tables: source.tables,
+      tables: retain ? withArchive(source.tables ?? []) : source.tables,
       tenantColumn: source['tenant.column'],
       personalColumns: (source['personal.columns'] ?? []).map((pattern) => pattern.toLowerCase()),
       hashKey: values['privacy.hash.key'],

@@ -1,6 +1,6 @@
 /** The control database: a pool, errors with our codes, and the migrations of migrations/control. */
 import { readdir, readFile } from 'node:fs/promises';
-import pg, { type Pool, type PoolClient } from 'pg';
+import pg, { type ClientBase, type Pool, type PoolClient } from 'pg';
 import { describeCause, TidemarkError } from './errors.ts';
 import { errorFields, type Logger } from './log.ts';
 import { clientConfig } from './postgres-endpoint.ts';
@@ -63,7 +63,7 @@ export async function inTransaction<T>(pool: Pool, work: (client: PoolClient) =>
   }
 }
 
-/** What pg threw as TM409; an error of ours passes through. A wrong statement or grant is not transient. */
+/** What pg threw as TM409, or TM415 where the schema lacks what was asked for; an error of ours passes through. */
 export function controlError(error: unknown): TidemarkError {
   if (error instanceof TidemarkError) return error;
   const code = (error as { code?: unknown } | null)?.code;
@@ -76,10 +76,13 @@ export function controlError(error: unknown): TidemarkError {
     });
   }
   if (sqlState === '42P01' || sqlState === '42703' || sqlState === '3F000') {
-    return new TidemarkError('TM409', `the control schema does not fit: ${cause}`, {
-      cause: error,
-      remedy: 'Start `tidemark run` of this version once; it migrates the control schema.',
-    });
+    return new TidemarkError(
+      'TM415',
+      `the control schema is not that of this version (SQLSTATE ${sqlState})`,
+      {
+        cause: error,
+      },
+    );
   }
   return new TidemarkError('TM409', `the control database failed: ${cause}`, { cause: error });
 }
@@ -90,30 +93,41 @@ export function controlError(error: unknown): TidemarkError {
  * @throws TidemarkError TM409; TM101 when the database was migrated by a newer version
  */
 export async function migrateControl(pool: Pool, directory: URL = controlMigrations): Promise<string[]> {
+  return inTransaction(pool, (client) => applyMigrations(client, 'tidemark', directory));
+}
+
+/**
+ * Creates a schema and applies the migrations of a folder that are missing, in the transaction that is open.
+ * @returns the names applied now
+ * @throws TidemarkError TM101 when the schema was migrated by a newer version
+ */
+export async function applyMigrations(
+  client: ClientBase,
+  schema: 'tidemark' | 'tidemark_retention',
+  directory: URL,
+): Promise<string[]> {
   const files = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort();
-  return inTransaction(pool, async (client) => {
-    await client.query('select pg_advisory_xact_lock($1)', [migrationLock]);
-    await client.query(`
-      create schema if not exists tidemark;
-      create table if not exists tidemark.migrations (name text primary key, applied_at timestamptz not null default now())
-    `);
-    const { rows } = await client.query<{ name: string }>('select name from tidemark.migrations');
-    const done = new Set(rows.map(({ name }) => name));
-    const unknown = [...done].filter((name) => !files.includes(name)).sort();
-    if (unknown.length > 0) {
-      throw new TidemarkError(
-        'TM101',
-        `the control schema has a migration this version lacks: ${unknown[0]}`,
-        {
-          remedy: 'Run the version of Tidemark that migrated it, or a newer one.',
-        },
-      );
-    }
-    const missing = files.filter((name) => !done.has(name));
-    for (const name of missing) {
-      await client.query(await readFile(new URL(name, directory), 'utf8'));
-      await client.query('insert into tidemark.migrations (name) values ($1)', [name]);
-    }
-    return missing;
-  });
+  await client.query('select pg_advisory_xact_lock($1)', [migrationLock]);
+  await client.query(`
+    create schema if not exists ${schema};
+    create table if not exists ${schema}.migrations (name text primary key, applied_at timestamptz not null default now())
+  `);
+  const { rows } = await client.query<{ name: string }>(`select name from ${schema}.migrations`);
+  const done = new Set(rows.map(({ name }) => name));
+  const unknown = [...done].filter((name) => !files.includes(name)).sort();
+  if (unknown.length > 0) {
+    throw new TidemarkError(
+      'TM101',
+      `the ${schema === 'tidemark' ? 'control' : 'retention'} schema has a migration this version lacks: ${unknown[0]}`,
+      {
+        remedy: 'Run the version of Tidemark that migrated it, or a newer one.',
+      },
+    );
+  }
+  const missing = files.filter((name) => !done.has(name));
+  for (const name of missing) {
+    await client.query(await readFile(new URL(name, directory), 'utf8'));
+    await client.query(`insert into ${schema}.migrations (name) values ($1)`, [name]);
+  }
+  return missing;
 }

@@ -132,6 +132,13 @@ export const errorCatalogue = {
     remedy:
       'If it should not be replicated, say so in source.tables. Else run `tidemark teardown --slot` and start again; destinations must then be rebuilt.',
   },
+  TM246: {
+    retry: 'operator',
+    meaning:
+      'A transaction has Tombstones whose rows it does not delete, and deletes other rows of the same table. If these are the rows that the Tombstones are about, they must stay at the destinations; if not, they must go. The reader stops before any destination is told.',
+    remedy:
+      'Ask whoever wrote to tidemark_retention.cold_storage_archive. If the rows were meant to be deleted everywhere: `retain.unmatched.deletes: delete` until the reader is past that transaction. If the retention service wrote them, keep them and report it.',
+  },
   TM221: {
     retry: 'operator',
     meaning:
@@ -204,6 +211,13 @@ export const errorCatalogue = {
     meaning: 'A row is larger than row.max.bytes.',
     remedy:
       "Raise kafka.row.max.bytes and the topics' max.message.bytes (`tidemark check` prints the command), then start again; the slot keeps the row.",
+  },
+  TM309: {
+    retry: 'transient',
+    meaning:
+      'A topic of ours has an open transaction that the reader cannot decide: it is of another producer, or Kafka has forgotten which one wrote it. Consumers see nothing behind it.',
+    remedy:
+      'Run the commands in the message: they name the producer and end its transaction. The reader goes on by itself then.',
   },
   // 4xx: delivery
   TM401: {
@@ -282,6 +296,84 @@ export const errorCatalogue = {
       'A Unit has fallen behind by most of what Kafka keeps: what it has yet to read will expire before long.',
     remedy:
       'Mend or resume the destination; until then keep more: `kafka-configs.sh --alter --topic <topic> --add-config retention.ms=…` on its topics and on <prefix>.progress, and raise kafka.topic.retention.',
+  },
+  TM415: {
+    retry: 'operator',
+    meaning: 'The control schema is not that of this version: migrations are missing.',
+    remedy:
+      'Start `tidemark run` of this version once: it migrates the control schema, or says that a newer version did.',
+  },
+  // 5xx: retention
+  TM501: {
+    retry: 'operator',
+    meaning: 'The retention schema is missing in the source database, or is not that of this version.',
+    remedy: '`tidemark retain setup`, as a role that may create schemas and roles (retain.setup.url).',
+  },
+  TM502: {
+    retry: 'operator',
+    meaning:
+      'A table with withheld columns (dropped, hashed or masked) has an eviction policy: their values would be lost with the row.',
+    remedy:
+      'Keep the columns, or list them in forfeit_columns of the table’s policy if nobody needs their values any more.',
+  },
+  TM503: {
+    retry: 'operator',
+    meaning:
+      'A table that has an eviction policy cannot be evicted as it is. Nothing of it goes; other tables go on.',
+    remedy: 'Do what the message says; `tidemark retain plan` asks again.',
+  },
+  TM504: {
+    retry: 'operator',
+    meaning:
+      'Retention days of 0 or less: that would let rows go at once, and is refused. Nothing of these tenants is evicted.',
+    remedy: 'Set the days to 1 or more; NULL keeps the rows for ever.',
+  },
+  TM505: {
+    retry: 'operator',
+    meaning: 'The role of retain.url lacks a right in the source database.',
+    remedy: 'Run the statement in the message.',
+  },
+  TM506: {
+    retry: 'transient',
+    meaning: 'Another process evicts rows of this source.',
+    remedy: 'Nothing: this one takes over when the other ends.',
+  },
+  TM507: {
+    retry: 'transient',
+    meaning: 'The source database failed while rows were evicted; the batch under way was undone whole.',
+    remedy: 'Nothing: rows are marked again. `tidemark retain status` shows what goes on.',
+  },
+  TM508: {
+    retry: 'operator',
+    meaning:
+      'A destination does not hand a row back as the source had it: nothing is evicted on its word, and the row is not recalled from it.',
+    remedy: '`tidemark verify` the destination; recall the row from another one that its Tombstone names.',
+  },
+  TM509: {
+    retry: 'operator',
+    meaning:
+      'Rows that were evicted are at destinations alone. After this step destinations have to be rebuilt from the source, which does not have them any more.',
+    remedy:
+      'Keep a copy of what each destination has, or bring the rows back first (`tidemark recall`); then say so: --reason "…".',
+  },
+  TM510: {
+    retry: 'operator',
+    meaning:
+      'A destination holds less than it acknowledged (it was restored from a backup, or emptied), or the ledger does not agree with it. Nothing that it is to prove is evicted.',
+    remedy:
+      '`tidemark destination replay <name> --from held --yes` goes on from what it holds; `tidemark verify` it before anything is relied upon again.',
+  },
+  TM511: {
+    retry: 'operator',
+    meaning: 'What was to be erased is under a legal hold, which wins.',
+    remedy:
+      '`tidemark retain hold list` says whose it is and why. Once it is released, erase again: what was erased already stays erased.',
+  },
+  TM512: {
+    retry: 'operator',
+    meaning:
+      'The clocks of the source database and of the retention service are more than an hour apart: how old a row is cannot be told. Nothing is evicted.',
+    remedy: 'Set the clock that is wrong.',
   },
   // 9xx
   TM901: { retry: 'bug', meaning: 'Something happened that should not.', remedy: 'Report it with the log.' },

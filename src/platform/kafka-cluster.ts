@@ -11,6 +11,9 @@ import { innermost } from './kafka.ts';
 
 const require = createRequire(import.meta.url);
 const { TRANSACTION } = require('kafkajs/src/protocol/coordinatorTypes') as { TRANSACTION: number };
+const { createErrorFromCode } = require('kafkajs/src/protocol/error') as {
+  createErrorFromCode(code: number): Error;
+};
 const produceResponse = require('kafkajs/src/protocol/requests/produce/v7/response') as {
   decode(payload: Buffer): Promise<{ clientSideThrottleTime?: number | null }>;
   /** @throws KafkaJSProtocolError the first partition's that failed */
@@ -27,7 +30,7 @@ interface ProducerIdentity {
   producerEpoch: number;
 }
 
-/** A broker, and what a transaction asks of it. They throw kafkajs' errors. */
+/** A broker, and what is asked of it. They throw kafkajs' errors. */
 export interface Broker {
   initProducerId(request: {
     transactionalId: string;
@@ -37,10 +40,40 @@ export interface Broker {
     request: ProducerIdentity & { topics: { topic: string; partitions: number[] }[] },
   ): Promise<unknown>;
   endTxn(request: ProducerIdentity & { transactionResult: boolean }): Promise<unknown>;
-  connectionPool: { pool: BrokerConnection[]; getConnection(): Promise<BrokerConnection> };
+  listOffsets(request: {
+    replicaId: number;
+    isolationLevel: number;
+    topics: { topic: string; partitions: { partition: number; timestamp: string }[] }[];
+  }): Promise<{ responses: { topic: string; partitions: { partition: number; offset: string }[] }[] }>;
+  fetch(request: {
+    replicaId: number;
+    isolationLevel: number;
+    maxWaitTime: number;
+    minBytes: number;
+    maxBytes: number;
+    topics: {
+      topic: string;
+      partitions: { partition: number; fetchOffset: string; maxBytes: number }[];
+    }[];
+  }): Promise<{ responses: { partitions: { messages: StoredRecord[] }[] }[] }>;
+  connectionPool: { pool: BrokerConnection[]; getConnection(index?: number): Promise<BrokerConnection> };
 }
 
-/** To a broker; only for `produce` and `fetch`. */
+/** A record as it is stored; a marker is one too. */
+export interface StoredRecord {
+  offset: string;
+  key: Buffer | null;
+  value: Buffer | null;
+  isControlRecord: boolean;
+  batchContext: { producerId: string };
+}
+
+export interface TopicPartition {
+  topic: string;
+  partition: number;
+}
+
+/** To a broker; only for `exchange`. */
 export interface BrokerConnection {
   clientId: string;
   socket: Socket | null;
@@ -72,6 +105,7 @@ interface Cluster {
   disconnect(): Promise<void>;
   addMultipleTargetTopics(topics: string[]): Promise<void>;
   findLeaderForPartitions(topic: string, partitions: number[]): Record<string, number[]>;
+  findTopicPartitionMetadata(topic: string): { partitionId: number }[];
   findBroker(which: { nodeId: string }): Promise<Broker>;
   findGroupCoordinator(which: { groupId: string; coordinatorType: number }): Promise<Broker>;
   brokerPool: { seedBroker?: Broker; brokers: Record<string, Broker> };
@@ -84,10 +118,13 @@ const produceApi = { apiKey: 0, apiName: 'Produce', apiVersion: 7 };
 const produceTimeoutMs = 30_000;
 
 /** Records of one partition, as a record batch. */
-export interface PartitionRecords {
-  topic: string;
-  partition: number;
+export interface PartitionRecords extends TopicPartition {
   records: Buffer;
+}
+
+/** What a broker answered with an error code, as kafkajs throws it. */
+export function brokerError(code: number): Error {
+  return createErrorFromCode(code);
 }
 
 /** kafkajs' own view of a cluster, not connected yet. @throws TidemarkError TM901 in another version of it */
@@ -120,7 +157,7 @@ export class KafkaCluster {
    * The connections to the partitions' leaders. Call while nothing is in flight.
    * @throws kafkajs' error where a topic does not exist or a leader cannot be reached
    */
-  async leaders(partitions: readonly { topic: string; partition: number }[]): Promise<BrokerConnection[]> {
+  async leaders(partitions: readonly TopicPartition[]): Promise<BrokerConnection[]> {
     await this.#cluster.addMultipleTargetTopics([...new Set(partitions.map(({ topic }) => topic))]);
     const found = new Map<string, Promise<BrokerConnection>>();
     return Promise.all(
@@ -143,23 +180,9 @@ export class KafkaCluster {
    * @throws kafkajs' error where no broker answers
    */
   async findLeaders(
-    partitions: readonly { topic: string; partition: number }[],
+    partitions: readonly TopicPartition[],
   ): Promise<{ leaders: Map<string, string>; failures: Map<string, unknown> }> {
-    const topics = [...new Set(partitions.map(({ topic }) => topic))];
-    const lost = new Map<string, unknown>();
-    // One that is gone would spoil every later look at the others.
-    this.#cluster.targetTopics.clear();
-    await this.#cluster.connect();
-    await this.#cluster.addMultipleTargetTopics(topics).catch(async () => {
-      for (const topic of topics) {
-        await this.#cluster.addMultipleTargetTopics([topic]).catch((error) => {
-          // Without a type it is no answer of a broker.
-          if (typeof (innermost(error) as { type?: unknown }).type !== 'string') throw error;
-          this.#cluster.targetTopics.delete(topic);
-          lost.set(topic, error);
-        });
-      }
-    });
+    const lost = await this.#lookUp(new Set(partitions.map(({ topic }) => topic)));
     const leaders = new Map<string, string>();
     const failures = new Map<string, unknown>();
     for (const { topic, partition } of partitions) {
@@ -175,16 +198,75 @@ export class KafkaCluster {
     return { leaders, failures };
   }
 
+  /**
+   * All partitions of those of the topics that exist, looked up anew.
+   * @throws kafkajs' error where no broker answers or a partition has no leader
+   */
+  async partitionsOf(topics: ReadonlySet<string>): Promise<TopicPartition[]> {
+    const lost = await this.#lookUp(topics);
+    for (const error of lost.values()) {
+      const { type } = innermost(error as Error) as { type?: unknown };
+      if (type !== 'UNKNOWN_TOPIC_OR_PARTITION') throw error;
+    }
+    return [...topics]
+      .filter((topic) => !lost.has(topic))
+      .flatMap((topic) =>
+        this.#cluster
+          .findTopicPartitionMetadata(topic)
+          .map(({ partitionId }) => ({ topic, partition: partitionId })),
+      );
+  }
+
+  /**
+   * Partitions by leader, as they were looked up last.
+   * @throws kafkajs' error where a topic does not exist; TidemarkError TM301 where a partition has no leader
+   */
+  async brokersOf<T extends TopicPartition>(partitions: readonly T[]): Promise<Map<Broker, T[]>> {
+    await this.#cluster.connect();
+    await this.#cluster.addMultipleTargetTopics([...new Set(partitions.map(({ topic }) => topic))]);
+    const byNode = Map.groupBy(partitions, ({ topic, partition }) => {
+      const nodeId = this.#leaderOf(topic, partition);
+      if (nodeId === null) throw new TidemarkError('TM301', `${topic} partition ${partition} has no leader`);
+      return nodeId;
+    });
+    const found = new Map<Broker, T[]>();
+    for (const [nodeId, list] of byNode) found.set(await this.#cluster.findBroker({ nodeId }), list);
+    return found;
+  }
+
+  /** Topics anew. @returns why some cannot be looked up @throws kafkajs' error where no broker answers */
+  async #lookUp(topics: ReadonlySet<string>): Promise<Map<string, unknown>> {
+    const lost = new Map<string, unknown>();
+    // One that is gone would spoil every later look at the others.
+    this.#cluster.targetTopics.clear();
+    await this.#cluster.connect();
+    await this.#cluster.addMultipleTargetTopics([...topics]).catch(async () => {
+      for (const topic of topics) {
+        await this.#cluster.addMultipleTargetTopics([topic]).catch((error) => {
+          // Without a type it is no answer of a broker.
+          if (typeof (innermost(error) as { type?: unknown }).type !== 'string') throw error;
+          this.#cluster.targetTopics.delete(topic);
+          lost.set(topic, error);
+        });
+      }
+    });
+    return lost;
+  }
+
   /** By what was looked up last; null: it has none. */
   #leaderOf(topic: string, partition: number): string | null {
     const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
     return nodeId === undefined || Number(nodeId) < 0 ? null : nodeId;
   }
 
-  /** Connects where needed. @throws kafkajs' error */
-  async connectionTo(nodeId: string): Promise<BrokerConnection> {
+  /**
+   * Connects where needed.
+   * @param lane which of the two that there are: a broker answers what comes by one of them one after the other
+   * @throws kafkajs' error
+   */
+  async connectionTo(nodeId: string, lane: 0 | 1 = 0): Promise<BrokerConnection> {
     const { connectionPool } = await this.#cluster.findBroker({ nodeId });
-    const connection = await connectionPool.getConnection();
+    const connection = await connectionPool.getConnection(lane);
     // An answer to a request in flight would be taken for one to this.
     if (!connection.isAuthenticated()) await connection.authenticate();
     return connection;
@@ -195,7 +277,7 @@ export class KafkaCluster {
     const { seedBroker, brokers } = this.#cluster.brokerPool;
     const all = new Set([...(seedBroker ? [seedBroker] : []), ...Object.values(brokers)]);
     const connections = [...all].flatMap(({ connectionPool }) => connectionPool.pool);
-    const closed = new TidemarkError('TM301', 'the producer was closed');
+    const closed = new TidemarkError('TM301', 'the connection was closed');
     for (const { requestQueue } of connections) requestQueue.rejectAll(closed);
     await this.#cluster.disconnect().catch(() => {});
     for (const { socket } of connections) socket?.destroy();

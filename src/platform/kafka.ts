@@ -3,13 +3,13 @@ import { createRequire } from 'node:module';
 import { promisify } from 'node:util';
 import { zstdCompress, zstdDecompress } from 'node:zlib';
 import kafkajs, {
-  type Consumer,
   type Kafka,
   type KafkaConfig as KafkaJsConfig,
   type LogEntry,
   type RetryOptions,
 } from 'kafkajs';
 import { TidemarkError } from './errors.ts';
+import { mendConnections } from './kafkajs-connections.ts';
 import type { Logger } from './log.ts';
 import { waitLongerWhenQuiet } from './quiet-fetches.ts';
 import type { KafkaConfig } from './resolved-config.ts';
@@ -37,6 +37,7 @@ queue.scheduleCheckPendingRequests = function (this: RequestQueue) {
   if (this.pending.length > 0) scheduleCheckPendingRequests.call(this);
 };
 waitLongerWhenQuiet();
+mendConnections();
 
 /** What a client needs to reach a cluster. */
 export type KafkaEndpoint = Pick<KafkaConfig, 'brokers' | 'clientId' | 'tls' | 'sasl'>;
@@ -126,15 +127,4 @@ export function isKafkaError(error: unknown): boolean {
   return (
     error instanceof Error && (error.name.startsWith('KafkaJS') || error.message === 'Broker not connected')
   );
-}
-
-/** After a reading that was done once: its group is nobody's any more. Fails for nothing. */
-export async function endReading(kafka: Kafka, consumer: Consumer, groupId: string): Promise<void> {
-  await consumer.disconnect().catch(() => {});
-  const admin = kafka.admin();
-  await admin
-    .connect()
-    .then(() => admin.deleteGroups([groupId]))
-    .catch(() => {});
-  await admin.disconnect().catch(() => {});
 }

@@ -4,6 +4,7 @@
  */
 import type { ConnectionOptions as TlsOptions } from 'node:tls';
 import type { ColumnPolicy } from './column-policy.ts';
+import type { TableId } from './table-name.ts';
 
 /** Options for node:tls, or false for plain text. */
 export type ResolvedTls = TlsOptions | false;
@@ -122,6 +123,24 @@ export interface DeliverConfig {
   spillMemoryBytes: number;
 }
 
+/** Set where `retain.enabled` is true. */
+export interface RetainConfig {
+  /** As a member of tidemark_retention. */
+  endpoint: PostgresEndpoint;
+  /** Of `tidemark retain setup`. */
+  setupEndpoint: PostgresEndpoint;
+  /** Of whoever places holds and grants overrides. */
+  officerEndpoint: PostgresEndpoint;
+  intervalMs: number;
+  markRows: number;
+  /** Of a transaction whose Tombstones are about other rows (TM246). */
+  unmatchedDeletes: 'stop' | 'delete';
+  /** PEM of the Ed25519 key that evidence is signed with; null: none can be made. */
+  evidenceKey: string | null;
+  /** Where tenants' days are; null: tables with a tenant column are not evicted. */
+  tenants: { table: TableId; key: string; days: string } | null;
+}
+
 export interface DestinationConfig {
   /** The instance file's `name`. */
   name: string;
@@ -156,5 +175,7 @@ export interface ResolvedConfig {
   control: PostgresEndpoint;
   deliver: DeliverConfig;
   destinations: DestinationConfig[];
+  /** Absent: nothing is evicted. */
+  retain?: RetainConfig;
   observe: { metricsHost: string; metricsPort: number | null };
 }

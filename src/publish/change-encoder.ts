@@ -3,10 +3,11 @@
  * (shape, topic, schemas) at their first change; a table that cannot be represented is parked, and the rest goes on.
  */
 import type { Position } from '../connector/position.ts';
-import { tableName } from '../connector/shape.ts';
+import { type TableId, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import type { Logger } from '../platform/log.ts';
+import { errorFields, type Logger } from '../platform/log.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
+import { parseTableName } from '../platform/table-name.ts';
 import {
   labelNotePrefix,
   parseLabelNote,
@@ -23,6 +24,7 @@ import {
 } from '../replicate/pgoutput.ts';
 import type { Batch } from './batch.ts';
 import { ByteWriter } from './byte-writer.ts';
+import { ErasedRows } from './erased-rows.ts';
 import { changesAny, type KnownTable, KnownTables, nameOf } from './known-tables.ts';
 import { type ParkedMessages, parkedNote } from './parked-messages.ts';
 import { Parking, type ResumePolicy, resumePolicy } from './parking.ts';
@@ -34,6 +36,10 @@ import type { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { StreamPlace } from './stream-place.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
+import { type ErasedRow, Tombstones } from './tombstones.ts';
+
+/** D: a Delete message. */
+const deleteByte = 0x44;
 
 export interface ChangeEncoderOptions {
   kafka: KafkaConfig;
@@ -42,6 +48,8 @@ export interface ChangeEncoderOptions {
   resume: Progress;
   log: Logger;
   snapshots: TableSnapshots;
+  /** What deletes are that may be evictions by another name; `stop` where absent. */
+  unmatchedDeletes?: 'stop' | 'delete' | undefined;
   /** Called at each commit, after the batch was marked. */
   onCommit(): void;
 }
@@ -54,6 +62,15 @@ export class ChangeEncoder implements PgoutputHandler {
   readonly #options: ChangeEncoderOptions;
   readonly #records: RecordWriter;
   readonly #tables = new KnownTables();
+  readonly #tombstones = new Tombstones();
+  /** Control topics that records can be written to. */
+  readonly #controlTopics = new Set<string>();
+  /**
+   * A table of which something comes next that needs more than its Relation, before the message after this one: its
+   * control topic, for evictions; an encoder, for rows that are erased while nothing of the table is streamed.
+   */
+  unprepared: { table: TableId; for: 'evictions' | 'erasures' } | null = null;
+  readonly #erased: ErasedRows;
   #replaying = false;
   /** The key of the row that is being written. */
   readonly #key = new ByteWriter(1024);
@@ -67,6 +84,7 @@ export class ChangeEncoder implements PgoutputHandler {
     this.place = new StreamPlace(options.resume);
     this.parking = new Parking(options.resume.parked);
     this.#records = new RecordWriter(options);
+    this.#erased = new ErasedRows((table) => this.#tables.encoderOf(table));
   }
 
   /**
@@ -74,6 +92,7 @@ export class ChangeEncoder implements PgoutputHandler {
    * @returns the relation that must be prepared first, in which case nothing was done; else null
    */
   encode(message: Buffer): Relation | null {
+    this.#writeErased();
     for (const oid of changedRelations(message)) {
       const table = this.#tables.get(oid);
       if (table?.kind !== 'described' || (this.#replaying && !this.#isReplayed(oid))) continue;
@@ -102,7 +121,20 @@ export class ChangeEncoder implements PgoutputHandler {
   /** The relation's changes can be encoded from now on. */
   publish(relation: Relation, parking: ParkedMessages, encoder: TableEncoder): void {
     this.#tables.publish(relation, parking, encoder);
+    this.#erased.forget(relation);
     this.#options.snapshots.prepared(encoder);
+  }
+
+  /** The table's evictions can be encoded from now on. */
+  controls(topic: string): void {
+    this.#controlTopics.add(topic);
+    this.unprepared = null;
+  }
+
+  /** The table's erased rows can be encoded from now on. @param encoder null: the table was never published */
+  erases(table: TableId, encoder: TableEncoder | null): void {
+    this.#erased.prepared(table, encoder);
+    this.unprepared = null;
   }
 
   /** Its table was parked, here or before the start. */
@@ -118,6 +150,7 @@ export class ChangeEncoder implements PgoutputHandler {
 
   begin(start: TransactionStart): void {
     this.place.begin(start);
+    this.#tombstones.begin();
   }
 
   commit(commitLsn: bigint, endLsn: bigint): void {
@@ -127,6 +160,7 @@ export class ChangeEncoder implements PgoutputHandler {
       const { parking } = this;
       encodeChunk(chunk, this.batch, { place, records: this.#records, parking, log: this.#options.log });
     }
+    if (this.#tombstones.unmet > 0) this.#judgeUnmet();
     place.commit(commitLsn, endLsn);
     this.parking.endTransaction(place.position);
     this.batch.markBoundary(place.position, place.ackLsn, place.commitTimeUs);
@@ -138,6 +172,7 @@ export class ChangeEncoder implements PgoutputHandler {
    */
   relation(relation: Relation, raw: Buffer): void {
     this.#options.snapshots.partitions.described(relation.oid);
+    this.#tombstones.describe(relation);
     const known = this.#tables.get(relation.oid);
     if (known?.kind === 'parked' && known.raw.equals(raw) && this.parking.holds(known.name)) return;
     this.#tables.describe(relation, raw);
@@ -156,12 +191,40 @@ export class ChangeEncoder implements PgoutputHandler {
   }
 
   insert(oid: number, after: Tuple, raw: Buffer): void {
-    this.#change(oid, raw, (encoder) =>
-      this.#write(encoder, 'c', { before: null, after, fallback: null, fill: null }),
-    );
+    if (!this.#replaying) this.#expectEviction(this.#tombstones.inserted(oid, after));
+    this.#change(oid, raw, (encoder) => {
+      const recalled =
+        this.#tombstones.any && this.#tombstones.recalls(encoder.shape, encoder.keyTexts(after, null));
+      this.#write(encoder, recalled ? 'r' : 'c', { before: null, after, fallback: null, fill: null });
+    });
+  }
+
+  #expectEviction(table: TableId | null): void {
+    if (table && !this.#controlTopics.has(this.#options.topics.evictions(table)))
+      this.unprepared = { table, for: 'evictions' };
+  }
+
+  /**
+   * Tombstones without any delete of their table say something untrue, and change nothing. Beside deletes of other rows they
+   * may be about those, in another spelling of the key: as deletes these would be gone everywhere. Nobody guesses.
+   * The Transaction has no boundary yet, so no destination has merged any of it.
+   * @throws TidemarkError TM246
+   */
+  #judgeUnmet(): void {
+    const table = this.#tombstones.doubtful;
+    if (table !== null && this.#options.unmatchedDeletes !== 'delete')
+      throw new TidemarkError(
+        'TM246',
+        `a transaction after ${this.place.position} deletes rows of ${table}, and has Tombstones for other ones, which it does not delete`,
+      );
+    this.#options.log.error('Tombstones came without the deletes that they are about', {
+      position: this.place.position,
+      rows: this.#tombstones.unmet,
+    });
   }
 
   update(oid: number, before: Tuple | null, beforeIsFull: boolean, after: Tuple, raw: Buffer): void {
+    const erased = this.#replaying ? null : this.#tombstones.updated(oid, after);
     const known = this.#tables.get(oid);
     if (known?.kind === 'parked' && before && this.#movedBeforeParking(known, before, after))
       this.place.ordinal++;
@@ -178,12 +241,54 @@ export class ChangeEncoder implements PgoutputHandler {
         this.#write(encoder, 'c', { before: null, after, fallback: before, fill }, oldLink);
       } else this.#write(encoder, 'u', { before: fill, after, fallback: before, fill });
     });
+    if (erased) this.#expectErased(erased);
+  }
+
+  /** After the Tombstone's own Change, before whatever comes next. */
+  #expectErased(row: ErasedRow): void {
+    this.#erased.expect(row);
+    if (!this.parking.holds(tableName(row.table)) && this.#erased.encoderOf(row.table) === undefined)
+      this.unprepared = { table: row.table, for: 'erasures' };
+  }
+
+  /** Evicted rows that are erased: a delete, though there is no row in the source. Each has a Position, whatever becomes of it. */
+  #writeErased(): void {
+    for (const row of this.#erased.take()) {
+      const name = tableName(row.table);
+      if (this.parking.holds(name) && !this.#replaying) {
+        if (!this.#next()) continue;
+        const note = this.#tombstones.erasureNote(row);
+        this.#records.parked(this.batch, this.#options.topics.parked, this.place.position, name, note);
+        continue;
+      }
+      const encoder = this.#erased.encoderOf(row.table);
+      const { ordinal } = this.place;
+      this.batch.savepoint();
+      try {
+        if (!encoder) throw new TidemarkError('TM208', 'the table was never published');
+        const before = this.#erased.tupleOf(encoder, row);
+        this.#write(encoder, 'd', { before, after: null, fallback: null, fill: null });
+      } catch (error) {
+        this.batch.rollback();
+        this.place.ordinal = ordinal;
+        this.#next();
+        this.#options.log.error(`a row of ${name} was erased, and its delete cannot be published`, {
+          position: this.place.position,
+          ...errorFields(error),
+        });
+      }
+    }
   }
 
   delete(oid: number, before: Tuple, _beforeIsFull: boolean, raw: Buffer): void {
-    this.#change(oid, raw, (encoder) =>
-      this.#write(encoder, 'd', { before, after: null, fallback: null, fill: null }),
-    );
+    this.#change(oid, raw, (encoder) => {
+      const row = { before, after: null, fallback: null, fill: null };
+      const key = this.#tombstones.any && !encoder.keyless ? encoder.keyTexts(before, null) : null;
+      if (key && this.#tombstones.evicts(encoder.shape, key)) {
+        this.#write(encoder, 'e', row);
+        this.#tombstones.met(encoder.shape, key);
+      } else this.#write(encoder, 'd', row);
+    });
   }
 
   truncate(oids: number[], raw: Buffer): void {
@@ -199,6 +304,7 @@ export class ChangeEncoder implements PgoutputHandler {
   /** Logical messages are not rows of a tracked table: they are notes about them, or a snapshot's marks. */
   message(transactional: boolean, prefix: string, content: Buffer): void {
     if (!transactional) return;
+    if (this.#replaying) this.#replayNote(prefix, content, parseTableName(this.parking.resuming!.table)!);
     this.#options.snapshots.message(prefix, content);
     const as = resumePolicy(prefix);
     if (as) this.#startResume(content.toString('utf8'), as);
@@ -218,6 +324,14 @@ export class ChangeEncoder implements PgoutputHandler {
     } else if (prefix === labelNotePrefix) this.#tables.describeAgain(parseLabelNote(content));
   }
 
+  #replayNote(prefix: string, content: Buffer, table: TableId): void {
+    if (this.#tombstones.replayed(prefix, content)) this.#expectEviction(table);
+    const erased = this.#tombstones.erasedMeanwhile(prefix, content, table);
+    if (!erased) return;
+    this.#erased.expect(erased);
+    if (this.#erased.encoderOf(table) === undefined) this.unprepared = { table, for: 'erasures' };
+  }
+
   #startResume(table: string, as: ResumePolicy): void {
     if (!this.parking.startResume(table, as)) {
       this.#options.log.warn(`${table} was to be resumed and is not parked`, {
@@ -231,8 +345,13 @@ export class ChangeEncoder implements PgoutputHandler {
     });
   }
 
-  #write(encoder: TableEncoder, op: 'c' | 'u' | 'd', row: RowImages, link: KeyLink | null = null): void {
-    const { snapshots } = this.#options;
+  #write(
+    encoder: TableEncoder,
+    op: 'c' | 'u' | 'd' | 'e' | 'r',
+    row: RowImages,
+    link: KeyLink | null = null,
+  ): void {
+    const { snapshots, topics } = this.#options;
     const fresh = this.#next();
     if (!fresh && snapshots.idle) return;
     const image = (row.after ?? row.before)!;
@@ -249,7 +368,9 @@ export class ChangeEncoder implements PgoutputHandler {
         });
       }
     }
-    if (fresh) this.#records.row(this.batch, this.place, encoder, op, key, row, link);
+    if (!fresh) return;
+    const topic = op === 'e' ? topics.evictions(encoder.shape) : encoder.topic;
+    this.#records.row(this.batch, this.place, encoder, op, key, row, link, topic);
   }
 
   /** Parks the table where its change cannot be represented; nothing of that change stays in the batch. */
@@ -317,8 +438,12 @@ export class ChangeEncoder implements PgoutputHandler {
 
   /** @param raw a copy, without what is withheld */
   #parkChange(name: string, raw: Buffer): void {
-    if (this.#next())
-      this.#records.parked(this.batch, this.#options.topics.parked, this.place.position, name, raw);
+    const { parked } = this.#options.topics;
+    // Before the first delete that they may be about. A life that has it in Kafka has them there as well.
+    const notes = raw[0] === deleteByte && this.#tombstones.any ? this.#tombstones.takeNotes(name) : [];
+    if (!this.#next()) return;
+    for (const note of notes) this.#records.parked(this.batch, parked, null, name, note);
+    this.#records.parked(this.batch, parked, this.place.position, name, raw);
   }
 
   /** @returns false where Kafka has this Change already */

@@ -19,7 +19,7 @@ export interface EncoderIdentity {
   version: string;
 }
 
-const opBytes = { c: 0x63, u: 0x75, d: 0x64, t: 0x74, r: 0x72 } as const;
+const opBytes = { c: 0x63, u: 0x75, d: 0x64, t: 0x74, r: 0x72, e: 0x65 } as const;
 export type EnvelopeOp = keyof typeof opBytes;
 
 /** Of one table and schema; what a Transaction's or a batch's records share is encoded once. */
@@ -32,6 +32,7 @@ export class EnvelopeFrame {
   /** Of the last Transaction; the next one's takes its place. */
   readonly #source = new ByteWriter(256);
   #sourceSerial = -1;
+  #sourceOfRead = false;
   readonly #tail = new ByteWriter(256);
   #tailSerial = -1;
   #tailOp: EnvelopeOp | null = null;
@@ -74,8 +75,9 @@ export class EnvelopeFrame {
 
   /** What the records of one Transaction, operation and batch share. */
   #encodeTail(op: EnvelopeOp, transaction: TransactionContext, nowMs: number): void {
-    // A Transaction has changes or a chunk's rows, never both: one source block serves it.
-    if (this.#sourceSerial !== transaction.serial) this.#encodeSource(transaction, op === 'r');
+    // A Transaction has changes or a chunk's rows, and nearly never both: one source block serves it.
+    if (this.#sourceSerial !== transaction.serial || this.#sourceOfRead !== (op === 'r'))
+      this.#encodeSource(transaction, op === 'r');
     if (nowMs !== this.#processedAtMs) this.#encodeProcessedAt(nowMs);
     const tail = this.#tail;
     tail.position = 0;
@@ -124,6 +126,7 @@ export class EnvelopeFrame {
     out.bigLong(commitLsn);
     out.byte(0); // xmin
     this.#sourceSerial = transaction.serial;
+    this.#sourceOfRead = snapshot;
   }
 }
 

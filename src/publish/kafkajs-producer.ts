@@ -32,29 +32,38 @@ const compressionTypes = {
 };
 
 export class KafkajsProducer implements TransactionalProducer {
-  readonly #producer: Producer;
+  readonly #make: () => Producer;
   readonly #compression: CompressionTypes;
+  #producer: Producer;
+  #hasId = false;
   #transaction: Transaction | null = null;
 
   constructor(kafka: Kafka, config: KafkaConfig, transactionalId: string) {
     this.#compression = compressionTypes[config.compression];
-    this.#producer = kafka.producer({
-      transactionalId,
-      idempotent: true,
-      maxInFlightRequests: 1,
-      transactionTimeout: config.transactionTimeoutMs,
-      allowAutoTopicCreation: false,
-      createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
-      // After a commit the coordinator answers CONCURRENT_TRANSACTIONS for some ms: ask again soon. kafkajs demands
-      // many retries for exactly-once; the factor keeps an outage from being hammered.
-      retry: { initialRetryTime: 5, factor: 0.2, multiplier: 2, maxRetryTime: 1000, retries: 14 },
-    });
+    this.#make = () =>
+      kafka.producer({
+        transactionalId,
+        idempotent: true,
+        maxInFlightRequests: 1,
+        transactionTimeout: config.transactionTimeoutMs,
+        allowAutoTopicCreation: false,
+        createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
+        // After a commit the coordinator answers CONCURRENT_TRANSACTIONS for some ms: ask again soon. kafkajs demands
+        // many retries for exactly-once; the factor keeps an outage from being hammered.
+        retry: { initialRetryTime: 5, factor: 0.2, multiplier: 2, maxRetryTime: 1000, retries: 14 },
+      });
+    this.#producer = this.#make();
   }
 
-  /** Takes the transactional id: the previous holder's open transaction is aborted and its writes fail from now on. */
   async fence(): Promise<void> {
     await this.#guard('take over the transactional id', async () => {
+      // A producer of kafkajs takes the id once.
+      if (this.#hasId) {
+        await this.#producer.disconnect();
+        this.#producer = this.#make();
+      }
       await this.#producer.connect();
+      this.#hasId = true;
       this.#transaction = await this.#producer.transaction();
     });
   }

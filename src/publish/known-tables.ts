@@ -1,5 +1,5 @@
 /** The tables of the stream by OID: how each was described last, and what else the stream told of it. */
-import { tableName } from '../connector/shape.ts';
+import { type TableId, tableName } from '../connector/shape.ts';
 import { laterNote, type ShapeNote } from '../replicate/column-origins.ts';
 import { type Relation, type Tuple, valueKind } from '../replicate/pgoutput.ts';
 import type { ParkedMessages } from './parked-messages.ts';
@@ -20,6 +20,15 @@ export class KnownTables {
 
   get(oid: number): KnownTable | undefined {
     return this.#tables.get(oid);
+  }
+
+  /** Of the table as the stream has it at present, with its Relation; null where nothing of it was streamed. */
+  encoderOf(table: TableId): { encoder: TableEncoder; columns: string[] } | null {
+    const name = tableName(table);
+    for (const known of this.#tables.values())
+      if (known.kind === 'published' && tableName(known.relation) === name)
+        return { encoder: known.encoder, columns: known.relation.columns.map((column) => column.name) };
+    return null;
   }
 
   /** By a Relation message, which is copied. */

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Position } from '../connector/position.ts';
+import type { TableId } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
@@ -16,11 +17,12 @@ import type { Resuming } from './parking.ts';
 import { type Progress, progressRecord } from './progress.ts';
 import { header, recordFormat, type TopicNames } from './record-format.ts';
 import { RecordRun } from './record-run.ts';
+import type { SeenProducer } from './seen-producer.ts';
 import { TableSnapshots } from './snapshot/table-snapshots.ts';
 import { StreamGate } from './stream-gate.ts';
 import type { TableEncoder } from './table-encoder.ts';
 import { parksTable, type StreamNotes } from './table-preparation.ts';
-import { noteEnds, type TransactionalProducer } from './transactional-producer.ts';
+import { noteEnds } from './transactional-producer.ts';
 
 /** What may be encoded while a batch is being committed, in batches: commits take 10 ms, and now and then 200. */
 const batchesAhead = 6;
@@ -36,7 +38,7 @@ export interface SourceControl {
 export interface PublisherOptions {
   kafka: KafkaConfig;
   topics: TopicNames;
-  producer: TransactionalProducer;
+  producer: SeenProducer;
   progressSchemaId: number;
   /** Everything up to here is in Kafka already. */
   resume: Progress;
@@ -48,12 +50,17 @@ export interface PublisherOptions {
    * @throws TidemarkError TM208 or TM231 when the table must be parked
    */
   prepareTable(relation: Relation, notes: StreamNotes): Promise<PreparedTable>;
+  /** Makes a table's control topic; `endOffsets` as of prepareTable. */
+  prepareEvictions(table: TableId): Promise<{ topic: string; endOffsets: bigint[] | null }>;
+  /** Makes the encoder of a table that nothing is streamed of, in the shape registered last; null: there is none. */
+  prepareErasures(table: TableId): Promise<PreparedTable | null>;
   /** What the table's messages may carry while it is parked. */
   prepareParking(relation: Relation): Promise<ParkedMessages>;
   /** A parked table's raw messages from a Position to a mark in the topic. */
   readParked(table: string, from: string, endMark: string): AsyncIterable<Buffer>;
   /** What is read beside the stream; nothing where absent. */
   snapshots?: TableSnapshots;
+  unmatchedDeletes?: 'stop' | 'delete' | undefined;
   log: Logger;
   nowMs(): number;
   onProgress?(progress: Progress, stats: PublisherStats): void;
@@ -150,6 +157,10 @@ export class Publisher {
     const unprepared = this.#encoder.encode(bytes);
     if (unprepared) {
       this.#prepare(unprepared, [Buffer.from(bytes)]);
+      return;
+    }
+    if (this.#encoder.unprepared) {
+      this.#prepareFurther([]);
       return;
     }
     if (this.#startsResume(bytes)) {
@@ -357,6 +368,30 @@ export class Publisher {
     }
   }
 
+  /** Messages wait, and reading pauses, until what a Tombstone's table needs is there. */
+  #prepareFurther(messages: Buffer[]): void {
+    this.#waiting = messages;
+    this.#options.source.pause();
+    void this.#prepareUnprepared()
+      .then(() => this.#continue())
+      .catch((error: unknown) => this.#fail(error));
+  }
+
+  async #prepareUnprepared(): Promise<void> {
+    const unprepared = this.#encoder.unprepared;
+    if (!unprepared) return;
+    const { table } = unprepared;
+    if (unprepared.for === 'erasures') {
+      const prepared = await this.#options.prepareErasures(table);
+      if (prepared) this.learnEnds(prepared);
+      this.#encoder.erases(table, prepared?.encoder ?? null);
+      return;
+    }
+    const { topic, endOffsets } = await this.#options.prepareEvictions(table);
+    if (endOffsets) this.learnTopic(topic, endOffsets);
+    this.#encoder.controls(topic);
+  }
+
   /** A logical message (M) may ask for a parked table. */
   #startsResume(bytes: Buffer): boolean {
     if (bytes[0] !== 0x4d || this.#encoder.parking.resuming === this.#resumed) return false;
@@ -384,9 +419,12 @@ export class Publisher {
     const ends = await producer.send([mark]);
     await producer.commit();
     noteEnds(this.#endOffsets, ends);
+    // Else the mark would be waited for without end.
+    await producer.seen();
     for await (const raw of readParked(table, parked.position, endMark)) {
       for (let relation = this.#encoder.replay(raw); relation; relation = this.#encoder.replay(raw))
         await this.#prepareRelation(relation);
+      await this.#prepareUnprepared();
       while (this.#full && !this.#closed) await this.#flushed();
       if (this.#closed) return;
     }
@@ -422,6 +460,10 @@ export class Publisher {
       const unprepared = this.#encoder.encode(waiting[i]!);
       if (unprepared) {
         this.#prepare(unprepared, waiting.slice(i));
+        return;
+      }
+      if (this.#encoder.unprepared) {
+        this.#prepareFurther(waiting.slice(i + 1));
         return;
       }
       if (this.#startsResume(waiting[i]!)) {

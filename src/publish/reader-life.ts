@@ -36,6 +36,7 @@ import { PublicationWatch } from './publication-watch.ts';
 import { type PreparedTable, Publisher, type PublisherStats } from './publisher.ts';
 import { RecordBatchProducer } from './record-batch-producer.ts';
 import { topicNames } from './record-format.ts';
+import { SeenProducer } from './seen-producer.ts';
 import { snapshotMode } from './snapshot/initial-snapshots.ts';
 import type { SnapshotRequests } from './snapshot/snapshot-requests.ts';
 import { SnapshotRunner } from './snapshot/snapshot-runner.ts';
@@ -45,7 +46,8 @@ import type { SourceLedger } from './source-ledger.ts';
 import { startPoint, topicEnds } from './start-point.ts';
 import { TablePreparer } from './table-preparer.ts';
 import { TableVersions } from './table-versions.ts';
-import { ensureSideTopic, ensureTopics } from './topics.ts';
+import { ensureEvictionsTopic, ensureSideTopic, ensureTopics } from './topics.ts';
+import { TransactionSettler } from './transaction-settler.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 import { textColumns } from './value-form.ts';
 
@@ -88,10 +90,13 @@ export async function readUntilFailure(
   const kafka = createKafka(kafkaConfig, log);
   const admin = kafka.admin();
   const transactionalId = `tidemark.${source.id}`;
-  const producer: TransactionalProducer =
+  const producer = new SeenProducer(
     kafkaConfig.producer === 'kafkajs'
       ? new KafkajsProducer(kafka, kafkaConfig, transactionalId)
-      : new RecordBatchProducer(kafka, kafkaConfig, transactionalId, topics.progress);
+      : new RecordBatchProducer(kafka, kafkaConfig, transactionalId, topics.progress),
+    kafka,
+  );
+  const settler = new TransactionSettler(kafka, kafkaConfig, transactionalId, log);
   let stream: ReplicationStream | null = null;
   let publisher: Publisher | null = null;
   let publications: PublicationWatch | null = null;
@@ -146,9 +151,10 @@ export async function readUntilFailure(
     await registry.ping();
     const progressSchemaId = await registry.register(`${topics.progress}-value`, progressSchema);
 
-    await producer.fence();
+    do await producer.fence();
+    while (await settler.settleProgress(topics.progress));
     await writeFence(producer, topics.progress, progressSchemaId, source.id, writer);
-    const last = await readLastProgress(kafka, topics.progress, `tidemark.${source.id}.progress`, writer);
+    const last = await readLastProgress(kafka, topics.progress, writer);
     const resume = await startPoint(
       {
         config,
@@ -161,12 +167,14 @@ export async function readUntilFailure(
         requests,
         preparer,
         topics,
+        settler,
         writer,
         log,
         signal,
       },
       last,
     );
+    await settler.close();
     const { epoch } = parsePosition(resume.position);
 
     const knownTopics = new Set(Object.keys(resume.endOffsets));
@@ -220,14 +228,20 @@ export async function readUntilFailure(
       progressSchemaId,
       resume,
       writer,
+      unmatchedDeletes: config.retain?.unmatchedDeletes,
       source: sourceControl,
       prepareParking: (relation) => preparer.prepareParking(relation),
       prepareTable: (relation, notes) => preparer.prepare(knownTopics, relation, notes),
+      prepareEvictions: async (table) => {
+        const topic = await preparer.alone(() => ensureEvictionsTopic(admin, kafkaConfig, table));
+        const known = knownTopics.has(topic);
+        return { topic, endOffsets: known ? null : (await topicEnds(admin, [topic])).get(topic)! };
+      },
+      prepareErasures: (table) => preparer.prepareRegistered(knownTopics, table),
       readParked: (table, from, endMark) =>
         readParked({
           kafka,
           topic: topics.parked,
-          groupPrefix: `tidemark.${source.id}`,
           table,
           from,
           endMark,
@@ -305,6 +319,7 @@ export async function readUntilFailure(
     // Not earlier: it may wait for a lock at the source, and a successor waits for the slot.
     await publications?.close();
     await producer.close();
+    await settler.close();
     await admin.disconnect().catch(() => {});
     clearTimeout(silent);
     await endConnection(client);

@@ -4,7 +4,6 @@
  * Any failure, of a leader that moved as well, ends it: the reader starts over with a new producer. What only takes a
  * moment (a coordinator that still writes the markers of the transaction before) is asked for again.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka } from 'kafkajs';
 import {
   type Broker,
@@ -14,19 +13,11 @@ import {
   produce,
 } from '../platform/kafka-cluster.ts';
 import type { KafkaConfig } from '../platform/resolved-config.ts';
+import { whilePassing } from '../platform/transaction-coordinator.ts';
 import { encodeRecordBatch } from './record-batch.ts';
 import type { RecordRun } from './record-run.ts';
 import { kafkajsError, type PartitionEnd, type TransactionalProducer } from './transactional-producer.ts';
 
-/** Errors of the coordinator that pass in milliseconds. */
-const passing = [
-  'CONCURRENT_TRANSACTIONS',
-  'GROUP_LOAD_IN_PROGRESS',
-  'GROUP_COORDINATOR_NOT_AVAILABLE',
-  'NOT_COORDINATOR_FOR_GROUP',
-];
-const passingDelayMs = 4;
-const passingLimitMs = 20000;
 /** Of one request: brokers limit it. */
 const requestBytes = 8 << 20;
 /** A partition's sequence numbers wrap here. */
@@ -56,12 +47,14 @@ export class RecordBatchProducer implements TransactionalProducer {
     await this.#guard('take over the transactional id', async () => {
       const transactionalId = this.#transactionalId;
       const transactionTimeout = this.#config.transactionTimeoutMs;
-      const { producerId, producerEpoch } = await this.#passing(async () => {
+      const { producerId, producerEpoch } = await whilePassing(async () => {
         this.#coordinator = await this.#cluster.transactionCoordinator(transactionalId);
         return this.#coordinator.initProducerId({ transactionalId, transactionTimeout });
       });
       this.#producerId = producerId;
       this.#producerEpoch = producerEpoch;
+      this.#sequences.clear();
+      this.#inTransaction.clear();
     });
   }
 
@@ -110,7 +103,7 @@ export class RecordBatchProducer implements TransactionalProducer {
   async #end(what: string, transactionResult: boolean): Promise<void> {
     if (this.#inTransaction.size === 0) return;
     await this.#guard(what, async () => {
-      await this.#passing(() => this.#coordinator!.endTxn({ ...this.#identity, transactionResult }));
+      await whilePassing(() => this.#coordinator!.endTxn({ ...this.#identity, transactionResult }));
       this.#inTransaction.clear();
     });
   }
@@ -152,7 +145,7 @@ export class RecordBatchProducer implements TransactionalProducer {
       })),
     };
     // Right after a commit the coordinator still writes markers and asks for patience.
-    await this.#passing(() => this.#coordinator!.addPartitionsToTxn(transaction));
+    await whilePassing(() => this.#coordinator!.addPartitionsToTxn(transaction));
     for (const name of fresh.keys()) this.#inTransaction.add(name);
   }
 
@@ -161,19 +154,6 @@ export class RecordBatchProducer implements TransactionalProducer {
     const sequence = this.#sequences.get(name) ?? 0;
     this.#sequences.set(name, (sequence + run.count) % sequenceLimit);
     return sequence;
-  }
-
-  async #passing<T>(run: () => Promise<T>): Promise<T> {
-    const giveUpAt = Date.now() + passingLimitMs;
-    for (;;) {
-      try {
-        return await run();
-      } catch (error) {
-        const { type = '' } = error as { type?: string };
-        if (!passing.includes(type) || Date.now() > giveUpAt) throw error;
-        await sleep(passingDelayMs);
-      }
-    }
   }
 
   async #guard<T>(what: string, run: () => Promise<T>): Promise<T> {

@@ -22,6 +22,8 @@ export const header = {
   newKey: '__debezium.newkey',
   /** On the create half of a key change: the record key the row had before. */
   oldKey: '__debezium.oldkey',
+  /** `1` on a record that tells of an eviction (op e). */
+  eviction: 'tidemark.eviction',
   /** On a record of the quarantine topic: JSON object with destination, unit, topic and reason. */
   quarantine: 'tidemark.quarantine',
   /** On a record of the parked topic that only marks where a resume reads to: its own id. */
@@ -35,6 +37,11 @@ export interface TopicNames {
   table(table: TableId): string;
   /** Where a snapshot's rows go that are for one destination. */
   side(table: TableId, destination: string): string;
+  /**
+   * The table's control topic, where its evictions are told. Not in its change topic: to whoever reads that, as Debezium's
+   * consumers do, a change without a row after it is a delete.
+   */
+  evictions(table: TableId): string;
   progress: string;
   parked: string;
   /** Dead letters: changes that a destination refused, and those that build on them. */
@@ -46,6 +53,7 @@ export function topicNames(prefix: string): TopicNames {
   return {
     table: (table) => `${prefix}.${unitName(table)}`,
     side: (table, destination) => `${prefix}.${unitName(table)}${sideMark}${destination}`,
+    evictions: (table) => `${prefix}.${unitName(table)}${evictionsMark}`,
     progress: `${prefix}.progress`,
     parked: `${prefix}.parked`,
     quarantine: `${prefix}.quarantine`,
@@ -55,19 +63,28 @@ export function topicNames(prefix: string): TopicNames {
 /** Destinations have no dot in their names, so what follows the last one of these is one. */
 const sideMark = '.for.';
 
+const evictionsMark = '.evictions';
+
 /** Longest topic name that Kafka takes. */
 export const longestTopic = 249;
 
 /**
- * The table's own topic behind a topic, and for whom it is.
+ * The table's own topic behind a topic, and for whom it is: null for all.
  * @param topics all topics of tables: a table may be called so itself, and then has no other one
  */
 export function splitTopic(
   topic: string,
   topics: ReadonlySet<string>,
 ): { table: string; destination: string | null } {
+  const told = topic.endsWith(evictionsMark) ? topic.slice(0, -evictionsMark.length) : null;
+  if (told !== null && topics.has(told)) return { table: told, destination: null };
   const at = topic.lastIndexOf(sideMark);
   const table = topic.slice(0, at);
   if (at < 0 || !topics.has(table)) return { table: topic, destination: null };
   return { table, destination: topic.slice(at + sideMark.length) };
+}
+
+/** The control topic that goes with a table's own topic. */
+export function evictionsOf(tableTopic: string): string {
+  return `${tableTopic}${evictionsMark}`;
 }

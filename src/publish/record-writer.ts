@@ -90,7 +90,7 @@ export class RecordWriter {
   }
 
   /**
-   * One record, and the null record after a delete.
+   * One record, and the null record after a delete. An eviction has none: a null record would be taken for a delete.
    * @param topic where they go, if not to the table's own
    * @throws TidemarkError TM308
    */
@@ -98,7 +98,7 @@ export class RecordWriter {
     batch: Batch,
     place: RecordPlace,
     encoder: TableEncoder,
-    op: 'c' | 'u' | 'd' | 'r',
+    op: 'c' | 'u' | 'd' | 'r' | 'e',
     key: RowKey | null,
     row: RowImages,
     link: KeyLink | null,
@@ -113,6 +113,7 @@ export class RecordWriter {
     run.endValue();
     this.#extra.length = 0;
     if (link) this.#extra.push([link.name, link.key]);
+    if (op === 'e') this.#extra.push([header.eviction, '1']);
     this.#remark(encoder, op);
     this.#headers(run, place);
     const bytes = run.end();
@@ -155,7 +156,7 @@ export class RecordWriter {
   }
 
   /** What the row left to its headers. */
-  #remark(encoder: TableEncoder, op: 'c' | 'u' | 'd' | 'r'): void {
+  #remark(encoder: TableEncoder, op: 'c' | 'u' | 'd' | 'r' | 'e'): void {
     const { unchanged, exact } = encoder.remarks;
     let pending: string | null = null;
     if (unchanged.length > 0) {

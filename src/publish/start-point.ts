@@ -28,6 +28,7 @@ import { originLsn, publishKeyless } from './snapshot/keyless-origin.ts';
 import type { SnapshotRequests } from './snapshot/snapshot-requests.ts';
 import type { SourceLedger } from './source-ledger.ts';
 import type { TablePreparer } from './table-preparer.ts';
+import type { TransactionSettler } from './transaction-settler.ts';
 import type { TransactionalProducer } from './transactional-producer.ts';
 
 export interface StartParts {
@@ -43,6 +44,7 @@ export interface StartParts {
   requests: SnapshotRequests;
   preparer: TablePreparer;
   topics: TopicNames;
+  settler: TransactionSettler;
   /** Random id of this life. */
   writer: string;
   log: Logger;
@@ -61,6 +63,7 @@ export async function startPoint(parts: StartParts, last: Progress | null): Prom
   const slot = await readSlot(client, source.slot);
   const walLsn = await flushedLsn(client);
   const point = decideResume({ sourceId: source.id, identity, slot, row, progress: last, walLsn });
+  await settleTables(parts, last);
   if (point.kind !== 'origin') {
     const { progress } = point;
     compareEnds(progress, await topicEnds(admin, Object.keys(progress.endOffsets)));
@@ -76,6 +79,13 @@ export async function startPoint(parts: StartParts, last: Progress | null): Prom
     !slot ||
     (row?.state === 'creating' && row.epoch === point.epoch && row.slot === slot.name && row.madeSlot);
   return startEpoch(parts, point, madeSlot);
+}
+
+/** What is not decided there is against Progress: from here on, every partition ends where consumers see it end. */
+async function settleTables(parts: StartParts, last: Progress | null): Promise<void> {
+  const { client, config, producer, settler, topics } = parts;
+  const tables = await ourTopics(parts, await trackedTables(client, config.source));
+  if (await settler.settleTables(last, [...tables, topics.parked])) await producer.fence();
 }
 
 /** The next epoch's first Progress says what the old epoch's last one did. */
@@ -172,13 +182,21 @@ async function startWithKeyless(
 
 /** Also of what an earlier epoch left in topics for one destination: nobody is to read that any more. */
 async function originEnds(
-  { admin, topics }: StartParts,
+  parts: StartParts,
   tables: readonly CatalogueTable[],
 ): Promise<Map<string, bigint[]>> {
+  return topicEnds(parts.admin, await ourTopics(parts, tables));
+}
+
+/** The tables' topics, and those of them for one destination. */
+async function ourTopics(
+  { admin, topics }: StartParts,
+  tables: readonly CatalogueTable[],
+): Promise<string[]> {
   const names = new Set(tables.map((table) => topics.table(table)));
   const all = await admin.listTopics();
   const side = all.filter((topic) => names.has(splitTopic(topic, names).table) && !names.has(topic));
-  return topicEnds(admin, [...names, ...side]);
+  return [...names, ...side];
 }
 
 /** In one Kafka transaction, with what was sent before. */

@@ -1,7 +1,7 @@
 /** From a Relation message to an encoder: shape, topic and registered schemas. */
 import type { Admin } from 'kafkajs';
 import type { ClientBase } from 'pg';
-import { type ColumnShape, type TableShape, tableName } from '../connector/shape.ts';
+import { type ColumnShape, type TableId, type TableShape, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { Logger } from '../platform/log.ts';
 import type { IncompatibleChange, ResolvedConfig } from '../platform/resolved-config.ts';
@@ -88,12 +88,7 @@ export async function prepareTable(
       },
     );
   }
-  let endOffsets: bigint[] | null = null;
-  if (!knownTopics.has(topic)) {
-    const offsets = await admin.fetchTopicOffsets(topic);
-    endOffsets = [];
-    for (const { partition, high } of offsets) endOffsets[partition] = BigInt(high);
-  }
+  const endOffsets = await unknownEnds(admin, topic, knownTopics);
   return {
     encoder: new TableEncoder({
       shape,
@@ -106,6 +101,36 @@ export async function prepareTable(
       protection: { sourceColumns, protector: new ColumnProtector(config.source.hashKey) },
     }),
     endOffsets,
+  };
+}
+
+async function unknownEnds(
+  admin: Admin,
+  topic: string,
+  knownTopics: ReadonlySet<string>,
+): Promise<bigint[] | null> {
+  if (knownTopics.has(topic)) return null;
+  const endOffsets: bigint[] = [];
+  for (const { partition, high } of await admin.fetchTopicOffsets(topic))
+    endOffsets[partition] = BigInt(high);
+  return endOffsets;
+}
+
+/** For records that have a key and nothing else: values are text, columns that are hashed or masked have none. */
+export async function prepareRegistered(
+  { config, admin, versions, identity, knownTopics }: Omit<PreparationContext, 'binary'>,
+  table: TableId,
+): Promise<{ encoder: TableEncoder; endOffsets: bigint[] | null } | null> {
+  const topic = topicNames(config.kafka.topicPrefix).table(table);
+  const registered = await versions.newest(topic);
+  if (!registered) return null;
+  const { shape: found, valueSchemaId, keySchemaId } = registered;
+  const columns = found.columns.map(({ protection: _, ...column }) => column);
+  const shape = { ...found, columns };
+  const tupleIndex = columns.map((_, i) => i);
+  return {
+    encoder: new TableEncoder({ shape, topic, tupleIndex, keySchemaId, valueSchemaId, identity }),
+    endOffsets: await unknownEnds(admin, topic, knownTopics),
   };
 }
 

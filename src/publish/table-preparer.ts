@@ -1,5 +1,6 @@
 /** Prepares tables one after the other: they share the catalogue's connection, and a subject is registered once. */
 
+import type { TableId } from '../connector/shape.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
 import { askSource } from '../replicate/source.ts';
 import type { ParkedMessages } from './parked-messages.ts';
@@ -7,6 +8,7 @@ import type { PreparedTable } from './publisher.ts';
 import {
   type PreparationContext,
   prepareParking,
+  prepareRegistered,
   prepareTable,
   type StreamNotes,
 } from './table-preparation.ts';
@@ -61,6 +63,11 @@ export class TablePreparer {
     );
     const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
     return prepareTable({ ...this.#context, knownTopics, binary: false }, relation, notes);
+  }
+
+  /** As it was registered last, whatever it is by now; null where it never was. */
+  prepareRegistered(knownTopics: ReadonlySet<string>, table: TableId): Promise<PreparedTable | null> {
+    return this.alone(() => prepareRegistered({ ...this.#context, knownTopics }, table));
   }
 
   /** Nothing is prepared meanwhile. */

@@ -141,6 +141,12 @@ export class TableVersions {
     return registered;
   }
 
+  /** The version that was registered last, though the stream may not have described it yet; null: none was. */
+  async newest(topic: string): Promise<RegisteredShape | null> {
+    const last = (await this.#subject(topic)).versions.at(-1);
+    return last ? this.#registered(topic, last) : null;
+  }
+
   #policyOf({ policy }: DescribedTable, shape: TableShape): IncompatibleChange {
     return policy ?? this.#options.onIncompatibleChange(shape);
   }

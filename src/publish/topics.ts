@@ -67,6 +67,21 @@ export async function ensureSideTopic(
   return topic;
 }
 
+/**
+ * A table's control topic: partitioned as the table's own, and kept as long.
+ * @throws TidemarkError TM303 when Kafka refuses
+ */
+export async function ensureEvictionsTopic(
+  admin: Admin,
+  config: KafkaConfig,
+  table: TableId,
+): Promise<string> {
+  const [plan] = plannedTopics(config, [table]);
+  const topic = topicNames(config.topicPrefix).evictions(table);
+  await createMissing(admin, config, [{ ...plan!, topic }]);
+  return topic;
+}
+
 async function createMissing(
   admin: Admin,
   config: KafkaConfig,

@@ -25,7 +25,10 @@ export function noteEnds(endOffsets: Record<string, bigint[]>, written: readonly
 }
 
 export interface TransactionalProducer {
-  /** Takes the transactional id: the previous holder's open transaction is aborted and its writes fail from now on. */
+  /**
+   * Takes the transactional id, also back from whoever took it: the previous holder's open transaction is aborted and its
+   * writes fail from now on.
+   */
   fence(): Promise<void>;
   /**
    * Sends into the current transaction, beginning one where needed.

@@ -6,6 +6,7 @@ import { tableName } from '../connector/shape.ts';
 import { isMask, isProtecting, type ProtectingPolicy } from '../platform/column-policy.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ColumnPolicy, SourceConfig, TableRule } from '../platform/resolved-config.ts';
+import { archiveTable } from '../platform/retention-archive.ts';
 import { parseTablePattern } from '../platform/table-name.ts';
 import { protectionOf } from './column-protection.ts';
 import type { Relation } from './pgoutput.ts';
@@ -76,7 +77,7 @@ const otherRelationQuery = `
 
 /**
  * The tables that source.tables selects.
- * @throws TidemarkError TM202 for unlogged tables and partitions, for foreign partitions, for names of anything else than
+ * @throws TidemarkError TM501 where retention is not set up; TM202 for unlogged tables and partitions, for foreign partitions, for names of anything else than
  * tables, and for patterns that match nothing
  */
 export async function trackedTables(client: ClientBase, source: SourceConfig): Promise<CatalogueTable[]> {
@@ -101,6 +102,8 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
   for (const { pattern } of source.tables) {
     if (!rows.some((row) => matchesPattern(pattern, row as TableId))) {
       await refuseOtherRelation(client, pattern);
+      if (pattern === tableName(archiveTable))
+        throw new TidemarkError('TM501', 'the source database has no table of Tombstones');
       throw new TidemarkError('TM202', `source.tables: ${pattern} matches no table`, {
         remedy: 'Create the table, correct the pattern, or grant USAGE on its schema.',
       });

@@ -8,6 +8,7 @@ import { type TableShape, tableName } from '../connector/shape.ts';
 import type { Readable, Row } from '../connector/sink.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
+import { abortable } from '../platform/wait.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { BucketSums } from './bucket-sums.ts';
 import { hintFor, uncomparedColumns } from './hints.ts';
@@ -17,7 +18,6 @@ import type { KeyDifference, TableReport, VerifyEvent } from './report.ts';
 import { RowDifferences, selectRows } from './row-differences.ts';
 import type { RowLayout } from './row-digest.ts';
 import { countSourceRows, sourceRows } from './source-rows.ts';
-import { abortable } from './wait.ts';
 
 export interface CompareContext {
   source: SourceConfig;
@@ -64,6 +64,7 @@ export async function compareTable(
     countsExact: true,
     keys: [],
     quarantined,
+    evicted: 0,
     hint: null,
     durationMs: 0,
   };
@@ -111,6 +112,7 @@ async function compareRows(
   );
   report.sourceRows = source.rows;
   report.destinationRows = destination.rows;
+  report.evicted = scan.evicted;
   report.sourceHash = source.hex;
   report.destinationHash = destination.hex;
   const differing = source.differing(destination);
@@ -157,6 +159,8 @@ class TableScan {
   #reportedAt = performance.now();
   #sourceRows = 0;
   #destinationRows = 0;
+  /** As the last pass over the destination found them. */
+  evicted = 0;
 
   constructor(context: CompareContext, table: CatalogueTable, shape: TableShape) {
     this.#context = context;
@@ -176,7 +180,11 @@ class TableScan {
 
   async destination(pass: 1 | 2 | 3, take: (row: Row) => void, signal = this.#context.signal): Promise<void> {
     this.#destinationRows = 0;
-    const rows = this.#context.sink.readTable(this.#shape, this.#context.position);
+    this.evicted = 0;
+    const { sink, position } = this.#context;
+    const rows = sink.readTable(this.#shape, position, (retired) => {
+      this.evicted += retired.length;
+    });
     await scanRows(rows, signal, take, (count) => {
       this.#destinationRows += count;
       this.#report(pass);

@@ -38,7 +38,10 @@ export function uncomparedColumns(
 /** @returns null where there is nothing to say */
 export function hintFor(
   table: CatalogueTable,
-  report: Pick<TableReport, 'status' | 'missing' | 'extra' | 'different' | 'countsExact' | 'quarantined'>,
+  report: Pick<
+    TableReport,
+    'status' | 'missing' | 'extra' | 'different' | 'countsExact' | 'quarantined' | 'evicted'
+  >,
   { gone, added }: UncomparedColumns,
   carried: readonly string[] = [],
 ): string | null {
@@ -47,6 +50,11 @@ export function hintFor(
   if (report.quarantined > 0) {
     parts.push(
       `${report.quarantined} of its rows are in Quarantine, since the destination refused them: \`tidemark quarantine list\` says why.`,
+    );
+  }
+  if (report.evicted > 0) {
+    parts.push(
+      `${report.evicted} rows that the source let go of are kept beside these; they are counted, not compared.`,
     );
   }
   if (report.status === 'different') {

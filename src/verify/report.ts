@@ -34,6 +34,8 @@ export interface TableReport {
   keys: KeyDifference[];
   /** Rows that the destination refused and that wait in Quarantine, or were dropped from it. */
   quarantined: number;
+  /** Rows that the source let go of and the destination keeps: they are in none of the other counts, and not compared. */
+  evicted: number;
   /** What it means and what to do; null where there is nothing to say. */
   hint: string | null;
   durationMs: number;

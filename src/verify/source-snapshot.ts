@@ -11,12 +11,12 @@ import { tableName } from '../connector/shape.ts';
 import { describeCause, TidemarkError } from '../platform/errors.ts';
 import { clientConfig } from '../platform/postgres-endpoint.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
+import { abortable, within } from '../platform/wait.ts';
 import type { SourceRow } from '../publish/source-ledger.ts';
 import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
 import { connectSource, sourceError } from '../replicate/source.ts';
 import type { VerifyEvent } from './report.ts';
 import { readFailure, sourceSession, tableReference } from './source-rows.ts';
-import { abortable, within } from './wait.ts';
 
 export interface SourceSnapshot {
   /** In a read-only transaction on the snapshot; with the session settings of source-rows.ts. */

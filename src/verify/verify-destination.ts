@@ -26,6 +26,7 @@ import { failpoint } from '../platform/failpoint.ts';
 import type { Logger } from '../platform/log.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { DestinationConfig, ResolvedConfig } from '../platform/resolved-config.ts';
+import { abortable, within } from '../platform/wait.ts';
 import { shapeOfSchema } from '../publish/avro-schema.ts';
 import { topicNames } from '../publish/record-format.ts';
 import { SnapshotRequests } from '../publish/snapshot/snapshot-requests.ts';
@@ -38,7 +39,6 @@ import { defaultHoldMs, HoldKeeper } from './hold-keeper.ts';
 import { type ParkedTables, parkedTablesAt } from './parked-tables.ts';
 import type { TableReport, VerifyEvent, VerifyReport } from './report.ts';
 import { openSourceSnapshot, type SourceSnapshot } from './source-snapshot.ts';
-import { abortable, within } from './wait.ts';
 
 export interface VerifyOptions {
   config: ResolvedConfig;

@@ -8,6 +8,7 @@ import { cpus, release, totalmem } from 'node:os';
 import { backlogRace } from './backlog-race.ts';
 import { backlogs } from './backlogs.ts';
 import { type Circumstances, chart } from './chart.ts';
+import { icebergBench } from './deliver/iceberg.ts';
 import { mergeCost } from './deliver/merge-cost.ts';
 import { throughput } from './deliver/throughput.ts';
 import { visible } from './deliver/visible.ts';
@@ -37,6 +38,7 @@ const benches: Record<string, () => Promise<BenchResult>> = {
   deliver: throughput,
   'deliver-growth': mergeCost,
   'deliver-latency': visible,
+  iceberg: icebergBench,
 };
 const shortened = ['BENCH_ROWS', 'BENCH_ROUNDS', 'BENCH_SECONDS', 'BENCH_MINUTES', 'BENCH_WITHOUT'].some(
   (name) => process.env[name] !== undefined,

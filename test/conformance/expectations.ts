@@ -30,14 +30,10 @@ export async function expectSame(
   }
 }
 
-export async function expectSameReadBack(
-  subject: Subject,
-  sink: Sink,
-  place: Place,
-  source: Source,
-): Promise<void> {
+/** After expectSame, which has compared with the source what a stranger reads. */
+export async function expectSameReadBack(subject: Subject, sink: Sink, source: Source): Promise<void> {
   const refusal = subject.refuses['read-back'];
-  for (const { shape } of source.expected()) {
+  for (const { shape, rows: wanted, retired } of source.expected()) {
     if (sink.mode === 'send' || !sink.readTable) {
       expect(sink.mode === 'send' || refusal !== undefined, 'a sink without readTable says so').toBe(true);
       return;
@@ -45,7 +41,13 @@ export async function expectSameReadBack(
     expect(refusal, 'a sink with readTable does not refuse to be read back').toBeUndefined();
     const rows: Row[] = [];
     for await (const batch of sink.readTable(shape, source.position)) rows.push(...batch);
-    expectRows(rows, await place.rows(shape), `${tableName(shape)}, read back`);
+    expectRows(rows, wanted, `${tableName(shape)}, read back`);
+    const apart: Row[] = [];
+    const rest: Row[] = [];
+    const readApart = sink.readTable(shape, source.position, (taken) => apart.push(...taken));
+    for await (const batch of readApart) rest.push(...batch);
+    expectRows(apart, retired, `${tableName(shape)}, read back, that were let go of`);
+    expectRows([...rest, ...apart], wanted, `${tableName(shape)}, read back in two parts`);
   }
 }
 

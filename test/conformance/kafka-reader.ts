@@ -1,6 +1,6 @@
 /** What a consumer of the mirror makes of it: every Change in order, and the last state per key. */
 
-import type { CommittedReader, CommittedRecord } from '../../src/connector/kafka.ts';
+import { type CommittedReader, type FetchedRecord, headerOf } from '../../src/connector/kafka.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
 import type { Cell, PartialRow, Row, RowEvent } from '../../src/connector/sink.ts';
 import type { Decoder, ShapeColumn } from './kafka-decode.ts';
@@ -34,7 +34,7 @@ export async function changesOf(
   for await (const records of reader.read(rows)) {
     for (const record of records) changes.push(await changeOf(record, decoder));
   }
-  const controls: CommittedRecord[] = [];
+  const controls: FetchedRecord[] = [];
   for await (const records of reader.read(control)) controls.push(...records);
   for (const record of controls) {
     const told = JSON.parse(record.value!.toString()) as Record<string, string> & { key?: [string, Cell][] };
@@ -56,8 +56,9 @@ export async function changesOf(
   return changes;
 }
 
-async function changeOf({ key, value, headers }: CommittedRecord, decoder: Decoder): Promise<Change> {
-  const header = (name: string) => headers[name]?.toString();
+async function changeOf(record: FetchedRecord, decoder: Decoder): Promise<Change> {
+  const { key, value } = record;
+  const header = (name: string) => headerOf(record, name)?.toString();
   const change: Change = {
     op: 'd',
     position: header('tidemark.position')!,

@@ -68,7 +68,7 @@ class Server implements SubjectServer {
       { brokers, clientId: 'conformance', tls: false, sasl: null },
       { debug: () => {} },
     );
-    return new Server(stack, kafka, await CommittedReader.open(kafka));
+    return new Server(stack, kafka, new CommittedReader(kafka));
   }
 
   async place(): Promise<Place> {
@@ -116,7 +116,7 @@ class Server implements SubjectServer {
     } finally {
       await this.#stack.startPart('kafka');
       await this.#disconnect();
-      this.#reader = await CommittedReader.open(this.#kafka);
+      this.#reader = new CommittedReader(this.#kafka);
     }
   }
 

@@ -35,6 +35,10 @@ export class KeyedTable extends ModelTable {
     return [...this.#rows.values()].map(({ values }) => values);
   }
 
+  retiredRows(): Row[] {
+    return [...this.#rows.values()].filter(({ retired }) => retired).map(({ values }) => values);
+  }
+
   /** Keys of rows that the source has: not of those that it let go. */
   keys(): Cell[][] {
     return [...this.#rows.values()].filter(({ retired }) => !retired).map((row) => this.keyOf(row.values));
@@ -44,14 +48,9 @@ export class KeyedTable extends ModelTable {
     return [...this.#rows.values()].filter(({ retired }) => !retired).map(({ values }) => [...values]);
   }
 
-  /**
-   * Of what comes before a truncate in its part there are no states. So which rows it leaves must be known from the
-   * Windows before: none was let go in this part, and none that was is the source's again.
-   */
-  get mayTruncate(): boolean {
-    return [...this.#touched.keys()].every(
-      (text) => !this.#rows.get(text)?.retired && !this.#revived.has(text),
-    );
+  /** In the open part rows were let go of, or came back, or went, that had been: what a truncate leaves hangs on it. */
+  get #retires(): boolean {
+    return [...this.#touched.keys()].some((text) => this.#rows.get(text)?.retired || this.#revived.has(text));
   }
 
   has(key: readonly Cell[]): boolean {
@@ -108,14 +107,11 @@ export class KeyedTable extends ModelTable {
   }
 
   truncate(): void {
+    // Of what comes before a truncate in its part there are no states, and this one leaves rows because of it.
+    if (this.#retires) this.close();
     const moment = this.source.next();
     const part = this.part();
-    for (const [text, row] of this.#rows) {
-      if (!row.retired) this.#rows.delete(text);
-      // Only what comes after the truncate has a state of its own, so the part before must be a Window of its own.
-      else if (this.#touched.has(text))
-        throw new Error('cut a Window between letting go of a row and a truncate');
-    }
+    for (const [text, row] of this.#rows) if (!row.retired) this.#rows.delete(text);
     this.#touched.clear();
     this.#absent.clear();
     part.truncated = true;

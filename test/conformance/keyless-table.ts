@@ -8,6 +8,10 @@ export class KeylessTable extends ModelTable {
   /** Copies more or fewer since the part began, by the row's text. */
   #net = new Map<string, number>();
 
+  retiredRows(): Row[] {
+    return [];
+  }
+
   rows(): Row[] {
     return this.#rows;
   }

@@ -21,6 +21,8 @@ export abstract class ModelTable {
 
   /** The rows that a destination must hold. */
   abstract rows(): Row[];
+  /** Those of them that the source let go of. */
+  abstract retiredRows(): Row[];
   /** Says in the part what became of its rows, and forgets what was new in it. */
   protected abstract settle(part: Part): void;
   /** The rows under the new shape. */
@@ -51,7 +53,7 @@ export abstract class ModelTable {
    * @param casts by new column name, where a value's text changes with its type
    */
   alter(shape: TableShape, casts: Casts = {}): void {
-    this.#close();
+    this.close();
     const before = this.shape;
     const anew = before.oid !== undefined && shape.oid !== undefined && before.oid !== shape.oid;
     const places = shape.columns.map(({ name, number }) =>
@@ -79,7 +81,7 @@ export abstract class ModelTable {
   }
 
   take(): { parts: Part[]; sweeps: Sweep[] } {
-    this.#close();
+    this.close();
     const parts = this.#closed;
     this.#closed = [];
     return { parts, sweeps: this.takeSweeps(parts) };
@@ -91,10 +93,17 @@ export abstract class ModelTable {
   }
 
   expected(): ExpectedTable {
-    return { shape: this.shape, rows: this.rows().map((row) => [...row]), events: [...this.#events] };
+    const copies = (rows: Row[]) => rows.map((row) => [...row]);
+    return {
+      shape: this.shape,
+      rows: copies(this.rows()),
+      retired: copies(this.retiredRows()),
+      events: [...this.#events],
+    };
   }
 
-  #close(): void {
+  /** Ends the part under way: what comes next is another. */
+  protected close(): void {
     if (!this.open) return;
     this.settle(this.open);
     this.#closed.push(this.open);

@@ -79,9 +79,8 @@ export class Schedule {
         table.move(pick(keys), keyValues(table, key), { untouched: this.#untouched(table) });
     } else if (dice < 82) table.delete(pick(keys));
     else if (dice < 87) table.evict(pick(keys));
-    else if (dice < 90) {
-      if (table.mayTruncate) table.truncate();
-    } else if (dice < 95) {
+    else if (dice < 90) table.truncate();
+    else if (dice < 95) {
       this.#alter(table);
       // The stream tells of the shape with the next Change.
       table.update(pick(keys), this.#values(table));

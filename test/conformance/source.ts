@@ -30,6 +30,8 @@ export interface PastEvent {
 export interface ExpectedTable {
   shape: TableShape;
   rows: Row[];
+  /** Those of the rows that the source let go of. */
+  retired: Row[];
   events: PastEvent[];
 }
 

@@ -107,7 +107,7 @@ export class Trial {
   /** As expectSame, and the sink reads the same back. */
   async expectReadBack(writer: Writer): Promise<void> {
     await this.expectSame();
-    await expectSameReadBack(this.stage.subject, writer.sink, this.place, this.source);
+    await expectSameReadBack(this.stage.subject, writer.sink, this.source);
   }
 }
 

@@ -13,11 +13,13 @@ interface Order {
   /** Where the destination keeps its contents; null: rows are only counted. */
   storeFile: string | null;
   unit: SinkKind['unit'];
+  refused?: string;
 }
 
-const { config, storeFile, unit } = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as Order;
+const { config, storeFile, unit, refused } = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as Order;
 const store = new MemoryStore(storeFile);
 store.countOnly = storeFile === null;
+if (refused !== undefined) store.refuseRow = (_, row) => row.includes(refused);
 const write = (fields: Record<string, unknown>) => process.stdout.write(`${JSON.stringify(fields)}\n`);
 const delivery = await deliver(config, memorySink(store, unit), ({ sequence, rows, unit: name }) =>
   write({

@@ -161,6 +161,8 @@ export interface ChildOptions {
   /** Where the destination keeps its contents; null: rows are only counted. */
   storeFile: string | null;
   unit?: SinkKind['unit'];
+  /** The destination refuses rows that have it in a cell. */
+  refused?: string;
   /** TIDEMARK_FAILPOINTS. */
   failpoints?: string;
 }

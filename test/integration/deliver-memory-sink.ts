@@ -12,13 +12,15 @@ interface Contents {
   held: Record<string, { position: Position; sequence: number; fencingToken: string }>;
   /** Table to key (JSON) to row. */
   rows: Record<string, Record<string, Row>>;
+  /** Table to keys (JSON) of rows that the source let go of. */
+  retired: Record<string, string[]>;
   /** Table without a key to row (JSON) to number of copies. */
   copies: Record<string, Record<string, number>>;
   windows: { unit: string; sequence: number; from: string; to: string; alreadyHeld: boolean }[];
 }
 
 export class MemoryStore {
-  contents: Contents = { held: {}, rows: {}, copies: {}, windows: [] };
+  contents: Contents = { held: {}, rows: {}, retired: {}, copies: {}, windows: [] };
   readonly #file: string | null;
   /** Throws instead of merging, while set. */
   refuse: TidemarkError | null = null;
@@ -84,7 +86,7 @@ function open(store: MemoryStore, failpoint: (name: string) => Promise<void>): M
       if (held && BigInt(held.fencingToken) > window.fencingToken)
         throw new TidemarkError('TM403', 'fenced by a newer worker');
       // Other Units merge at the same time: what is theirs must not be put back.
-      const next: Contents = { held: {}, rows: {}, copies: {}, windows: [] };
+      const next: Contents = { held: {}, rows: {}, retired: {}, copies: {}, windows: [] };
       const alreadyHeld = held !== undefined && held.sequence >= window.sequence;
       next.windows.push({
         unit: window.unit,
@@ -115,6 +117,7 @@ function open(store: MemoryStore, failpoint: (name: string) => Promise<void>): M
       store.commit({
         held: { ...store.contents.held, ...next.held },
         rows: { ...store.contents.rows, ...next.rows },
+        retired: { ...store.contents.retired, ...next.retired },
         copies: { ...store.contents.copies, ...next.copies },
         windows: [...store.contents.windows, ...next.windows],
       });
@@ -142,7 +145,7 @@ async function mergeTable(
 ): Promise<void> {
   const name = tableName(table.shape);
   if (table.shape.keyColumns.length === 0) {
-    const copies = table.truncated ? {} : { ...store.contents.copies[name] };
+    const copies = table.truncated ? {} : { ...(next.copies[name] ?? store.contents.copies[name]) };
     next.copies[name] = copies;
     for await (const batch of table.counts()) {
       for (const { values, count } of batch) {
@@ -155,8 +158,12 @@ async function mergeTable(
     }
     return;
   }
-  const before = store.contents.rows[name] ?? {};
-  const base = table.truncated ? {} : before;
+  // A table may come several times in a Window: what the part before left is merged into.
+  const before = next.rows[name] ?? store.contents.rows[name] ?? {};
+  const retired = new Set(next.retired[name] ?? store.contents.retired[name]);
+  const base = table.truncated
+    ? Object.fromEntries(Object.entries(before).filter(([key]) => retired.has(key)))
+    : before;
   const width = table.shape.columns.length;
   const after: Record<string, Row> = store.countOnly
     ? base
@@ -180,19 +187,27 @@ async function mergeTable(
       seen.add(key);
       if (state.op === 'delete') {
         delete after[key];
+        retired.delete(key);
         totals.deleted++;
         continue;
       }
-      if (state.op === 'retire') continue;
+      if (state.op === 'retire') {
+        if (!after[key]) throw new TidemarkError('TM407', 'a retired row is not here');
+        retired.add(key);
+        continue;
+      }
       const fill = state.fillFrom && base[JSON.stringify(state.fillFrom)];
       if (state.values.includes(undefined) && !fill) throw new TidemarkError('TM407', 'nothing to fill from');
       const row = state.values.map((cell, i) => (cell === undefined ? fill![i]! : cell));
       if (store.refuseRow(name, row))
         refused.push({ table: table.shape, position: state.position, reason: 'not today' });
       after[key] = row;
+      if (state.retired) retired.add(key);
+      else retired.delete(key);
       totals.upserted++;
     }
   }
   if (refused.length > 0) throw new RefusedRows(refused);
   next.rows[name] = after;
+  next.retired[name] = [...retired];
 }

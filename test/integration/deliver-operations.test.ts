@@ -256,7 +256,7 @@ describe('moves', () => {
     const s = await scene();
     await s.source.commit(many(3));
     await settled(s);
-    s.store.commit({ held: {}, rows: {}, copies: {}, windows: [] });
+    s.store.commit({ held: {}, rows: {}, retired: {}, copies: {}, windows: [] });
     await s.restart();
     await until('TM404', () => errorCode(s) === 'TM404');
     await move(s, 'replay');

@@ -30,7 +30,9 @@ export type Change =
   | { op: 'd'; row: Row }
   /** A key change: `row` is the new row, `undefined` where a TOASTed value stayed. */
   | { op: 'k'; oldKey: Cell; row: PartialRow }
-  | { op: 't' };
+  | { op: 't' }
+  /** An eviction, which is told in the table's control topic. */
+  | { op: 'e'; row: Row };
 
 /** What of the registry is needed: an id per schema. */
 export type Register = (subject: string, schema: string) => Promise<number>;
@@ -41,6 +43,8 @@ export class TableRecords {
   shape!: TableShape;
   /** JSON of the key cell to the row: what a destination must hold. */
   readonly rows = new Map<string, Row>();
+  /** Keys, as in `rows`, of those that the source let go of. */
+  readonly retired = new Set<string>();
   /** Of a table without a key: JSON of the row to its number. */
   readonly copies = new Map<string, number>();
   readonly #prefix: string;
@@ -128,8 +132,10 @@ export class TableRecords {
     };
     if (change.op === 'c') {
       result.push(record('c', null, change.row).message);
-      if (keyed) this.rows.set(keyOf(change.row[0]!), change.row);
-      else count(change.row, 1);
+      if (keyed) {
+        this.rows.set(keyOf(change.row[0]!), change.row);
+        this.retired.delete(keyOf(change.row[0]!));
+      } else count(change.row, 1);
     } else if (change.op === 'u') {
       result.push(record('u', change.before ?? null, change.row).message);
       if (keyed) {
@@ -161,11 +167,14 @@ export class TableRecords {
       result.push(record('c', null, change.row, { [header.oldKey]: oldKey }).message);
       this.rows.delete(keyOf(change.oldKey));
       this.rows.set(keyOf(change.row[0]!), merge(old, change.row));
+    } else if (change.op === 'e') {
+      result.push(record('e', change.row, null, { [header.eviction]: '1' }).message);
+      this.retired.add(keyOf(change.row[0]!));
     } else {
       const { message } = record('t', null, null);
       for (let partition = 0; partition < this.partitions; partition++)
         result.push({ ...message, partition });
-      this.rows.clear();
+      for (const key of this.rows.keys()) if (!this.retired.has(key)) this.rows.delete(key);
       this.copies.clear();
     }
     return result.map((message) => ({

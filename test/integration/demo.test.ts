@@ -1,12 +1,14 @@
 /** The demo as a user starts it: equal destinations, and nothing left running. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { DemoSummary } from '../../src/demo/summary.ts';
+import { pythonBlocks, runLakeQuery } from '../fixtures/lake-query.ts';
 import { runTidemark } from '../fixtures/tidemark-process.ts';
 
 const controls = '\u001b[';
@@ -22,6 +24,17 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
+});
+
+/** What a failed test left running must not be in the way of the next one. */
+const running = new Set<ChildProcess>();
+afterEach(async () => {
+  for (const child of running) {
+    const closed = once(child, 'close');
+    child.kill('SIGINT');
+    await Promise.race([closed, sleep(30_000)]);
+    child.kill('SIGKILL');
+  }
 });
 
 interface Demo {
@@ -46,7 +59,13 @@ function startDemo(args: string[], terminal = false): Demo {
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     errors += text;
   });
-  const exit = new Promise<number | null>((resolve) => child.on('close', (code) => resolve(code)));
+  running.add(child);
+  const exit = new Promise<number | null>((resolve) =>
+    child.on('close', (code) => {
+      running.delete(child);
+      resolve(code);
+    }),
+  );
   return {
     output: () => output,
     errors: () => errors,
@@ -107,6 +126,12 @@ test('demo --once verifies both destinations and leaves nothing running', async 
     expect(verify!.rows).toBeGreaterThan(500);
     for (const { sourceHash, destinationHash } of verify!.tables) expect(destinationHash).toBe(sourceHash);
   }
+  const { evicted, tombstone, answeredBy, recalledFrom } = summary.letGo!;
+  expect(evicted).toBeGreaterThan(1);
+  expect(tombstone).toMatchObject({ deliveredTo: ['lake', 'replica'] });
+  expect(tombstone.contentHash).toMatch(/^[0-9a-f]{64}$/);
+  expect(answeredBy).toEqual(['lake', 'replica']);
+  expect(answeredBy).toContain(recalledFrom);
   expect(await leftovers()).toEqual([]);
 });
 
@@ -116,7 +141,13 @@ test('demo --destination takes the other kinds that run on this machine', async 
   expect(await demo.exit, demo.errors()).toBe(0);
   const summary = JSON.parse(demo.output()) as DemoSummary;
   const verified = summary.destinations.map(({ name, verify }) => [name, verify?.equal ?? null]);
-  expect(Object.fromEntries(verified)).toEqual({ archive: true, columns: true, mirror: null, siem: null });
+  expect(Object.fromEntries(verified)).toEqual({
+    archive: true,
+    columns: true,
+    mirror: null,
+    siem: null,
+  });
+  expect(summary.letGo!.answeredBy).toEqual(['archive', 'columns']);
   const posted = await readFile(join(folder, 'siem.ndjson'), 'utf8');
   expect(posted.split('\n').length).toBeGreaterThan(100);
   expect(await leftovers()).toEqual([]);
@@ -137,6 +168,16 @@ test('the live demo starts over an earlier one, other commands may look at it, C
   expect(await demo.exit, demo.errors()).toBe(0);
   expect(demo.output()).toContain('tidemark verify replica');
   expect(demo.errors()).toMatch(/lake received [\d,]+ changes in [\d,]+ Windows/);
+  expect(await leftovers()).toEqual([]);
+});
+
+test('the Iceberg tables of the demo are read as the README says', async () => {
+  const demo = startDemo(['--rate', '10', '--destination', 'iceberg']);
+  await shows(demo, /open-lake [\d.]+ s behind/);
+  for (const block of await pythonBlocks(join(root, 'README.md')))
+    expect(await runLakeQuery(block, folder), block).toMatch(/critical/);
+  demo.signal('SIGINT');
+  expect(await demo.exit, demo.errors()).toBe(0);
   expect(await leftovers()).toEqual([]);
 });
 

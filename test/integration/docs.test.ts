@@ -18,6 +18,11 @@ const elsewhere: [RegExp, string][] = [
   [/^(npm run docs|TIDEMARK_WRITE_DOCS=1 )/, 'test/unit/config-reference.test.ts'],
   [/^(apt-get|brew|cp|export|rm|curl|duckdb|psql) /, 'the system, not Tidemark'],
   [/^npx tidemark run/, 'test/faults'],
+  [/^tidemark retain (hold|override) /, 'test/integration/retain-grants.test.ts'],
+  [/^tidemark retain (check-)?evidence /, 'test/faults/retention-evidence.test.ts'],
+  [/^tidemark retain /, 'test/faults/retention.test.ts'],
+  [/^tidemark recall /, 'test/faults/recall.test.ts'],
+  [/^tidemark erase /, 'test/faults/erase.test.ts'],
   [/^npx tidemark resume /, 'test/faults/shape-changes.test.ts'],
 ];
 

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { OptionValues } from '../../src/connector/sink.ts';
-import { at, openSink, Target, windowOf } from './kafka-sink-harness.ts';
+import { LostMarkers } from '../fixtures/lost-markers.ts';
+import { at, event, openSink, Target, users, windowOf } from './kafka-sink-harness.ts';
 import { manyEvents, manyShape, rowsPerWindow } from './kafka-sink-load.ts';
 
 let target: Target;
@@ -147,4 +148,38 @@ test('a Window longer than half of transaction.timeout is seen in parts; one tha
   expect(await second.sink.held('*')).toEqual({ position: at(1000, 999_999), sequence: 1, fencingToken: 2n });
   await second.sink.close();
   await expectOnce(prefix, 1);
+});
+
+test('Kafka loses the end of a committed transaction in one partition: TM401, and the retry commits it again', async () => {
+  const { prefix, options } = target.options({ 'topic.partitions': 1 });
+  const topic = `${prefix}.app.users`;
+  const { sink, logs } = await openSink(options);
+  const write = (sequence: number) => {
+    const inserted = event('c', at(sequence * 1000), { key: ['1'], values: ['1', `name ${sequence}`, null] });
+    return sink.appendWindow(windowOf(sequence, [{ shape: users, events: [inserted] }]));
+  };
+  const names = async () =>
+    (await target.consume(topic)).map(({ value }) => JSON.parse(value!.toString()).name);
+  const markers = await LostMarkers.install(target.kafka);
+  try {
+    await write(1);
+    const ours = (name: string) => name === topic;
+    markers.next({ of: ours, loses: ours, aborted: false });
+    await expect(write(2)).rejects.toMatchObject({
+      code: 'TM401',
+      message: expect.stringContaining('consumers do not see it'),
+    });
+  } finally {
+    markers.remove();
+  }
+  expect(markers.lost).toEqual([`${topic}/0`]);
+  // The Window is held already: nothing more is written that could decide it.
+  await write(2);
+  expect(await names()).toEqual(['name 1', 'name 2']);
+  expect(logs.filter((line) => line.includes('committed again'))).toEqual([
+    expect.stringContaining(`${topic}/0`),
+  ]);
+  await write(3);
+  expect(await names()).toEqual(['name 1', 'name 2', 'name 3']);
+  await sink.close();
 });

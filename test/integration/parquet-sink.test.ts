@@ -2,7 +2,12 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { attemptFolder, manifestFolder, tableFolder } from '../../connectors/object-log/layout.ts';
+import {
+  attemptFolder,
+  manifestFolder,
+  manifestKey,
+  tableFolder,
+} from '../../connectors/object-log/layout.ts';
 import { commitManifest, findLatest, type Manifest } from '../../connectors/object-log/manifest.ts';
 import { listAll, type ObjectStore } from '../../connectors/object-log/object-store.ts';
 import { openStore } from '../../connectors/object-log/open-store.ts';
@@ -220,12 +225,27 @@ describe.each([
     await put('0000000000000002-3-cccccccccccc');
     await sink.close();
     const { sink: next } = await openSink(options, scratch.path);
-    await next.held(unit);
+    await next.appendWindow(windowOf(shape, 2, [10, 20], [], 3n));
     const left = (await dataIn(options)).join(' ');
     expect(left).not.toContain('aaaaaaaaaaaa');
     expect(left).toContain('bbbbbbbbbbbb');
     expect(left).toContain('cccccccccccc');
     await next.close();
+    await store.close();
+  });
+
+  it('a sink that wrote here notices that an older state was put in its place', async () => {
+    const options = place.options('restored');
+    const { sink } = await openSink(options, scratch.path);
+    await sink.appendWindow(windowOf(shape, 1, [0, 10], eventsOf(1, 6)));
+    await sink.appendWindow(windowOf(shape, 2, [10, 20], []));
+    const store = await storeOf(options);
+    await store.delete([manifestKey(unit, 2)]);
+    await expect(sink.appendWindow(windowOf(shape, 3, [20, 30], []))).rejects.toMatchObject({
+      code: 'TM404',
+    });
+    expect(await sink.held(unit)).toMatchObject({ position: at(10), sequence: 1 });
+    await sink.close();
     await store.close();
   });
 

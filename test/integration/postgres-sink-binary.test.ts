@@ -81,6 +81,18 @@ const types: [string, string, string[]][] = [
     ['infinity'],
   ],
   [
+    'interval',
+    `make_interval(years => i % 3, months => i % 7 - 3, days => i % 50 - 20, secs => (random() - 0.5) * 1e6)`,
+    [
+      '00:00:00',
+      '1 mon',
+      '-1 years -2 mons +3 days -04:05:06.7',
+      '1 day -00:00:00.000001',
+      '100:00:00',
+      '-178000000 years',
+    ],
+  ],
+  [
     'inet',
     `CASE i % 4 WHEN 0 THEN ('10.' || i % 256 || '.3.4/' || i % 33)::inet WHEN 1 THEN '192.0.2.1'::inet + i::bigint
        WHEN 2 THEN set_masklen('2001:db8::'::inet + i::bigint * 7919 * 65536, i % 129) ELSE '::ffff:1.2.3.0'::inet + i::bigint % 200 END`,
@@ -147,6 +159,24 @@ test('a value in another form turns the rest of a Window to text', () =>
       const states = rows.map((row) => upsert(table, row));
       await sink.mergeWindow(windowOf(sequence, [mergeTable(table, { states })]));
       expect(sorted(await readAll(sink, table, at(sequence)))).toEqual(sorted(rows));
+    }
+  }));
+
+test('a column whose values have no binary form takes nulls in binary, and turns the rest to text', () =>
+  withSink(server, async (sink) => {
+    const table = shape('app', 'ranges', ['id integer key', 'span int4range', 'word text']);
+    const rows = Array.from({ length: 3000 }, (_, i) => [
+      String(i),
+      i >= 2000 && i % 2 === 0 ? '[1,5)' : null,
+      `word ${i}`,
+    ]);
+    for (const [sequence, count] of [
+      [1, 1500],
+      [2, 3000],
+    ] as const) {
+      const states = rows.slice(0, count).map((row) => upsert(table, row));
+      await sink.mergeWindow(windowOf(sequence, [mergeTable(table, { states })]));
+      expect(sorted(await readAll(sink, table, at(sequence)))).toEqual(sorted(rows.slice(0, count)));
     }
   }));
 

@@ -32,6 +32,7 @@ import { readerCodec, type StoredType, type StoredValue, storedValues } from '..
 import { hostileNames, typeCases, typesSetup } from '../fixtures/pgoutput/values.ts';
 import { type WireTuple, write } from '../fixtures/pgoutput/writer.ts';
 import { startServers, startTimeoutMs, type TestServers, textRows } from '../fixtures/postgres.ts';
+import { passedCells } from './native-cells.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: startTimeoutMs });
 
@@ -340,6 +341,20 @@ describe('TableEncoder', () => {
               );
               if (op === 'd')
                 expect(applyHeaders(decoded.before!, shape, ...headers)).toEqual(texts(before!, null));
+
+              const frame = decoder.frame(value, 0, value.length);
+              expect(decoder.afterAt(value, 0, value.length)).toBe(frame.afterAt);
+              for (const [at, end, row] of [
+                [frame.beforeAt, frame.beforeEnd, decoded.before],
+                [frame.afterAt, frame.afterEnd, decoded.after],
+              ] as const) {
+                if (at < 0) continue;
+                expect(decoder.rowEnd(value, at)).toBe(end);
+                const passed = passedCells(decoder, value, at);
+                expect(passed.all).toEqual(row);
+                expect(passed.texts).toEqual(row);
+                expect(passed.even).toEqual(row!.map((cell, i) => (i % 2 === 0 ? cell : undefined)));
+              }
 
               const keyRow = after ?? before;
               if (keyRow && !encoder.keyless) {

@@ -7,9 +7,9 @@ import kafkajs, { type Kafka, type Producer } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
 import type { Reading } from '../../src/deliver/fetch/cursor.ts';
-import type { FetchedRecord } from '../../src/deliver/fetch/record-set.ts';
 import { SharedFetcher } from '../../src/deliver/fetch/shared-fetcher.ts';
 import { createKafka } from '../../src/platform/kafka.ts';
+import type { FetchedRecord } from '../../src/platform/kafka-fetch/record-set.ts';
 import { type Random, random } from '../unit/deliver-random.ts';
 import { log, until } from './deliver-harness.ts';
 
@@ -127,11 +127,17 @@ interface Seen {
 }
 
 function seen(record: FetchedRecord): Seen {
+  const found = new Map<string, string>();
+  record.readHeaders({
+    header: (name, bytes, start, end) => {
+      if (!found.has(name)) found.set(name, bytes.toString('utf8', start, end));
+    },
+  });
   return {
     offset: record.offset,
     key: record.key?.toString() ?? null,
     value: record.value?.toString() ?? null,
-    headers: ['number', 'other', 'none'].map((name) => record.header(name)?.toString()),
+    headers: ['number', 'other', 'none'].map((name) => found.get(name)),
   };
 }
 

@@ -89,6 +89,17 @@ describe('a stack with every part', () => {
     await expect(clickhouseText(environment, 'SELECT nonsense')).rejects.toThrow(/UNKNOWN_IDENTIFIER/);
   });
 
+  it('serves an Iceberg catalog', async () => {
+    const { TIDEMARK_ICEBERG_URL: url } = stack.environment;
+    const response = await fetch(`${url}/v1/namespaces`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ namespace: ['kept'], properties: {} }),
+    });
+    expect(response.status).toBe(200);
+    expect(await icebergNamespaces(stack.environment)).toEqual([['kept']]);
+  });
+
   it('listens on the loopback address alone', () => {
     for (const name of partNames) {
       const addresses = listeningAddresses(stack.pid(name)!);
@@ -121,6 +132,7 @@ describe('a stack with every part', () => {
     expect(await registerSchema(stack.environment, 'kept', '"string"')).toBe(id);
     expect(await objectText(stack.environment, 'kept')).toBe('kept');
     expect(await clickhouseText(stack.environment, 'SELECT id FROM default.kept')).toBe('42\n');
+    expect(await icebergNamespaces(stack.environment)).toEqual([['kept']]);
   }, 120_000);
 
   it.each(partNames)(
@@ -134,6 +146,7 @@ describe('a stack with every part', () => {
         registry: () => registerSchema(environment, 'kept', '"string"'),
         s3: () => objectText(environment, 'kept'),
         clickhouse: () => clickhouseText(environment, 'SELECT * FROM default.kept'),
+        iceberg: () => icebergNamespaces(environment),
       };
       const before = await probe[name]();
       await stack.stopPart(name, { signal: 'SIGKILL' });
@@ -380,6 +393,12 @@ async function clickhouseText(environment: Environment, sql: string): Promise<st
   const text = await response.text();
   if (!response.ok) throw new Error(`${response.status}: ${text}`);
   return text;
+}
+
+async function icebergNamespaces(environment: Environment): Promise<unknown> {
+  const response = await fetch(`${environment.TIDEMARK_ICEBERG_URL}/v1/namespaces`);
+  if (!response.ok) throw new Error(`the catalog answers ${response.status}`);
+  return ((await response.json()) as { namespaces: unknown }).namespaces;
 }
 
 async function objectText(environment: Environment, key: string): Promise<string> {

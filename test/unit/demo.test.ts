@@ -62,6 +62,7 @@ const state: ViewState = {
       error: null,
     },
   ],
+  letGo: { table: 'app.rule_runs', rows: 1234 },
   memoryBytes: 200 << 20,
   notice: null,
   remark: null,
@@ -103,6 +104,7 @@ describe('a frame', () => {
       'at every commit',
       '12 rows to 0/1A2B3C4, 8123, 0 s ago',
       'rule_runs 0/1A2A000',
+      'Cold storage: 1,234 rows of app.rule_runs left Postgres on proof of delivery',
       'npx tidemark verify replica --config .tidemark/demo/tidemark.yaml',
     ])
       expect(text).toContain(part);

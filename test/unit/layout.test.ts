@@ -1,8 +1,9 @@
 /** The shape of the code is tested like its behaviour: formatter, linter, types, and the arrows between rooms. */
 import { execFile } from 'node:child_process';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { access, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
+import { longest } from '../longest-first.ts';
 
 const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
@@ -73,4 +74,9 @@ test('every room of src is one the linter knows', async () => {
   for (const entry of await readdir(`${root}src`, { withFileTypes: true })) {
     if (entry.isDirectory()) expect(known.has(`src/${entry.name}/**`), entry.name).toBe(true);
   }
+});
+
+test('the longest test files, which begin first, are there', async () => {
+  for (const file of Object.keys(longest))
+    await expect(access(`${root}${file}`), file).resolves.toBeUndefined();
 });

@@ -65,6 +65,7 @@ const equal: TableReport = {
   countsExact: true,
   keys: [],
   quarantined: 0,
+  evicted: 0,
   hint: null,
   durationMs: 1,
 };

@@ -6,10 +6,10 @@ import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type ColumnShape, type TableShape, tableName } from '../../../src/connector/shape.ts';
 import { pairColumns } from '../../../src/connector/shape-versions.ts';
 import type { Cell, Position, Row } from '../../../src/connector/sink.ts';
+import { recast } from '../../values/recast.ts';
 import { Blocks } from './blocks.ts';
 import { Layout, rowOf, type StoredColumn } from './layout.ts';
 import { quoteText } from './names.ts';
-import { recast } from './recast.ts';
 import type { Generation, Unit } from './unit.ts';
 import { versionOf } from './version.ts';
 

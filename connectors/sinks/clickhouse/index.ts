@@ -9,6 +9,16 @@ export const clickhouseSink: SinkKind = {
   name: 'clickhouse',
   unit: 'table',
   options: optionFields,
+  leftovers: (options) => ({
+    row: 'gone',
+    left: [
+      ...(options.history === true
+        ? ['history: its Changes stay in <table>_changes; delete them by hand']
+        : []),
+      'parts that ClickHouse did not merge yet: OPTIMIZE TABLE … FINAL merges them at once',
+      'backups of the destination',
+    ],
+  }),
   check: async (context, options) => (await import('./check.ts')).checkDestination(context, options),
   async open(context, options) {
     const settings = resolveSettings(options);

@@ -8,9 +8,15 @@ import type { Unit } from './unit.ts';
 
 /**
  * @param at Position that the caller keeps the Unit at
+ * @param retired takes the rows that are marked as such; null: they are among the others
  * @throws TidemarkError TM408 where the destination is beyond `at`
  */
-export async function* readRows(unit: Unit, shape: TableShape, at: Position): AsyncGenerator<Row[]> {
+export async function* readRows(
+  unit: Unit,
+  shape: TableShape,
+  at: Position,
+  retired: ((rows: Row[]) => void) | null,
+): AsyncGenerator<Row[]> {
   const visible = await unit.visible();
   // A table without a Change so far was not made yet: it has no rows.
   if (visible === null) return;
@@ -26,14 +32,18 @@ export async function* readRows(unit: Unit, shape: TableShape, at: Position): As
   const wanted = kept.map(([held]) => stored.get(held)!);
   const places = kept.map(([, column]) => shape.columns.indexOf(column));
   const missing: Row = shape.columns.map((column) => column.missing ?? null);
-  const copies = layout.keyed ? [] : ['_copies'];
+  const last = layout.keyed ? '_retired' : '_copies';
   const where = layout.keyed ? '' : ' AND _copies > 0';
-  const select = `SELECT ${[...layout.selection(wanted), ...copies].join(', ')} FROM ${unit.server.table(rows)} FINAL WHERE _kind = 0${where}`;
+  const select = `SELECT ${[...layout.selection(wanted), last].join(', ')} FROM ${unit.server.table(rows)} FINAL WHERE _kind = 0${where}`;
   for await (const batch of unit.server.stream(select, unit.name)) {
     let found: Row[] = [];
     for (const fields of batch) {
       const row = missing.slice();
       for (const [i, cell] of rowOf(wanted, fields).entries()) row[places[i]!] = cell;
+      if (retired && layout.keyed && fields.at(-1) === '1') {
+        retired([row]);
+        continue;
+      }
       for (let copy = layout.keyed ? 1 : Number(fields.at(-1)); copy > 0; copy--) {
         found.push(row);
         if (found.length < 8192) continue;

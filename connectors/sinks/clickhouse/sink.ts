@@ -59,8 +59,8 @@ export class ClickHouseSink implements MergeSink, Readable {
     return turn;
   }
 
-  readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
-    return readRows(this.#unit(unitName(shape)), shape, at);
+  readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]> {
+    return readRows(this.#unit(unitName(shape)), shape, at, retired ?? null);
   }
 
   async close(): Promise<void> {

@@ -9,6 +9,14 @@ import { jsonlOptionFields, jsonlOptionsFrom, memoryKey, urlKey } from './option
 export const jsonlSink: SinkKind = {
   name: 'jsonl',
   unit: 'table',
+  leftovers: () => ({
+    row: 'stays',
+    left: [
+      'files keep every Change, and the delete is one more; only the table as read back is without the row: expire or rewrite the files',
+    ],
+  }),
+  upkeep:
+    'It merges small files by itself, between Windows: compact.files and compact.grace of the instance file.',
   options: jsonlOptionFields,
 
   async check(_context, values) {

@@ -9,6 +9,12 @@ import { optionFields } from './options.ts';
 export const kafkaSink: SinkKind = {
   name: 'kafka',
   unit: 'destination',
+  // Its topics have a retention of their own.
+  keepsRows: false,
+  leftovers: () => ({
+    row: 'stays',
+    left: ['records stay until the retention or compaction of its topics takes them; the delete is one more'],
+  }),
   options: optionFields,
 
   async check(context, options) {

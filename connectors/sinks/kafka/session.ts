@@ -2,7 +2,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Kafka, type Producer, type TopicMessages, type Transaction } from 'kafkajs';
 import { TidemarkError } from '../../../src/connector/failure.ts';
-import { CommittedReader, createKafka, type TopicPartition } from '../../../src/connector/kafka.ts';
+import {
+  CommittedReader,
+  createKafka,
+  decideAgain,
+  type TopicPartition,
+} from '../../../src/connector/kafka.ts';
 import type { SinkContext } from '../../../src/connector/sink.ts';
 import { kafkaFailure } from './failures.ts';
 import { claimMessage, KnownState, type Progress, type ProgressMessage } from './progress.ts';
@@ -25,20 +30,29 @@ const retry = { initialRetryTime: 5, factor: 0.2, multiplier: 2, maxRetryTime: 1
 const seenWithinMs = 10_000;
 const seenEveryMs = 3;
 
+/** Where a transaction has its last record in a partition. */
+export interface WrittenPartition extends TopicPartition {
+  /** Behind that record. */
+  end: bigint;
+}
+
 export class Session {
   readonly state: KnownState;
   readonly catalogue: TopicCatalogue;
   readonly #producer: Producer;
+  readonly #reader: CommittedReader;
   readonly #settings: KafkaSettings;
   #transaction: Transaction | null = null;
-  #reader: CommittedReader | null = null;
-  /** Behind the last record of the open transaction in each partition, by `topic/partition`. */
-  readonly #written = new Map<string, TopicPartition & { end: bigint }>();
+  /** Of the open transaction, by `topic/partition`. */
+  readonly #written = new Map<string, WrittenPartition>();
+  /** Of those that Kafka answered to be committed, by `topic/partition`. */
+  readonly #unseen = new Map<string, WrittenPartition>();
 
   private constructor(kafka: Kafka, context: SinkContext, settings: KafkaSettings) {
     this.#settings = settings;
     this.state = new KnownState(context);
     this.catalogue = new TopicCatalogue(kafka, settings.topics);
+    this.#reader = new CommittedReader(kafka);
     this.#producer = kafka.producer({
       transactionalId: settings.transactionalId,
       idempotent: true,
@@ -54,12 +68,14 @@ export class Session {
    * Takes the transactional id: whoever had it is fenced, and its open transaction aborted. Then the progress topic is
    * read to its end: nobody else can write to it any more.
    * @param fencingToken null where it is not known yet
+   * @param unseen what an earlier session of this process left unseen
    * @throws TidemarkError, Fenced
    */
   static async takeOver(
     context: SinkContext,
     settings: KafkaSettings,
     fencingToken: bigint | null,
+    unseen: readonly WrittenPartition[],
   ): Promise<Session> {
     const log = { debug: () => {} };
     const kafka = createKafka(settings.endpoint, log, {
@@ -76,10 +92,19 @@ export class Session {
           config: { 'segment.bytes': String(8 << 20), 'min.cleanable.dirty.ratio': '0.2' },
         },
       ]);
+      // Before anything is written there: its marker would decide what came before, whichever it is.
+      const open = await session.#stillUnseen(await stillThere(kafka, unseen));
+      if (open.length > 0) {
+        const { transactionalId, transactionTimeoutMs: timeoutMs } = settings;
+        await decideAgain(kafka, { transactionalId, timeoutMs }, open, 'commit');
+        const partitions = open.map(({ topic, partition }) => `${topic}/${partition}`);
+        context.log('warn', 'what was committed did not show in some partitions: committed again', {
+          partitions,
+        });
+      }
       await session.begin('take over the transactional id');
       await session.sendProgress([claimMessage(fencingToken)]);
       await session.commit();
-      session.#reader = await CommittedReader.open(kafka);
       await readProgress(session.#reader, settings.progressTopic, session.state);
       return session;
     } catch (error) {
@@ -118,30 +143,39 @@ export class Session {
   }
 
   commit(): Promise<void> {
-    return guard('commit', () => this.#transaction!.commit());
+    return guard('commit', async () => {
+      await this.#transaction!.commit();
+      for (const [name, written] of this.#written) this.#unseen.set(name, written);
+      this.#written.clear();
+    });
+  }
+
+  /** Committed, and not known to show: for the session after this one. */
+  get unseen(): WrittenPartition[] {
+    return [...this.#unseen.values()];
   }
 
   /**
-   * After a commit the coordinator has decided, and then writes markers into the partitions. A coordinator that dies in
-   * between and comes back without a recent topic in its metadata takes it for deleted, and its records stay unseen. So
-   * nothing is acknowledged that consumers do not see. It takes no time: the next transaction has to wait for the markers.
+   * After a commit the coordinator has decided, and then writes markers into the partitions. One that has no leader at
+   * that moment is taken for deleted, and its records stay unseen. So nothing is acknowledged that consumers do not see;
+   * the next session commits it again. It takes no time: the next transaction has to wait for the markers.
    * @throws TidemarkError TM401
    */
   async seen(): Promise<void> {
-    const written = [...this.#written.values()];
-    this.#written.clear();
     await guard('see what was committed', async () => {
       for (const giveUpAt = Date.now() + seenWithinMs; ; await sleep(seenEveryMs)) {
-        const ends = new Map(
-          (await this.#reader!.ends(written)).map((each) => [`${each.topic}/${each.partition}`, each.offset]),
-        );
-        const unseen = written.find(
-          ({ topic, partition, end }) => (ends.get(`${topic}/${partition}`) ?? 0n) < end,
-        );
-        if (!unseen) return;
+        const [unseen] = await this.#stillUnseen(this.unseen);
+        if (!unseen) break;
         if (Date.now() > giveUpAt) throw hanging(unseen, this.#settings);
       }
+      this.#unseen.clear();
     });
+  }
+
+  async #stillUnseen(written: readonly WrittenPartition[]): Promise<WrittenPartition[]> {
+    if (written.length === 0) return [];
+    const ends = await this.#reader.ends(written);
+    return written.filter(({ topic, partition, end }) => (ends.get(`${topic}/${partition}`) ?? 0n) < end);
   }
 
   /** A transaction of its own. */
@@ -159,7 +193,20 @@ export class Session {
   async close(abort: boolean): Promise<void> {
     if (abort && this.#transaction?.isActive()) await this.#transaction.abort().catch(() => {});
     await this.#producer.disconnect().catch(() => {});
-    await this.#reader?.close().catch(() => {});
+    await this.#reader.close().catch(() => {});
+  }
+}
+
+/** Without those of topics that were deleted meanwhile. */
+async function stillThere(kafka: Kafka, written: readonly WrittenPartition[]): Promise<WrittenPartition[]> {
+  if (written.length === 0) return [];
+  const admin = kafka.admin();
+  try {
+    await admin.connect();
+    const topics = new Set(await admin.listTopics());
+    return written.filter(({ topic }) => topics.has(topic));
+  } finally {
+    await admin.disconnect().catch(() => {});
   }
 }
 
@@ -169,7 +216,7 @@ function hanging({ topic, partition }: TopicPartition, { endpoint }: KafkaSettin
     'TM401',
     `committed, but a transaction is open in ${topic}, partition ${partition}: consumers do not see it`,
     {
-      remedy: `Another producer may be writing there. A transaction that nobody will end: kafka-transactions.sh --bootstrap-server ${endpoint.brokers[0]} describe-producers ${where}.`,
+      remedy: `Tidemark commits it again by itself. If this stays, another producer may be writing there. A transaction that nobody will end: kafka-transactions.sh --bootstrap-server ${endpoint.brokers[0]} describe-producers ${where}.`,
     },
   );
 }

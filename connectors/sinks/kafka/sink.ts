@@ -7,7 +7,7 @@ import { Fenced, TooLarge } from './failures.ts';
 import { decideAppend, refuseReplaced } from './progress.ts';
 import { RegistryClient } from './registry-client.ts';
 import { FormatCache } from './row-format.ts';
-import { Session } from './session.ts';
+import { Session, type WrittenPartition } from './session.ts';
 import type { KafkaSettings } from './settings.ts';
 import { WindowWriter } from './window-writer.ts';
 
@@ -21,6 +21,8 @@ export class KafkaSink implements AppendSink {
   readonly #formats: FormatCache;
   readonly #control: ControlRecords;
   #session: Session | null = null;
+  /** What sessions before committed, and nobody saw. */
+  #unseen: readonly WrittenPartition[] = [];
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -38,8 +40,8 @@ export class KafkaSink implements AppendSink {
     return this.#exclusive(() =>
       this.#owning(async () => {
         await this.#dropSession(false);
-        this.#session = await Session.takeOver(this.#context, this.#settings, null);
-        const { position, sequence, fencingToken } = this.#session.state.progress;
+        const { state } = await this.#takeOver(null);
+        const { position, sequence, fencingToken } = state.progress;
         return position === null ? null : { position, sequence, fencingToken };
       }),
     );
@@ -63,8 +65,7 @@ export class KafkaSink implements AppendSink {
   }
 
   async #append(window: AppendWindow): Promise<Receipt> {
-    this.#session ??= await Session.takeOver(this.#context, this.#settings, window.fencingToken);
-    const session = this.#session;
+    const session = this.#session ?? (await this.#takeOver(window.fencingToken));
     const { state } = session;
     refuseReplaced(window, state);
     const already = decideAppend(window, state.progress);
@@ -115,9 +116,16 @@ export class KafkaSink implements AppendSink {
     }
   }
 
+  async #takeOver(fencingToken: bigint | null): Promise<Session> {
+    this.#session = await Session.takeOver(this.#context, this.#settings, fencingToken, this.#unseen);
+    this.#unseen = [];
+    return this.#session;
+  }
+
   async #dropSession(abort: boolean): Promise<void> {
     const session = this.#session;
     this.#session = null;
+    if (session) this.#unseen = session.unseen;
     await session?.close(abort);
   }
 

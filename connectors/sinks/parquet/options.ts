@@ -35,7 +35,7 @@ export const parquetOptionFields: Record<string, OptionField> = {
   'parquet.memory.bytes': {
     type: 'bytes',
     description:
-      "Cap of DuckDB's memory per destination, in bytes; at least eight times the largest row. Ordinary rows need far less: writing stages a thirty-second of it at a time, reading back may use half of it (at least 256 MiB, and 320 KiB for every column) before it goes to disk.",
+      "Cap of DuckDB's memory per destination, in bytes; at least eight times the largest row. Ordinary rows need far less: writing stages an eighth of it at a time, reading back may use half of it (at least 256 MiB, and 320 KiB for every column) before it goes to disk.",
     default: 512 * 1024 * 1024,
   },
   'parquet.row.group.rows': {

@@ -4,11 +4,28 @@
  * one form that Postgres itself prints is left to the text format, which also says what is wrong with it.
  */
 
+import { hexDigits } from '../../../src/connector/uuid-bytes.ts';
 import { arrayOf } from './binary-arrays.ts';
 import { inet } from './binary-network.ts';
 import { bigint, doublePrecision, integer, numeric, smallint } from './binary-numbers.ts';
-import type { ByteSink, CellEncoder, Write } from './binary-parts.ts';
-import { date, time, timestamp } from './binary-times.ts';
+import type { BinaryColumn, ByteSink, CellEncoder, Write } from './binary-parts.ts';
+import {
+  BigintReceiver,
+  BooleanReceiver,
+  ByteaReceiver,
+  BytesReceiver,
+  DateReceiver,
+  DoubleReceiver,
+  IntegerReceiver,
+  JsonbReceiver,
+  NumericReceiver,
+  SmallintReceiver,
+  TextReceiver,
+  TimeReceiver,
+  TimestampReceiver,
+  UuidReceiver,
+} from './binary-receivers.ts';
+import { date, interval, time, timestamp } from './binary-times.ts';
 
 /** Beyond it a text is measured, since three bytes for every character are too many then. */
 const longText = 4096;
@@ -57,10 +74,6 @@ const boolean: Write = (to, at, text) => {
   return at + 5;
 };
 
-/** Values of hexadecimal digits by character, 255 for all others. */
-const hexDigits = new Uint8Array(0x1_0000).fill(255);
-for (const [i, digit] of [...'0123456789abcdef'].entries()) hexDigits[digit.charCodeAt(0)] = i;
-
 const uuid: Write = (to, at, text) => {
   if (text.length !== 36) return -1;
   let from = 0;
@@ -105,6 +118,7 @@ const scalars: Readonly<Record<string, Write>> = {
   'time without time zone': time,
   'timestamp without time zone': timestamp(''),
   'timestamp with time zone': timestamp('+00'),
+  interval,
   inet,
   cidr: inet,
 };
@@ -119,11 +133,49 @@ const arrays: Readonly<Record<string, Write>> = {
   'uuid[]': arrayOf(uuid, 2950),
 };
 
+/** Of the types that come in another form than their text. */
+const receivers: Readonly<Record<string, typeof TextReceiver>> = {
+  text: BytesReceiver,
+  'character varying': BytesReceiver,
+  character: BytesReceiver,
+  json: BytesReceiver,
+  jsonb: JsonbReceiver,
+  boolean: BooleanReceiver,
+  smallint: SmallintReceiver,
+  integer: IntegerReceiver,
+  bigint: BigintReceiver,
+  numeric: NumericReceiver,
+  'double precision': DoubleReceiver,
+  uuid: UuidReceiver,
+  bytea: ByteaReceiver,
+  date: DateReceiver,
+  'time without time zone': TimeReceiver,
+  'timestamp without time zone': TimestampReceiver,
+  'timestamp with time zone': TimestampReceiver,
+};
+
+function bareName(type: string): string {
+  return type.replace(/\([-0-9, ]+\)/, '');
+}
+
 /** Null for types that only travel as text. @param type as typeText gives it */
 export function cellEncoder(type: string, isEnum: boolean): CellEncoder | null {
-  const name = type.replace(/\([-0-9, ]+\)/, '');
+  const name = bareName(type);
   if (name.endsWith('[]')) return isEnum || !arrays[name] ? null : { write: arrays[name], room: arrayRoom };
   // enum_recv takes the label.
   const write = isEnum ? plainText : scalars[name];
   return write ? { write, room: scalarRoom } : null;
 }
+
+/** Of a column whose values have no binary form here: while all of them are null, rows go in binary. */
+const nullAlone: CellEncoder = { room: () => 0, write: () => -1 };
+
+/** As cellEncoder. */
+export function binaryColumn(type: string, isEnum: boolean): BinaryColumn | null {
+  const encoder = cellEncoder(type, isEnum);
+  if (!encoder) return null;
+  const Receiver = (isEnum ? BytesReceiver : receivers[bareName(type)]) ?? TextReceiver;
+  return { receiver: (to) => new Receiver(to, encoder) };
+}
+
+export const nullColumn: BinaryColumn = { receiver: (to) => new TextReceiver(to, nullAlone) };

@@ -1,5 +1,5 @@
 /** Numbers in their binary form. */
-import { type ByteSink, digits, int64, type Write, writeInt64 } from './binary-parts.ts';
+import { digits, int64, numericHeader, type Write, writeInt64 } from './binary-parts.ts';
 
 /** Of at most 15 digits, which a number holds exactly; NaN for all else. */
 function integerOf(text: string): number {
@@ -44,7 +44,6 @@ export const doublePrecision: Write = (to, at, text) => {
   return at + 12;
 };
 
-/** numeric_recv: number of base-10000 digits, weight of the first, sign, display scale, the digits. */
 export const numeric: Write = (to, at, text) => {
   const { view } = to;
   if (text === 'NaN') return numericHeader(to, at, 0, 0, 0xc000, 0);
@@ -72,19 +71,3 @@ export const numeric: Write = (to, at, text) => {
   }
   return end;
 };
-
-function numericHeader(
-  { view }: ByteSink,
-  at: number,
-  count: number,
-  weight: number,
-  sign: number,
-  scale: number,
-): number {
-  view.setInt32(at, 8 + count * 2);
-  view.setInt16(at + 4, count);
-  view.setInt16(at + 6, weight);
-  view.setUint16(at + 8, sign);
-  view.setUint16(at + 10, scale);
-  return at + 12;
-}

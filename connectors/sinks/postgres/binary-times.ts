@@ -60,3 +60,32 @@ export function timestamp(suffix: string): Write {
     return Number.isSafeInteger(micros) ? writeInt64(to, at, micros) : -1;
   };
 }
+
+const intervalText =
+  /^(?:([+-]?\d+) years?)? ?(?:([+-]?\d+) mons?)? ?(?:([+-]?\d+) days?)? ?(?:([+-])?(\d{2,}):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?$/;
+
+/** interval_recv: microseconds, days, months. In the style `postgres`, which everything streamed has. */
+export const interval: Write = (to, at, text) => {
+  const found = text === '' ? null : intervalText.exec(text);
+  if (!found) return -1;
+  const [
+    ,
+    years = '0',
+    months = '0',
+    days = '0',
+    sign,
+    hours = '0',
+    minutes = '0',
+    seconds = '0',
+    decimals = '',
+  ] = found;
+  const time =
+    ((Number(hours) * 60 + Number(minutes)) * 60 + Number(seconds)) * 1_000_000 +
+    Number(decimals.padEnd(6, '0'));
+  if (!Number.isSafeInteger(time)) return -1;
+  const end = writeInt64(to, at, sign === '-' ? -time : time);
+  to.view.setInt32(at, 16);
+  to.view.setInt32(end, Number(days));
+  to.view.setInt32(end + 4, Number(years) * 12 + Number(months));
+  return end + 8;
+};

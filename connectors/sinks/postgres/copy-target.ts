@@ -1,9 +1,11 @@
 /** Rows on their way into one table, in chunks of COPY's text format, or of its binary one where every column has one. */
 import { setImmediate } from 'node:timers/promises';
+import type { NativeRow } from '../../../src/connector/native-row.ts';
 import type { ColumnShape, TableShape } from '../../../src/connector/shape.ts';
 import type { Cell } from '../../../src/connector/sink.ts';
-import { cellEncoder } from './binary-cells.ts';
-import type { ByteSink, CellEncoder } from './binary-parts.ts';
+import { binaryColumn, nullColumn } from './binary-cells.ts';
+import type { BinaryColumn } from './binary-parts.ts';
+import { BinaryRows } from './binary-rows.ts';
 import type { Session } from './client.ts';
 import { typeText } from './quote.ts';
 import { type CopyPipe, copyLine } from './stage.ts';
@@ -75,20 +77,20 @@ export class RowCopy {
   readonly #text: CopyTarget;
   /** What is hashed of a row. */
   readonly #seen: (row: Uint8Array | string) => void;
-  #binary: BinaryChunk | null;
+  #binary: BinaryRows | null;
   #breath = 0;
 
   constructor(
     pipe: CopyPipe,
     into: string | Send,
-    encoders: readonly CellEncoder[] | null,
+    columns: readonly BinaryColumn[] | null,
     seen: (row: Uint8Array | string) => void,
   ) {
     this.#pipe = pipe;
     this.#send = typeof into === 'string' ? copyInto(into) : into;
     this.#text = new CopyTarget(pipe, into);
     this.#seen = seen;
-    this.#binary = encoders && new BinaryChunk(encoders);
+    this.#binary = columns && new BinaryRows(columns, chunkBytes + (chunkBytes >> 2));
   }
 
   /** Gives a promise only when there is something to wait for. */
@@ -96,13 +98,26 @@ export class RowCopy {
     const row = this.#binary?.add(cells);
     if (row) {
       this.#seen(row);
-      const { size } = this.#binary!;
-      if (size - this.#breath < breathBytes) return undefined;
-      this.#breath = size;
-      return size >= chunkBytes ? this.#flushBinary() : setImmediate();
+      return this.#added();
     }
     const line = copyLine(cells);
     this.#seen(line);
+    return this.#addLine(line);
+  }
+
+  /** As `add`, of the table's columns; what follows them is null. Not hashed here. @param cells the same row */
+  addNative(native: NativeRow, width: number, cells: () => readonly Cell[]): Promise<void> | undefined {
+    return this.#binary?.addNative(native, width) ? this.#added() : this.#addLine(copyLine(cells()));
+  }
+
+  #added(): Promise<void> | undefined {
+    const { size } = this.#binary!;
+    if (size - this.#breath < breathBytes) return undefined;
+    this.#breath = size;
+    return size >= chunkBytes ? this.#flushBinary() : setImmediate();
+  }
+
+  #addLine(line: string): Promise<void> | undefined {
     if (!this.#binary) return this.#text.addLine(line);
     const sending = this.#flushBinary();
     this.#binary = null;
@@ -124,74 +139,11 @@ export class RowCopy {
   }
 }
 
-/** Null where a column has no binary form here. */
-export function rowEncoders(table: TableShape): CellEncoder[] | null {
-  const encoders = table.columns.map((column: ColumnShape) =>
-    cellEncoder(typeText(table, column), column.enum !== undefined),
-  );
-  return encoders.every((each) => each !== null) ? encoders : null;
-}
-
-/** Signature, flags and length of the extension (PostgreSQL manual, COPY, "Binary Format"). */
-const header = Buffer.concat([Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1'), Buffer.alloc(8)]);
-const trailerBytes = 2;
-
-class BinaryChunk {
-  readonly #encoders: readonly CellEncoder[];
-  #to: ByteSink | null = null;
-  #at = 0;
-
-  constructor(encoders: readonly CellEncoder[]) {
-    this.#encoders = encoders;
-  }
-
-  get size(): number {
-    return this.#at;
-  }
-
-  /** The row's bytes, for as long as nothing else is added; null where a value has another form. */
-  add(cells: readonly Cell[]): Uint8Array | null {
-    let needed = 2 + trailerBytes;
-    for (let i = 0; i < cells.length; i++) {
-      const cell = cells[i]!;
-      needed += cell === null ? 4 : this.#encoders[i]!.room(cell);
-    }
-    const to = this.#reserve(needed);
-    const start = this.#at;
-    to.view.setInt16(start, cells.length);
-    let at = start + 2;
-    for (let i = 0; i < cells.length; i++) {
-      const cell = cells[i]!;
-      if (cell === null) {
-        to.view.setInt32(at, -1);
-        at += 4;
-        continue;
-      }
-      at = this.#encoders[i]!.write(to, at, cell);
-      if (at < 0) return null;
-    }
-    this.#at = at;
-    return to.bytes.subarray(start, at);
-  }
-
-  #reserve(needed: number): ByteSink {
-    const to = this.#to;
-    if (to && this.#at + needed <= to.bytes.length) return to;
-    if (!to) this.#at = header.length;
-    const size = Math.max(chunkBytes + (chunkBytes >> 2), this.#at + needed);
-    const bytes = Buffer.allocUnsafeSlow(size);
-    bytes.set(to ? to.bytes.subarray(0, this.#at) : header);
-    this.#to = { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length) };
-    return this.#to;
-  }
-
-  /** All rows so far, as the whole input of a COPY. */
-  take(): Buffer | null {
-    if (!this.#to) return null;
-    this.#to.view.setInt16(this.#at, -1);
-    const data = this.#to.bytes.subarray(0, this.#at + trailerBytes);
-    this.#to = null;
-    this.#at = 0;
-    return data;
-  }
+/** Null where no row has a binary form. */
+export function binaryColumns(table: TableShape): BinaryColumn[] | null {
+  const columns = table.columns.map((column: ColumnShape) => {
+    const binary = binaryColumn(typeText(table, column), column.enum !== undefined);
+    return binary ?? (column.nullable && !column.key ? nullColumn : null);
+  });
+  return columns.every((each) => each !== null) ? columns : null;
 }

@@ -9,5 +9,20 @@ export const postgresSink: SinkKind = {
   unit: 'destination',
   options: optionFields,
   check: checkDestination,
+  leftovers(options) {
+    const { deletedAt, historySuffix } = resolveSettings(options);
+    return {
+      row: deletedAt === null ? 'gone' : 'stays',
+      left: [
+        ...(deletedAt === null
+          ? []
+          : [`soft.deletes: the row stays, its ${deletedAt} set; delete it by hand`]),
+        ...(historySuffix === null
+          ? []
+          : [`history: its Changes stay in <table>${historySuffix}; delete them by hand`]),
+        'backups and archived WAL of the destination',
+      ],
+    };
+  },
   open: async (context, options) => new PostgresSink(context, resolveSettings(options)),
 };

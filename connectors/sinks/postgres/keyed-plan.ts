@@ -3,9 +3,9 @@ import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Cell, RowState } from '../../../src/connector/sink.ts';
 import { lostRows } from './batch.ts';
-import { cellEncoder } from './binary-cells.ts';
-import type { CellEncoder } from './binary-parts.ts';
-import { rowEncoders } from './copy-target.ts';
+import { binaryColumn } from './binary-cells.ts';
+import type { BinaryColumn } from './binary-parts.ts';
+import { binaryColumns } from './copy-target.ts';
 import { emptyTable, type HouseColumns, inSource, letGo, retiredColumn } from './house-columns.ts';
 import type { MergeRun } from './merge-run.ts';
 import { hasCanonicalText, quoteName, quoteTable } from './quote.ts';
@@ -36,7 +36,7 @@ export class KeyedPlan {
   /** Two key texts may be one value: see hasCanonicalText. */
   readonly careful: boolean;
   /** Of whole rows; null where they travel as text. */
-  readonly encoders: readonly CellEncoder[] | null;
+  readonly binary: readonly BinaryColumn[] | null;
   /** Columns that at least one partial row of this Window leaves unchanged. */
   readonly unchanged = new Set<number>();
 
@@ -49,9 +49,9 @@ export class KeyedPlan {
     this.careful = !keys.every(hasCanonicalText);
     this.rowColumns = stageColumns(shape, 'c', shape.columns);
     const keyNames = shape.keyColumns.map((i) => this.columns[i]!);
-    const encoders = binary ? rowEncoders(shape) : null;
-    const mark = house.retired ? [cellEncoder('boolean', false)!] : [];
-    this.encoders = encoders && [...encoders, ...mark];
+    const columns = binary ? binaryColumns(shape) : null;
+    const mark = house.retired ? [binaryColumn('boolean', false)!] : [];
+    this.binary = columns && [...columns, ...mark];
     if (house.retired) {
       this.columns.push(quoteName(retiredColumn));
       this.rowColumns.push({ name: `c${shape.columns.length}`, type: 'boolean' });

@@ -4,6 +4,7 @@
  * lack a label that a row has, since the source sends no Relation message for ALTER TYPE … ADD VALUE: then the row
  * tells of it, and the merge starts over.
  */
+import type { CellReceiver, NativeRow } from '../../../src/connector/native-row.ts';
 import type { ColumnShape, EnumType, TableShape } from '../../../src/connector/shape.ts';
 import type { Cell, MergeTable, PartialRow } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
@@ -68,34 +69,81 @@ export function watchLabels(table: MergeTable, extra: ReadonlyMap<string, Readon
   if (watched.length === 0) return table;
   async function* looked<T>(
     batches: AsyncIterable<T[]>,
-    row: (of: T) => PartialRow | null,
+    row: (of: T) => { values: PartialRow; native?: NativeRow | undefined } | null,
   ): AsyncIterable<T[]> {
+    const receivers: (LabelReceiver | null)[] = table.shape.columns.map(() => null);
+    for (const column of watched) receivers[column.index] = new LabelReceiver(column);
     for await (const batch of batches) {
-      for (const { index, type, known, array } of watched) {
-        const unknown = new Set<string>();
-        for (const each of batch) {
-          const cell = row(each)?.[index];
-          if (cell === null || cell === undefined) continue;
-          for (const label of array ? items(cell) : [cell]) if (!known.has(label)) unknown.add(label);
-        }
-        if (unknown.size > 0) throw new MissingLabels(type, [...unknown]);
+      for (const each of batch) {
+        const of = row(each);
+        if (of?.native) of.native.pass(receivers);
+        else if (of) for (const { index } of watched) receivers[index]!.take(of.values[index]);
       }
+      for (const receiver of receivers) receiver?.check();
       yield batch;
     }
   }
   return {
     ...table,
-    states: () => looked(table.states(), (state) => (state.op === 'upsert' ? state.values : null)),
-    counts: () => looked(table.counts(), ({ values }) => values),
-    events: () => looked(table.events(), ({ values }) => values),
+    states: () => looked(table.states(), (state) => (state.op === 'upsert' ? state : null)),
+    counts: () => looked(table.counts(), (count) => count),
+    events: () => looked(table.events(), (event) => event),
   };
+}
+
+interface WatchedColumn {
+  index: number;
+  type: EnumType;
+  known: ReadonlySet<string>;
+  array: boolean;
+}
+
+/** Looks at the labels of one column. */
+class LabelReceiver implements CellReceiver {
+  readonly #column: WatchedColumn;
+  readonly #unknown = new Set<string>();
+  /** Known ones in UTF-8, by their length. */
+  readonly #bytes: Buffer[][] = [];
+
+  constructor(column: WatchedColumn) {
+    this.#column = column;
+    for (const label of column.known) {
+      const bytes = Buffer.from(label);
+      this.#bytes[bytes.length] ??= [];
+      this.#bytes[bytes.length]!.push(bytes);
+    }
+  }
+
+  nothing(): void {}
+
+  text(cell: string): void {
+    const { known, array } = this.#column;
+    for (const label of array ? items(cell) : [cell]) if (!known.has(label)) this.#unknown.add(label);
+  }
+
+  utf8(bytes: Buffer, start: number, end: number): void {
+    for (const label of this.#bytes[end - start] ?? []) {
+      let i = 0;
+      while (i < label.length && label[i] === bytes[start + i]) i++;
+      if (i === label.length) return;
+    }
+    this.text(bytes.toString('utf8', start, end));
+  }
+
+  take(cell: Cell | undefined): void {
+    if (cell !== null && cell !== undefined) this.text(cell);
+  }
+
+  check(): void {
+    if (this.#unknown.size > 0) throw new MissingLabels(this.#column.type, [...this.#unknown]);
+  }
 }
 
 function watchedColumn(
   { type: text, enum: type }: ColumnShape,
   index: number,
   extra: ReadonlyMap<string, ReadonlySet<string>>,
-) {
+): WatchedColumn[] {
   if (!type) return [];
   const known = new Set([...type.labels, ...(extra.get(quoteTable(type)) ?? [])]);
   return [{ index, type, known, array: text.endsWith('[]') }];

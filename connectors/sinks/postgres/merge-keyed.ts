@@ -68,6 +68,7 @@ function isRetired(state: RowState): boolean {
 }
 
 function weight(state: RowState): number {
+  if (state.op === 'upsert' && state.native) return state.native.bytes.length;
   let characters = 0;
   for (const cell of state.op === 'upsert' ? state.values : state.key) characters += (cell?.length ?? 0) + 4;
   return characters;
@@ -92,7 +93,8 @@ function mergeFew(run: MergeRun, plan: KeyedPlan, truncated: boolean, states: re
     rows.kept.push(state.key);
     const whole = plan.wholeRow(state);
     const row = whole ?? plan.partialRow(state);
-    run.count('upsert', copyLine(row));
+    if (state.native) run.countNative(state.native);
+    else run.count('upsert', copyLine(row));
     if (whole) rows.whole.push(whole);
     else if (truncated && !state.retired) missing += state.mayBeAbsent ? 0 : 1;
     else {

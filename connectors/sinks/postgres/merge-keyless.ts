@@ -7,7 +7,7 @@
 import type { TableShape } from '../../../src/connector/shape.ts';
 import type { MergeTable, RowCount } from '../../../src/connector/sink.ts';
 import { lostRows } from './batch.ts';
-import { CopyTarget, RowCopy, rowEncoders } from './copy-target.ts';
+import { binaryColumns, CopyTarget, RowCopy } from './copy-target.ts';
 import { emptyTable, type HouseColumns, inSource, letGo } from './house-columns.ts';
 import type { MergeRun } from './merge-run.ts';
 import { quoteCell, quoteName, quoteTable } from './quote.ts';
@@ -32,7 +32,7 @@ export async function mergeKeyless(
   const columns = shape.columns.map((column) => quoteName(column.name));
   const removals = new Removals(run, shape, house);
   const into = `${target} (${columns.join(', ')})`;
-  const additions = new RowCopy(run.pipe, into, binary ? rowEncoders(shape) : null, () => undefined);
+  const additions = new RowCopy(run.pipe, into, binary ? binaryColumns(shape) : null, () => undefined);
   let few: RowCount[] | null = [];
   let rows = 0;
   let characters = 0;

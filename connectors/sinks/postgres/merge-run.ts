@@ -1,8 +1,8 @@
 /** What the merge of one Window carries from table to table. */
 import { hash } from 'node:crypto';
-import { RowHash } from '../../../src/connector/row-hash.ts';
+import { hashNative, RowHash } from '../../../src/connector/row-hash.ts';
 import { type TableId, type TableShape, tableName } from '../../../src/connector/shape.ts';
-import type { RowCount, RowState } from '../../../src/connector/sink.ts';
+import type { NativeRow, RowCount, RowState } from '../../../src/connector/sink.ts';
 import { StatementBatch } from './batch.ts';
 import type { Session } from './client.ts';
 import type { NewKeys } from './new-keys.ts';
@@ -50,6 +50,12 @@ export class MergeRun {
     else if (op === 'delete') this.rows.deleted++;
     if (typeof row === 'string') this.#hash.add([op, row]);
     else this.#hash.addHash(BigInt(`0x${hash('md5', row, 'hex')}`), 1);
+  }
+
+  /** A whole row that is upserted. */
+  countNative(row: NativeRow): void {
+    this.rows.upserted++;
+    this.#hash.addHash(hashNative(row), 1);
   }
 
   countRows({ values, count }: RowCount): void {

@@ -9,6 +9,7 @@ import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { Cell, Position, Row } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
 import { asSinkFailure, SessionError, sqlState } from './failures.ts';
+import { retiredColumn } from './house-columns.ts';
 import { readProgress, type UnitName } from './progress.ts';
 import { quoteName, quoteTable, quoteText } from './quote.ts';
 
@@ -17,6 +18,7 @@ const batchBytes = 4 << 20;
 
 /**
  * @param at Position that the caller keeps the Unit at: a destination beyond it cannot show it any more
+ * @param retired takes the rows that are marked as such; null: they are among the others
  * @throws TidemarkError TM408 where the destination is beyond `at`; TM401, TM402, TM405
  */
 export async function* readRows(
@@ -24,6 +26,7 @@ export async function* readRows(
   unit: UnitName,
   shape: TableShape,
   at: Position,
+  retired: ((rows: Row[]) => void) | null,
 ): AsyncGenerator<Row[]> {
   let session: Session | null = null;
   try {
@@ -41,7 +44,10 @@ export async function* readRows(
         `${unit.destination}: holds Position ${stored.position}, beyond the requested ${at}`,
       );
     }
-    yield* copyOut(session, shape, ours ? await deletionTime(session, shape) : null);
+    yield* copyOut(session, shape, {
+      deletedAt: ours ? await deletionTime(session, shape) : null,
+      retired: retired && (await hasMark(session, shape)) ? retired : null,
+    });
   } catch (error) {
     // A table without a Change so far was not made yet: it has no rows.
     if (error instanceof SessionError && ['42P01', '3F000'].includes(sqlState(error.raw) ?? '')) return;
@@ -61,14 +67,26 @@ async function deletionTime(session: Session, { schema, name }: TableShape): Pro
   return column === null ? null : quoteName(column);
 }
 
+/** Whether the table can mark rows as retired. */
+async function hasMark(session: Session, shape: TableShape): Promise<boolean> {
+  const [found] = await session.run(
+    `SELECT FROM pg_attribute WHERE attrelid = to_regclass(${quoteText(quoteTable(shape))}) AND attname = ${quoteText(retiredColumn)} AND NOT attisdropped`,
+  );
+  return found!.rows.length > 0;
+}
+
+/** Ends the line of a row that is marked; lines of other rows end in `\\N` or `f`. */
+const marked = '\tt';
+
 async function* copyOut(
   session: Session,
   shape: TableShape,
-  deletedAt: string | null,
+  { deletedAt, retired }: { deletedAt: string | null; retired: ((rows: Row[]) => void) | null },
 ): AsyncGenerator<Row[]> {
-  const columns = shape.columns.map((column) => quoteName(column.name)).join(', ');
+  const columns = shape.columns.map((column) => quoteName(column.name));
+  if (retired) columns.push(quoteName(retiredColumn));
   const there = deletedAt === null ? '' : ` WHERE ${deletedAt} IS NULL`;
-  const rowsSql = `SELECT ${columns} FROM ${quoteTable(shape)}${there}`;
+  const rowsSql = `SELECT ${columns.join(', ')} FROM ${quoteTable(shape)}${there}`;
   const stream = session.client.query(copyTo(`COPY (${rowsSql}) TO STDOUT`));
   let rest: Buffer[] = [];
   let rows: Row[] = [];
@@ -86,7 +104,13 @@ async function* copyOut(
       const line = rest.length === 0 ? tail : Buffer.concat([...rest, tail]);
       rest = [];
       start = end + 1;
-      rows.push(decodeLine(line.toString('utf8'), shape));
+      const text = line.toString('utf8');
+      if (!retired) rows.push(decodeLine(text, shape));
+      else {
+        const row = decodeLine(text.slice(0, text.lastIndexOf('\t')), shape);
+        if (text.endsWith(marked)) retired([row]);
+        else rows.push(row);
+      }
       bytes += line.length;
       if (rows.length >= batchRows || bytes >= batchBytes) {
         yield rows;

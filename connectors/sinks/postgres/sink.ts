@@ -52,11 +52,12 @@ export class PostgresSink implements MergeSink, Readable {
     return this.#exclusive((session) => this.#merger.merge(session, window));
   }
 
-  async *readTable(shape: TableShape, at: Position): AsyncIterable<Row[]> {
+  async *readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]> {
     if (this.#closed) throw closed(this.#context);
     const unit = this.#unit('*');
     const placed = this.#settings.placement.place(shape);
-    yield* readRows(() => Session.open(this.#settings, unit.destination), unit, placed, at);
+    const open = () => Session.open(this.#settings, unit.destination);
+    yield* readRows(open, unit, placed, at, retired ?? null);
   }
 
   async close(): Promise<void> {

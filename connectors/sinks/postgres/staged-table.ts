@@ -8,7 +8,7 @@
  * - staged and upserted some megabytes at a time, while the next ones are encoded;
  * - staged and upserted at the end, the last of the steps, where their order counts.
  */
-import type { Cell, RowState } from '../../../src/connector/sink.ts';
+import type { RowState } from '../../../src/connector/sink.ts';
 import type { Session } from './client.ts';
 import { type Chunk, CopyTarget, RowCopy } from './copy-target.ts';
 import { SessionError, sqlState } from './failures.ts';
@@ -74,7 +74,7 @@ export class StagedTable {
     this.#whole = new RowCopy(
       run.pipe,
       way.direct ? this.#into() : (chunk, session) => this.#sendWhole(chunk, session),
-      plan.encoders,
+      plan.binary,
       (row) => run.count('upsert', row),
     );
   }
@@ -105,8 +105,15 @@ export class StagedTable {
       if (this.#direct) this.#missingRetired++;
       return this.#direct ? undefined : this.#toStage('retired', plan.keyColumns, line);
     }
+    const { native } = state;
+    if (native && !state.retired) {
+      const width = plan.shape.columns.length;
+      const sending = this.#whole.addNative(native, width, () => plan.wholeRow(state)!);
+      this.#run.countNative(native);
+      return this.#sending(sending);
+    }
     const row = plan.wholeRow(state);
-    if (row) return this.#addWhole(row);
+    if (row) return this.#sending(this.#whole.add(row));
     const line = copyLine(plan.partialRow(state));
     this.#run.count('upsert', line);
     if (this.#direct || (this.#truncated && !state.retired)) {
@@ -121,8 +128,7 @@ export class StagedTable {
     return this.#toStage('partial', plan.partialColumns, line);
   }
 
-  #addWhole(row: readonly Cell[]): Promise<void> | undefined {
-    const sending = this.#whole.add(row);
+  #sending(sending: Promise<void> | undefined): Promise<void> | undefined {
     if (sending) this.#sent = true;
     return sending;
   }

@@ -8,6 +8,11 @@ import { webhookOptionFields, webhookOptionsFrom } from './options.ts';
 export const webhookSink: SinkKind = {
   name: 'webhook',
   unit: 'table',
+  keepsRows: false,
+  leftovers: () => ({
+    row: 'stays',
+    left: ['what was sent is with its receiver, who is sent the delete as well: ask there'],
+  }),
   options: webhookOptionFields,
   pauseAfterMs: 24 * 3_600_000,
 

@@ -1,5 +1,5 @@
 /** Where somebody reads a partition: what was fetched waits here until it is taken, one batch beside the one in work. */
-import type { FetchedRecord } from './record-set.ts';
+import type { FetchedRecord } from '../../platform/kafka-fetch/record-set.ts';
 
 export interface CursorOwner {
   /**

@@ -1,6 +1,7 @@
 /**
  * Reads partitions for everybody in this process: whoever wants the same records of a partition gets them from one answer,
- * however many destinations that are. One request at a time to each broker, for all partitions that it leads.
+ * however many destinations that are. A request at a time to each broker, for all partitions that it leads, and a second
+ * beside it for those where more is known to be there: an answer of megabytes comes in pieces, whenever the process looks.
  *
  * It is no member of any group: which partitions are read from where is its callers' affair, and nothing is skipped or
  * started over by itself. A cursor whose offset the log does not have is told so and stops.
@@ -9,10 +10,10 @@ import type { Kafka } from 'kafkajs';
 import { TidemarkError } from '../../platform/errors.ts';
 import { kafkaError } from '../../platform/kafka.ts';
 import { KafkaCluster } from '../../platform/kafka-cluster.ts';
+import { fetchPartitions, type PartitionAnswer } from '../../platform/kafka-fetch/fetch-request.ts';
 import { errorFields, type Logger } from '../../platform/log.ts';
 import { Budget } from './budget.ts';
 import { Cursor, type CursorOwner, type Reading } from './cursor.ts';
-import { fetchPartitions, type PartitionAnswer } from './fetch-request.ts';
 import { SharedPartition } from './shared-partition.ts';
 
 /** What `UnitIngest` and `ProgressFollower` need of it. */
@@ -25,9 +26,13 @@ const maxWaitMs = 100;
 /** Where nothing came for a while nothing is paused either. */
 const quietWaitMs = 750;
 const quietAfterMs = 3000;
+/**
+ * As many of the publisher's batches (256 KiB and a record) as fit into some mebibyte. The broker cuts the last one off where
+ * the limit is: at 1 MiB that was three whole ones and a fifth of what was sent for nothing.
+ */
+const partitionBytes = 4 * (256 << 10) + (32 << 10);
 /** Compressed: envelopes shrink about eight times. */
-const maxBytes = 4 << 20;
-const partitionBytes = 1 << 20;
+const maxBytes = 4 * partitionBytes;
 /** As they are, not compressed. An answer of the size above comes on top. */
 const heldBytes = 24 << 20;
 const longestBackoffMs = 5000;
@@ -47,8 +52,10 @@ export class SharedFetcher implements Fetcher {
   readonly #partitions = new Map<string, SharedPartition>();
   /** By `topic/partition`: the node that leads it. */
   readonly #leaders = new Map<string, string>();
-  /** Nodes that a request is under way to. */
+  /** `node/lane` that a request is under way on. */
   readonly #asking = new Set<string>();
+  /** `topic/partition` that are being asked for. */
+  readonly #asked = new Set<string>();
   /** What is left alone for a while, because it failed: nodes and `topic/partition`. */
   readonly #resting = new Map<
     string,
@@ -127,20 +134,31 @@ export class SharedFetcher implements Fetcher {
   #pump(): void {
     if (this.#closed || this.#budget.exhausted) return;
     const wanted = [...this.#partitions.values()].filter(
-      (shared) => shared.wanted && !this.#rests(shared.name),
+      (shared) => shared.wanted && !this.#asked.has(shared.name) && !this.#rests(shared.name),
     );
     const byNode = Map.groupBy(wanted, ({ name }) => this.#leaders.get(name) ?? null);
     for (const [node, partitions] of byNode) {
       if (node === null) {
         if (!this.#locating && !this.#rests(metadata)) void this.#locate();
-      } else if (!this.#asking.has(node) && !this.#rests(node)) void this.#ask(node, partitions);
+      } else if (!this.#rests(node)) this.#askOf(node, partitions);
     }
   }
 
-  async #ask(node: string, partitions: readonly SharedPartition[]): Promise<void> {
-    this.#asking.add(node);
+  /** The second lane never waits for what may come: whatever is asked for on it is there. */
+  #askOf(node: string, partitions: readonly SharedPartition[]): void {
+    const free = (lane: 0 | 1) => !this.#asking.has(`${node}/${lane}`);
+    const behind = partitions.filter((shared) => shared.behind);
+    const aside = free(1) ? behind.slice(free(0) ? Math.ceil(behind.length / 2) : 0) : [];
+    if (aside.length > 0) void this.#ask(node, 1, aside);
+    const rest = partitions.filter((shared) => !aside.includes(shared));
+    if (free(0) && rest.length > 0) void this.#ask(node, 0, rest);
+  }
+
+  async #ask(node: string, lane: 0 | 1, partitions: readonly SharedPartition[]): Promise<void> {
+    this.#asking.add(`${node}/${lane}`);
+    for (const { name } of partitions) this.#asked.add(name);
     try {
-      const connection = await this.#cluster.connectionTo(node);
+      const connection = await this.#cluster.connectionTo(node, lane);
       const requests = partitions.flatMap((shared) => {
         const offset = shared.nextOffset();
         return offset === null ? [] : [{ topic: shared.topic, partition: shared.partition, offset, shared }];
@@ -160,7 +178,8 @@ export class SharedFetcher implements Fetcher {
       // A broker that went away may not lead them any more.
       for (const { name } of partitions) this.#leaders.delete(name);
     } finally {
-      this.#asking.delete(node);
+      this.#asking.delete(`${node}/${lane}`);
+      for (const { name } of partitions) this.#asked.delete(name);
       this.#pumpSoon();
     }
   }

@@ -1,8 +1,9 @@
 /** One partition, and everybody who reads it: what an answer brings goes to all whom it can serve. */
+
+import type { PartitionAnswer } from '../../platform/kafka-fetch/fetch-request.ts';
+import { readRecordSet } from '../../platform/kafka-fetch/record-set.ts';
 import type { Budget } from './budget.ts';
 import type { Cursor } from './cursor.ts';
-import type { PartitionAnswer } from './fetch-request.ts';
-import { readRecordSet } from './record-set.ts';
 
 export class SharedPartition {
   readonly topic: string;
@@ -33,6 +34,12 @@ export class SharedPartition {
 
   get wanted(): boolean {
     for (const cursor of this.#cursors) if (cursor.hungry) return true;
+    return false;
+  }
+
+  /** Somebody wants what is known to be there. */
+  get behind(): boolean {
+    for (const cursor of this.#cursors) if (cursor.hungry && cursor.fetched < this.#stableEnd) return true;
     return false;
   }
 

@@ -3,33 +3,30 @@
  * change topic. Which of its records count is in the ledger (quarantine-ledger.ts): what a worker wrote before it died
  * is written once more, and the first copy means nothing.
  */
-import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Kafka, KafkaMessage, Message, Producer } from 'kafkajs';
+import type { Kafka, Message, Producer } from 'kafkajs';
 import { TidemarkError } from '../../platform/errors.ts';
-import { endReading, kafkaError } from '../../platform/kafka.ts';
+import { kafkaError } from '../../platform/kafka.ts';
+import { type CommittedBatch, CommittedReader } from '../../platform/kafka-fetch/committed-records.ts';
+import { type FetchedRecord, headerOf } from '../../platform/kafka-fetch/record-set.ts';
 import type { KafkaConfig } from '../../platform/resolved-config.ts';
 import { header, topicNames } from '../../publish/record-format.ts';
 import { ensureTopics } from '../../publish/topics.ts';
 
 /** Of one request: the broker takes the topic's largest record and a mebibyte. */
 const requestBytes = 4 << 20;
-/** Nothing came for so long although records are missing. */
-const quietMs = 20_000;
+/** Of one answer: those that are wanted may lie far apart. */
+const readBytes = 1 << 20;
 
 export class DeadLetters {
   readonly topic: string;
   readonly #kafka: Kafka;
   readonly #config: KafkaConfig;
-  readonly #groupPrefix: string;
   #producer: Promise<Producer> | null = null;
 
-  /** @param groupPrefix of the consumer groups that reading takes */
-  constructor(kafka: Kafka, config: KafkaConfig, groupPrefix: string) {
+  constructor(kafka: Kafka, config: KafkaConfig) {
     this.topic = topicNames(config.topicPrefix).quarantine;
     this.#kafka = kafka;
     this.#config = config;
-    this.#groupPrefix = groupPrefix;
   }
 
   /**
@@ -54,57 +51,50 @@ export class DeadLetters {
   }
 
   /** The change topic that a dead letter came from. @throws TidemarkError TM206 for a record that is none of ours */
-  topicOf({ headers = {}, offset }: KafkaMessage): string {
-    const text = headers[header.quarantine]?.toString();
+  topicOf(record: FetchedRecord): string {
+    const text = headerOf(record, header.quarantine)?.toString();
     if (text) return (JSON.parse(text) as { topic: string }).topic;
-    throw new TidemarkError('TM206', `the record of ${this.topic} at offset ${offset} is not Tidemark's`);
+    throw new TidemarkError(
+      'TM206',
+      `the record of ${this.topic} at offset ${record.offset} is not Tidemark's`,
+    );
   }
 
-  /** Records by their offsets, in that order. @throws TidemarkError TM301; TM306 where the topic lost one */
-  async read(offsets: readonly number[], take: (message: KafkaMessage) => Promise<void>): Promise<void> {
+  /**
+   * Records by their offsets, in order, as they come.
+   * @throws TidemarkError TM301; TM306 where the topic lost one
+   */
+  async read(offsets: readonly number[], take: (records: FetchedRecord[]) => Promise<void>): Promise<void> {
     if (offsets.length === 0) return;
-    const wanted = new Set(offsets);
-    const groupId = `${this.#groupPrefix}.quarantine.${randomUUID()}`;
-    const consumer = this.#kafka.consumer({
-      groupId,
-      maxWaitTimeInMs: 100,
-      readUncommitted: false,
-      allowAutoTopicCreation: false,
-      retry: { retries: 3 },
-    });
-    let failure: unknown = null;
-    let seenAt = Date.now();
+    const wanted = [...new Set(offsets)].sort((a, b) => a - b);
+    const reader = new CommittedReader(this.#kafka);
     try {
-      await consumer.connect();
-      await consumer.subscribe({ topic: this.topic, fromBeginning: true });
-      const joined = new Promise<void>((resolve) => consumer.on('consumer.group_join', () => resolve()));
-      consumer.on('consumer.crash', ({ payload }) => {
-        failure ??= payload.error;
-      });
-      await consumer.run({
-        autoCommit: false,
-        eachMessage: async ({ message }) => {
-          seenAt = Date.now();
-          if (failure || !wanted.delete(Number(message.offset))) return;
-          await take(message).catch((error) => {
-            failure ??= error;
-          });
-        },
-      });
-      consumer.seek({ topic: this.topic, partition: 0, offset: String(Math.min(...offsets)) });
-      await joined;
-      while (wanted.size > 0 && !failure && Date.now() - seenAt < quietMs) await sleep(20);
+      while (wanted.length > 0) {
+        const found = await this.#readAt(reader, wanted[0]!);
+        const taken: FetchedRecord[] = [];
+        for (const record of found?.records ?? []) {
+          if (record.offset !== wanted[0]) continue;
+          taken.push(record);
+          wanted.shift();
+        }
+        if (taken.length === 0 || wanted[0]! < found!.end) throw lost(this.topic, wanted[0]!);
+        await take(taken);
+      }
     } catch (error) {
-      failure ??= error;
+      throw kafkaError(error, `read ${this.topic}`);
     } finally {
-      await endReading(this.#kafka, consumer, groupId);
+      await reader.close();
     }
-    if (failure) throw kafkaError(failure, `read ${this.topic}`);
-    if (wanted.size === 0) return;
-    throw new TidemarkError('TM306', `${this.topic} does not hold offset ${Math.min(...wanted)} any more`, {
-      remedy:
-        'Drop the entries that need it (`tidemark quarantine drop`), and read the table once more: `tidemark snapshot start`.',
-    });
+  }
+
+  /** Null where the log does not reach there, at either end. */
+  async #readAt(reader: CommittedReader, offset: number): Promise<CommittedBatch | null> {
+    try {
+      return await reader.readAt({ topic: this.topic, partition: 0 }, offset, readBytes);
+    } catch (error) {
+      if ((error as { type?: unknown }).type === 'OFFSET_OUT_OF_RANGE') return null;
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
@@ -134,6 +124,13 @@ export class DeadLetters {
     await producer.connect();
     return producer;
   }
+}
+
+function lost(topic: string, offset: number): TidemarkError {
+  return new TidemarkError('TM306', `${topic} does not hold offset ${offset} any more`, {
+    remedy:
+      'Drop the entries that need it (`tidemark quarantine drop`), and read the table once more: `tidemark snapshot start`.',
+  });
 }
 
 function* inRequests(messages: readonly Message[]): Iterable<Message[]> {

@@ -12,6 +12,10 @@ export interface WithheldRow {
   key: Buffer;
   state: 'held' | 'replaying' | 'dropped';
   bound: boolean;
+  /** Where it was refused first. */
+  position: Position;
+  /** Of the last Window from which it was withheld for what that one brings. */
+  sequence: number;
 }
 
 export interface RowToWithhold {
@@ -64,7 +68,7 @@ export class QuarantineLedger {
   /** Everything that is withheld from the Unit's destination at present. @throws TidemarkError TM409 */
   async active({ sourceId, destination, unit }: UnitName): Promise<WithheldRow[]> {
     const rows = await this.#query<WithheldRow>(
-      `select id::int as id, topic, key, state, bound from tidemark.quarantine
+      `select id::int as id, topic, key, state, bound, position, sequence::float8 as sequence from tidemark.quarantine
        where source_id = $1 and destination = $2 and unit = $3 and state in ('held', 'replaying', 'dropped')
        order by id`,
       [sourceId, destination, unit],
@@ -91,7 +95,7 @@ export class QuarantineLedger {
           `insert into tidemark.quarantine as q (source_id, destination, unit, table_name, topic, key, bound, reason, position, sequence)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
            on conflict (source_id, destination, unit, topic, key) where state in ('held', 'replaying', 'dropped') do update
-             set bound = q.bound or excluded.bound, changed_at = now(),
+             set bound = q.bound or excluded.bound, changed_at = now(), sequence = excluded.sequence,
                state = case when q.state = 'dropped' then 'held' else q.state end`,
           [...name, row.table, row.topic, row.key, row.bound, row.reason, row.position, sequence],
         );

@@ -7,10 +7,9 @@ import { type TableShape, tableName } from '../../connector/shape.ts';
 import { pairColumns } from '../../connector/shape-versions.ts';
 import type { Cell, PartialRow, Row } from '../../connector/sink.ts';
 import { TidemarkError } from '../../platform/errors.ts';
-import { fetchedRecord } from '../fetch/from-kafkajs.ts';
+import { readRecord } from '../read-record.ts';
 import type { RowReader, RowReaders } from '../row-schemas.ts';
-import type { IncomingChange, TopicContent } from '../stored-change.ts';
-import { readRecord } from '../unit-ingest.ts';
+import type { TopicContent } from '../stored-change.ts';
 import type { UnitStore } from '../unit-store.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import type { QuarantineLedger } from './quarantine-ledger.ts';
@@ -19,7 +18,6 @@ const everything = {
   from: beforeEverything,
   to: formatPosition({ epoch: 0xffff_ffff, lsn: 0xffff_ffff_ffff_ffffn, ordinal: 0xffff_ffff }),
 };
-const batchRows = 500;
 
 export interface Replayed {
   content: TopicContent[];
@@ -50,19 +48,18 @@ export async function loadReplay(
 ): Promise<Replayed> {
   const changes = await ledger.changesOf(entries);
   const entryAt = new Map(changes.map(({ position, id }) => [position, id]));
-  let batch: IncomingChange[] = [];
   await deadLetters.read(
     changes.map(({ offset }) => offset),
-    async (message) => {
-      const topic = deadLetters.topicOf(message);
-      const change = readRecord(fetchedRecord(message), topics.indexOf(topic), topic, destination);
-      if (change) batch.push(change);
-      if (batch.length < batchRows) return;
-      await store.append(batch);
-      batch = [];
-    },
+    (records) =>
+      store.append(
+        records
+          .map((record) => {
+            const topic = deadLetters.topicOf(record);
+            return readRecord(record, topics.indexOf(topic), topic, destination);
+          })
+          .filter((change) => change !== null),
+      ),
   );
-  await store.append(batch);
   return { content: await store.content(everything), entryAt };
 }
 
@@ -108,6 +105,9 @@ function reshaped(reader: RowReader, shape: TableShape): RowReader {
     places.map((place, i) => (place === null ? missing[i]! : row[place]!));
   return {
     shape,
+    // In another shape nothing is what travels.
+    peek: () => null,
+    after: () => undefined,
     readKey: (key, change) => reader.readKey(key, change),
     read(change) {
       const found = reader.read(change);

@@ -7,6 +7,7 @@ import type { Message } from 'kafkajs';
 import type { RefusedRow } from '../../connector/failure.ts';
 import { tableName } from '../../connector/shape.ts';
 import { TidemarkError } from '../../platform/errors.ts';
+import { failpoint } from '../../platform/failpoint.ts';
 import type { Logger } from '../../platform/log.ts';
 import { header, recordFormat, topicNames } from '../../publish/record-format.ts';
 import type { OpenDelivery, OwnedUnit } from '../ledger.ts';
@@ -90,7 +91,9 @@ export class UnitQuarantine {
     const held = new Map<string, HeldKey>();
     for (const row of known) {
       const topic = topics().indexOf(row.topic);
-      if (topic >= 0) held.set(rowId(row), { topic, key: row.key, bound: row.bound, refusedAt: null });
+      // A Window that was tried before may be at the destination: what it went without then, it goes without again.
+      const refusedAt = row.sequence === open.sequence ? row.position : null;
+      if (topic >= 0) held.set(rowId(row), { topic, key: row.key, bound: row.bound, refusedAt });
     }
     for (const { table, position, reason } of refused) {
       const topicName = topicNames(topicPrefix).table(table);
@@ -128,7 +131,8 @@ export class UnitQuarantine {
     const rows = keys
       .map((key): RowToWithhold | null => {
         const known = knownById.get(this.#idOf(key));
-        if (known && !key.refusedAt && known.bound === key.bound) return null;
+        const noted = !key.refusedAt || known?.sequence === open.sequence;
+        if (known && noted && known.bound === key.bound) return null;
         return this.#rowOf(key, open, refused);
       })
       .filter((row) => row !== null);
@@ -140,6 +144,7 @@ export class UnitQuarantine {
         rows: rows.length,
         reason: rows[0]!.reason,
       });
+      await failpoint('after-withhold');
     }
     const now = new Map((await ledger.active(unit)).map((row) => [rowId(row), row]));
     const waiting = await ledger.waiting([...now.values()].map(({ id }) => id));
@@ -171,6 +176,7 @@ export class UnitQuarantine {
     const { deadLetters, ledger, topics, maxRows } = this.#options;
     const messages = changes.map((change) => deadLetter(change, topics()[change.topic]!, unit));
     const offsets = await deadLetters.write(messages);
+    await failpoint('after-dead-letters');
     const kept = changes.map(
       ({ topic, key, position, bytes }, i): QuarantinedChange => ({
         topic: topics()[topic]!,
@@ -195,6 +201,7 @@ function deadLetter(change: StoredChange, topic: string, { destination, unit }: 
   if (unchanged !== null) headers[header.unchanged] = unchanged;
   if (exact !== null) headers[header.exact] = exact;
   if (pending) headers[header.pending] = '1';
+  if (change.eviction) headers[header.eviction] = '1';
   if (change.oldKey) headers[header.oldKey] = Buffer.concat([noSchema, change.oldKey]);
   return { partition: 0, key: change.key && Buffer.concat([noSchema, change.key]), value, headers };
 }

@@ -61,28 +61,44 @@ export async function withheldChanges(
     return { keys: [...held], withheld, superseded: [] };
   }
   return withConnection(store, async (connection) => {
-    await fillHeld(connection, held);
+    const truncatedAt = await truncates(connection, rows);
+    // What waited then is gone; whether the key is withheld after that, what is refused after it and its key changes say.
+    const gone = held.filter(({ topic, refusedAt }) => refusedAt === null && truncatedAt.has(topic));
+    await fillHeld(
+      connection,
+      held.filter(({ topic, refusedAt }) => refusedAt !== null || !truncatedAt.has(topic)),
+    );
     await followKeyChanges(connection, rows);
     const result: WithheldChanges = { keys: [], withheld: [], superseded: [] };
     const found = await connection.run(`
       select h.topic, h.key, h.bound, h.refused_at,
-        max(r.position) filter (where not r.truncate and not r.partial),
-        (select max(t.position) from ${rows} t where t.truncate and t.topic = h.topic)
+        max(r.position) filter (where not r.truncate and not r.partial and not r.eviction)
       from held h left join ${rows} r on r.topic = h.topic and r.key = h.key
       group by h.topic, h.key, h.bound, h.refused_at`);
-    for (const [topic, key, bound, refusedAt, fullAt, truncatedAt] of await found.getRows()) {
+    const still = new Set<string>();
+    for (const [topic, key, bound, refusedAt, fullAt] of await found.getRows()) {
       const one = {
         topic: topic as number,
         key: blob(key!)!,
         bound: bound as boolean,
         refusedAt: refusedAt as Position | null,
       };
-      const whole = one.refusedAt ? null : latest(truncatedAt, one.bound ? null : fullAt);
+      const whole = one.refusedAt || one.bound ? null : (fullAt as Position | null);
       result.withheld.push({ topic: one.topic, key: one.key, from: null, until: whole });
       (whole ? result.superseded : result.keys).push(one);
+      still.add(nameOf(one));
+    }
+    for (const one of gone.filter((each) => !still.has(nameOf(each)))) {
+      const { topic, key } = one;
+      result.withheld.push({ topic, key, from: null, until: truncatedAt.get(topic)! });
+      result.superseded.push(one);
     }
     return result;
   });
+}
+
+function nameOf({ topic, key }: Pick<HeldKey, 'topic' | 'key'>): string {
+  return `${topic}/${key.toString('base64')}`;
 }
 
 /** The Changes that wait from now on, in order. */
@@ -125,11 +141,20 @@ async function fillHeld(connection: DuckDBConnection, held: readonly HeldKey[]):
   appender.closeSync();
 }
 
+/** Of each topic that has one, its last truncate. They are in a table of their own from then on. */
+async function truncates(connection: DuckDBConnection, rows: string): Promise<Map<number, Position>> {
+  await connection.run(`
+    create temp table truncates as select topic, max(position) as truncated_at from ${rows} where truncate group by topic`);
+  const found = await connection.run('select topic, truncated_at from truncates');
+  return new Map((await found.getRows()).map(([topic, at]) => [topic as number, at as Position]));
+}
+
 /** Adds the other side of every key change that borrows values, until there is none left. */
 async function followKeyChanges(connection: DuckDBConnection, rows: string): Promise<void> {
   await connection.run(`
     create temp table edges as
-      select distinct topic, old_key, key from ${rows} where old_key is not null and partial`);
+      select distinct r.topic, r.old_key, r.key from ${rows} r left join truncates t on t.topic = r.topic
+      where r.old_key is not null and r.partial and r.position > coalesce(t.truncated_at, '')`);
   for (;;) {
     await connection.run(`
       update held set bound = true where not bound and exists (
@@ -144,11 +169,6 @@ async function followKeyChanges(connection: DuckDBConnection, rows: string): Pro
       returning 1`);
     if ((await added.getRows()).length === 0) return;
   }
-}
-
-function latest(...positions: unknown[]): Position | null {
-  const known = positions.filter((position): position is Position => typeof position === 'string');
-  return known.sort().at(-1) ?? null;
 }
 
 async function withConnection<T>(

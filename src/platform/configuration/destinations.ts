@@ -64,7 +64,8 @@ export async function loadDestinations(
   return destinations;
 }
 
-async function loadDestination(
+/** One instance file. */
+export async function loadDestination(
   file: string,
   directory: string,
   { sinkKinds, env, problems }: InstanceContext,

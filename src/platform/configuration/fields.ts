@@ -369,6 +369,92 @@ const deliverFields = {
   },
 } as const satisfies FieldTable;
 
+const retainFields = {
+  enabled: {
+    type: 'boolean',
+    unit: 'true or false',
+    default: false,
+    description:
+      'Evict rows that are delivered, under the policies in the source database (docs/retention.md). The table of Tombstones is streamed too. Run `tidemark retain setup` first.',
+  },
+  url: {
+    type: 'secret',
+    unit: 'URL',
+    default: null,
+    defaultText: 'the connection of source.*',
+    description:
+      'Connection to the source database as a member of role tidemark_retention that may read and delete in the tables concerned.',
+  },
+  'setup.url': {
+    type: 'secret',
+    unit: 'URL',
+    default: null,
+    defaultText: 'retain.url',
+    description: 'Connection of a role that may create schemas and roles, for `tidemark retain setup` alone.',
+  },
+  'officer.url': {
+    type: 'secret',
+    unit: 'URL',
+    default: null,
+    defaultText: 'retain.setup.url',
+    description:
+      'Connection of whoever places legal holds and grants overrides (`tidemark retain hold`, `retain override`): a member of role tidemark_retention_officer that may read the tables concerned.',
+  },
+  interval: {
+    type: 'duration',
+    unit: 'duration',
+    default: '1m',
+    min: 100,
+    max: 86_400_000,
+    description: 'How often rows that may go are looked for.',
+  },
+  'mark.rows': {
+    type: 'integer',
+    unit: 'rows',
+    default: 20_000,
+    min: 1,
+    max: 1_000_000,
+    description:
+      'Rows of one table that wait for their proof of delivery at a time, in memory. As many go in a cadence of the required destinations.',
+  },
+  'unmatched.deletes': {
+    type: 'string',
+    unit: 'name',
+    default: 'stop',
+    oneOf: ['stop', 'delete'],
+    description:
+      'What the reader does with a transaction that deletes rows and has Tombstones of other rows of the same table: it stops (TM246), or takes them for deletes of the application.',
+  },
+  'evidence.key': {
+    type: 'secret',
+    unit: 'secret',
+    default: null,
+    description:
+      'Ed25519 private key (PEM, PKCS #8) that `tidemark retain evidence` signs with, as `openssl genpkey -algorithm ed25519` writes it: refer to its file.',
+  },
+  'tenants.table': {
+    type: 'string',
+    unit: 'table',
+    default: null,
+    form: tablePattern,
+    description:
+      'Table with a row for each tenant that says how long its rows stay, such as `app.organizations`. Without it only tables without a tenant column can be evicted.',
+  },
+  'tenants.key': {
+    type: 'string',
+    unit: 'column name',
+    default: 'id',
+    description: 'Its column with the tenant.',
+  },
+  'tenants.days': {
+    type: 'string',
+    unit: 'column name',
+    default: 'data_retention_days',
+    description:
+      'Its column with the days that rows of the tenant stay; NULL: for ever. 0 and less are refused (TM504).',
+  },
+} as const satisfies FieldTable;
+
 const observeFields = {
   'metrics.host': {
     type: 'string',
@@ -398,6 +484,7 @@ export const configurationFields = {
   ...underPrefix('control', endpointFields),
   ...underPrefix('privacy', privacyFields),
   ...underPrefix('deliver', deliverFields),
+  ...underPrefix('retain', retainFields),
   ...underPrefix('observe', observeFields),
 } as const satisfies FieldTable;
 

@@ -40,6 +40,16 @@ export function redactConfig(config: ResolvedConfig): Record<string, unknown> {
       ...destination,
       options: redactOptions(destination.options),
     })),
+    ...(config.retain
+      ? {
+          retain: {
+            ...config.retain,
+            endpoint: redactEndpoint(config.retain.endpoint),
+            setupEndpoint: redactEndpoint(config.retain.setupEndpoint),
+            officerEndpoint: redactEndpoint(config.retain.officerEndpoint),
+          },
+        }
+      : {}),
     observe: { ...config.observe },
   };
 }

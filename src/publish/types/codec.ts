@@ -2,6 +2,7 @@
  * A codec: how one Postgres type looks in pgoutput's binary form, in its text form, in Avro, and as Postgres' own text.
  * `encode` and `decode` are the two ends of the hot path; `text` gives the exactness header its value.
  */
+import type { CellReceiver } from '../../connector/native-row.ts';
 import type { ByteReader, ByteWriter } from '../byte-writer.ts';
 
 export interface Codec {
@@ -20,6 +21,8 @@ export interface Codec {
   text(bytes: Buffer, start: number, end: number): string;
   /** Reads the Avro form and gives Postgres' own text. */
   decode(reader: ByteReader): string;
+  /** As `decode`, in a form that the receiver takes. Absent: as text. */
+  pass?(reader: ByteReader, to: CellReceiver): void;
 }
 
 /** Postgres' own text of a binary value. */

@@ -1,4 +1,5 @@
 /** Booleans, integers and floats. */
+import type { CellReceiver } from '../../connector/native-row.ts';
 import type { ByteReader, ByteWriter } from '../byte-writer.ts';
 import type { Codec } from './codec.ts';
 
@@ -14,6 +15,11 @@ export const bool: Codec = {
   },
   text: (bytes, start) => (bytes[start] ? 't' : 'f'),
   decode: (reader) => (reader.byte() ? 't' : 'f'),
+  pass(reader, to) {
+    const value = reader.byte() !== 0;
+    if (to.boolean) to.boolean(value);
+    else to.text(value ? 't' : 'f');
+  },
 };
 
 export const int2: Codec = {
@@ -25,6 +31,7 @@ export const int2: Codec = {
   encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readInt16BE(start)),
   decode: (reader) => String(reader.long()),
+  pass: passInteger,
 };
 
 export const int4: Codec = {
@@ -36,6 +43,7 @@ export const int4: Codec = {
   encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readInt32BE(start)),
   decode: (reader) => String(reader.long()),
+  pass: passInteger,
 };
 
 export const int8: Codec = {
@@ -47,6 +55,7 @@ export const int8: Codec = {
   encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readBigInt64BE(start)),
   decode: readInt64Text,
+  pass: passInteger,
 };
 
 export const oid: Codec = {
@@ -58,6 +67,7 @@ export const oid: Codec = {
   encodeText: writeIntegerText,
   text: (bytes, start) => String(bytes.readUInt32BE(start)),
   decode: (reader) => String(reader.long()),
+  pass: passInteger,
 };
 
 export const float4: Codec = {
@@ -79,6 +89,11 @@ export const float4: Codec = {
     const value = reader.bytes.readFloatLE(reader.position);
     reader.position += 4;
     return float4Text(value);
+  },
+  pass(reader, to) {
+    if (!to.real) return to.text(float4.decode(reader));
+    reader.position += 4;
+    to.real(reader.bytes.readFloatLE(reader.position - 4));
   },
 };
 
@@ -102,6 +117,11 @@ export const float8: Codec = {
     reader.position += 8;
     return float8Text(value);
   },
+  pass(reader, to) {
+    if (!to.double) return to.text(float8.decode(reader));
+    reader.position += 8;
+    to.double(reader.bytes.readDoubleLE(reader.position - 8));
+  },
 };
 
 /** Without a bigint where the value is a safe integer, which nearly all are. */
@@ -119,12 +139,24 @@ function writeIntegerText(bytes: Buffer, start: number, end: number, out: ByteWr
 }
 
 function readInt64Text(reader: ByteReader): string {
+  const value = safeLong(reader);
+  return String(Number.isNaN(value) ? reader.bigLong() : value);
+}
+
+function passInteger(reader: ByteReader, to: CellReceiver): void {
+  const value = to.integer ? safeLong(reader) : Number.NaN;
+  if (Number.isNaN(value)) to.text(readInt64Text(reader));
+  else to.integer!(value);
+}
+
+/** A long that a number holds exactly; else NaN, and nothing is read. */
+export function safeLong(reader: ByteReader): number {
   const at = reader.position;
   const value = reader.long();
   // Below −2^52 the odd zig-zag number is past 2^53, and rounding it makes it even: another sign.
-  if (Math.abs(value) < 2 ** 52) return String(value);
+  if (value > -(2 ** 52) && value < 2 ** 52) return value;
   reader.position = at;
-  return String(reader.bigLong());
+  return Number.NaN;
 }
 
 /** Shortest text that reads back as the same double, spelled the way Postgres prints it. */

@@ -1,4 +1,5 @@
 /** numeric: base-10000 digits on the wire; Connect's Decimal, or Debezium's VariableScaleDecimal without a scale. */
+import type { CellReceiver } from '../../connector/native-row.ts';
 import type { ByteReader, ByteWriter } from '../byte-writer.ts';
 import type { Codec } from './codec.ts';
 
@@ -63,9 +64,31 @@ function specialText(bytes: Buffer, start: number): string {
   return sign === 0xc000 ? 'NaN' : sign === 0xd000 ? 'Infinity' : '-Infinity';
 }
 
-function decimalText(value: bigint, scale: number): string {
-  const sign = value < 0n ? '-' : '';
-  const digits = (value < 0n ? -value : value).toString().padStart(scale + 1, '0');
+/** Texts of numbers below, by scale: amounts and scores of a table are few, and a text is made of several. */
+const shortTexts: string[][] = [];
+const mostShort = 10_001;
+const mostShortScale = 6;
+
+/** @param value an exact integer */
+function decimalText(value: bigint | number, scale: number): string {
+  if (typeof value !== 'number' || value < 0 || value >= mostShort || scale > mostShortScale)
+    return madeText(value, scale);
+  let texts = shortTexts[scale];
+  if (!texts) {
+    texts = new Array(mostShort);
+    shortTexts[scale] = texts;
+  }
+  let text = texts[value];
+  if (text === undefined) {
+    text = madeText(value, scale);
+    texts[value] = text;
+  }
+  return text;
+}
+
+function madeText(value: bigint | number, scale: number): string {
+  const sign = value < 0 ? '-' : '';
+  const digits = (value < 0 ? -value : value).toString().padStart(scale + 1, '0');
   return scale > 0 ? `${sign}${digits.slice(0, -scale)}.${digits.slice(-scale)}` : `${sign}${digits}`;
 }
 
@@ -142,8 +165,32 @@ export function decimal(precision: number, scale: number): Codec {
       const number = unscaled(bytes, start);
       return number ? decimalText(number.value, number.scale) : specialText(bytes, start);
     },
-    decode: (reader) => decimalText(readUnscaled(reader), scale),
+    decode: (reader) => readDecimalText(reader, scale),
+    pass: (reader, to) => passDecimal(reader, to, scale),
   };
+}
+
+/** Of up to six bytes, which a number holds exactly; else NaN, and nothing is read. */
+function readSmall(reader: ByteReader): number {
+  const at = reader.position;
+  const length = reader.long();
+  if (length > 0 && length <= 6) {
+    reader.position += length;
+    return reader.bytes.readIntBE(reader.position - length, length);
+  }
+  reader.position = at;
+  return Number.NaN;
+}
+
+function passDecimal(reader: ByteReader, to: CellReceiver, scale: number): void {
+  const value = to.decimal ? readSmall(reader) : Number.NaN;
+  if (Number.isNaN(value)) to.text(readDecimalText(reader, scale));
+  else to.decimal!(value, scale);
+}
+
+function readDecimalText(reader: ByteReader, scale: number): string {
+  const value = readSmall(reader);
+  return decimalText(Number.isNaN(value) ? readUnscaled(reader) : value, scale);
 }
 
 export const variableScaleDecimalName = 'io.debezium.data.VariableScaleDecimal';
@@ -187,8 +234,9 @@ export const variableScaleDecimal: Codec = {
   },
   decode(reader) {
     const scale = reader.long();
-    return decimalText(readUnscaled(reader), scale);
+    return readDecimalText(reader, scale);
   },
+  pass: (reader, to) => passDecimal(reader, to, reader.long()),
 };
 
 /**
@@ -207,6 +255,11 @@ export function decimalKey(precision: number, scale: number): Codec {
       if (reader.bytes[reader.position] !== 0) return codec.decode(reader);
       reader.position++;
       return 'NaN';
+    },
+    pass(reader, to) {
+      if (reader.bytes[reader.position] !== 0) return passDecimal(reader, to, scale);
+      reader.position++;
+      to.text('NaN');
     },
   };
 }
@@ -230,9 +283,16 @@ export const variableScaleDecimalKey: Codec = {
     writeSpecial(bytes.toString('latin1', start, end), out),
   decode(reader) {
     const scale = reader.long();
-    if (reader.bytes[reader.position] !== 0) return decimalText(readUnscaled(reader), scale);
+    if (reader.bytes[reader.position] !== 0) return readDecimalText(reader, scale);
     reader.position++;
     return specials[scale + 1] ?? 'NaN';
+  },
+  pass(reader, to) {
+    const at = reader.position;
+    const scale = reader.long();
+    if (reader.bytes[reader.position] !== 0) return passDecimal(reader, to, scale);
+    reader.position = at;
+    to.text(variableScaleDecimalKey.decode(reader));
   },
 };
 

@@ -1,6 +1,7 @@
 /** Types whose binary form is their text, or nearly: text, varchar, enum, json, jsonb, uuid, bytea, inet. */
+import type { CellReceiver } from '../../connector/native-row.ts';
 import { TidemarkError } from '../../platform/errors.ts';
-import type { ByteWriter } from '../byte-writer.ts';
+import type { ByteReader, ByteWriter } from '../byte-writer.ts';
 import type { AvroSchema, BinaryText, Codec } from './codec.ts';
 
 /** Text in the database's encoding, which `check` requires to be UTF8: bytes are copied, never decoded. */
@@ -14,6 +15,7 @@ export function textLike(schema: AvroSchema): Codec {
     encodeText: copyText,
     text: (bytes, start, end) => bytes.toString('utf8', start, end),
     decode: (reader) => reader.text(),
+    pass: passText,
   };
 }
 
@@ -21,6 +23,18 @@ export function textLike(schema: AvroSchema): Codec {
 export function copyText(bytes: Buffer, start: number, end: number, out: ByteWriter): true {
   out.lengthPrefixed(bytes, start, end);
   return true;
+}
+
+/** `pass` of every type whose Avro form is its text. */
+function passText(reader: ByteReader, to: CellReceiver): void {
+  if (!to.utf8) {
+    to.text(reader.text());
+    return;
+  }
+  const length = reader.long();
+  const start = reader.position;
+  reader.position = start + length;
+  to.utf8(reader.bytes, start, reader.position);
 }
 
 export const text = textLike('string');
@@ -36,6 +50,7 @@ export function textForm(binaryText: BinaryText, schema: AvroSchema = 'string'):
     encodeText: copyText,
     text: binaryText,
     decode: (reader) => reader.text(),
+    pass: passText,
   };
 }
 
@@ -57,6 +72,7 @@ export const jsonb: Codec = {
   encodeText: copyText,
   text: (bytes, start, end) => bytes.toString('utf8', start + 1, end),
   decode: (reader) => reader.text(),
+  pass: passText,
 };
 
 export const bytea: Codec = {
@@ -78,6 +94,12 @@ export const bytea: Codec = {
   },
   text: (bytes, start, end) => `\\x${bytes.toString('hex', start, end)}`,
   decode: (reader) => `\\x${reader.lengthPrefixed().toString('hex')}`,
+  pass(reader, to) {
+    if (!to.binary) return to.text(bytea.decode(reader));
+    const end = reader.long() + reader.position;
+    to.binary(reader.bytes, reader.position, end);
+    reader.position = end;
+  },
 };
 
 /** 0-9 and a-f: what bytea_output = hex prints. */
@@ -109,6 +131,7 @@ export const uuid: Codec = {
     return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
   },
   decode: (reader) => reader.text(),
+  pass: passText,
 };
 
 export function enumOf(labels: readonly string[]): Codec {
@@ -139,6 +162,7 @@ export function network(alwaysPrefix: boolean): Codec {
     encodeText: copyText,
     text: asText,
     decode: (reader) => reader.text(),
+    pass: passText,
   };
 }
 
@@ -179,4 +203,5 @@ export const macaddr: Codec = {
   encodeText: copyText,
   text: (bytes, start, end) => bytes.toString('hex', start, end).replace(/..(?!$)/g, '$&:'),
   decode: (reader) => reader.text(),
+  pass: passText,
 };

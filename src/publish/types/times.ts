@@ -1,7 +1,8 @@
 /** Dates, times, timestamps and intervals, in Debezium's semantic types with microseconds. */
+import type { CellReceiver } from '../../connector/native-row.ts';
 import type { ByteReader, ByteWriter } from '../byte-writer.ts';
 import type { Codec } from './codec.ts';
-import { writeInt64 } from './integers.ts';
+import { safeLong, writeInt64 } from './integers.ts';
 
 /** Days and microseconds from 1970-01-01 to Postgres' epoch, 2000-01-01. */
 const epochDays = 10957;
@@ -33,6 +34,11 @@ export const date: Codec = {
     return dateText(days + epochDays);
   },
   decode: (reader) => dateText(reader.long()),
+  pass(reader, to) {
+    const days = reader.long();
+    if (to.date) to.date(days);
+    else to.text(dateText(days));
+  },
 };
 
 /** A key must be exact: the ends of 32 bits are no date of Postgres' and stand for infinity. */
@@ -51,6 +57,13 @@ export const dateKey: Codec = {
     if (days === maxInt32) return 'infinity';
     if (days === minInt32) return '-infinity';
     return dateText(days);
+  },
+  pass(reader, to) {
+    const at = reader.position;
+    const days = reader.long();
+    if (to.date && days !== maxInt32 && days !== minInt32) return to.date(days);
+    reader.position = at;
+    to.text(dateKey.decode(reader));
   },
 };
 
@@ -84,7 +97,15 @@ export const timestamp: Codec = {
   },
   text: (bytes, start) => infinityOr(bytes.readBigInt64BE(start), timestampText),
   decode: (reader) => timestampText(reader.bigLong()),
+  pass: (reader, to) => passTimestamp(timestamp, reader, to),
 };
+
+function passTimestamp(codec: Codec, reader: ByteReader, to: CellReceiver): void {
+  const micros = to.timestamp ? safeLong(reader) : Number.NaN;
+  // What stands for infinity and for displaced instants is far outside.
+  if (Number.isNaN(micros)) to.text(codec.decode(reader));
+  else to.timestamp!(micros);
+}
 
 /** Far below 4713 BC, where no timestamp of Postgres' lies: the instants that 64 bits or Debezium leave no place for. */
 const displaced = -9000000000000000000n;
@@ -114,6 +135,7 @@ export const timestampKey: Codec = {
     // Below stands Debezium's minus infinity alone.
     return timestampText(value < displaced / 2n ? value - displaced + debeziumInfinity : value);
   },
+  pass: (reader, to) => passTimestamp(timestampKey, reader, to),
 };
 
 export const timestamptz: Codec = {
@@ -148,6 +170,16 @@ export const timestamptz: Codec = {
   text: (bytes, start) =>
     infinityOr(bytes.readBigInt64BE(start), (micros) => `${timestampText(micros, '+00')}`),
   decode: (reader) => zonedToPostgres(reader.text()),
+  pass(reader, to) {
+    const at = reader.position + 1;
+    const micros =
+      to.timestamp && reader.bytes[reader.position] === zonedLength * 2
+        ? zonedMicros(reader.bytes, at)
+        : Number.NaN;
+    if (Number.isNaN(micros)) return to.text(timestamptz.decode(reader));
+    reader.position = at + zonedLength;
+    to.timestamp!(micros);
+  },
 };
 
 export const time: Codec = {
@@ -162,6 +194,11 @@ export const time: Codec = {
   },
   text: (bytes, start) => clock(Number(bytes.readBigInt64BE(start)), 0),
   decode: (reader: ByteReader) => clock(reader.long(), 0),
+  pass(reader, to) {
+    const micros = reader.long();
+    if (to.time) to.time(micros);
+    else to.text(clock(micros, 0));
+  },
 };
 
 /** Debezium's form is in UTC: another offset is lost, and so is 24:00. Binary: microseconds, seconds west of UTC. */
@@ -278,15 +315,17 @@ function civil(days: number): CivilDate {
 
 /** Consecutive rows mostly share their date; the last one is kept as text, with the time to be written into it. */
 let zonedDay = Number.NaN;
-/** An Avro string of 27 characters: `2026-11-24T02:20:00.123456Z`. */
-const zoned = Buffer.alloc(28);
+/** Of `2026-11-24T02:20:00.123456Z`. */
+const zonedLength = 27;
+/** An Avro string. */
+const zoned = Buffer.alloc(1 + zonedLength);
 /** Of the numbers from 0 to 99, one behind the other. */
 const digitPairs = Buffer.from(Array.from({ length: 100 }, (_, n) => two(n)).join(''));
 
 function writeZoned(out: ByteWriter, days: number, microsOfDay: number): void {
   if (days !== zonedDay) {
     const { year, month, day } = civil(days);
-    zoned[0] = 2 * 27;
+    zoned[0] = zonedLength * 2;
     zoned.write(`${year.toString().padStart(4, '0')}-${two(month)}-${two(day)}T00:00:00.000000Z`, 1);
     zonedDay = days;
   }
@@ -310,7 +349,43 @@ function writeZoned(out: ByteWriter, days: number, microsOfDay: number): void {
   pair(bytes, position + 21, high);
   pair(bytes, position + 23, middle);
   pair(bytes, position + 25, low - middle * 100);
-  out.position = position + 28;
+  out.position = position + zoned.length;
+}
+
+/** Two digits; NaN for anything else. */
+function number(bytes: Buffer, at: number): number {
+  const tens = bytes[at]! - 48;
+  const ones = bytes[at + 1]! - 48;
+  return tens >= 0 && tens < 10 && ones >= 0 && ones < 10 ? tens * 10 + ones : Number.NaN;
+}
+
+/** Of the form that `writeZoned` writes; NaN for any other of its length. Consecutive rows mostly share their date. */
+function zonedMicros(bytes: Buffer, at: number): number {
+  const year = number(bytes, at) * 100 + number(bytes, at + 2);
+  const month = number(bytes, at + 5);
+  const day = number(bytes, at + 8);
+  const seconds = (number(bytes, at + 11) * 60 + number(bytes, at + 14)) * 60 + number(bytes, at + 17);
+  const micros = (number(bytes, at + 20) * 100 + number(bytes, at + 22)) * 100 + number(bytes, at + 24);
+  if (bytes[at + 4] !== 45 || bytes[at + 10] !== 84 || bytes[at + 26] !== 90) return Number.NaN;
+  const days = dayNumber(year, month, day);
+  // Of more days a number does not hold the microseconds.
+  return Math.abs(days) < 100000 ? days * 86400000000 + seconds * 1000000 + micros : Number.NaN;
+}
+
+/** Inverse of `civil`. */
+function dayNumber(year: number, month: number, day: number): number {
+  const shifted = month <= 2 ? year - 1 : year;
+  const era = Math.floor(shifted / 400);
+  const yearOfEra = shifted - era * 400;
+  const dayOfYear = Math.floor((153 * (month + (month > 2 ? -3 : 9)) + 2) / 5) + day - 1;
+  return (
+    era * 146097 +
+    yearOfEra * 365 +
+    Math.floor(yearOfEra / 4) -
+    Math.floor(yearOfEra / 100) +
+    dayOfYear -
+    719468
+  );
 }
 
 /** Two digits. */
@@ -395,17 +470,12 @@ function isInfinity(text: string): boolean {
 /** Days since 1970 of `YYYY-MM-DD[ …][ BC]`; the inverse of `civil`. */
 function daysOfText(text: string): number {
   const dash = text.indexOf('-');
-  const month = Number(text.slice(dash + 1, dash + 3));
   const shown = Number(text.slice(0, dash));
-  const year = (text.endsWith('BC') ? 1 - shown : shown) - (month <= 2 ? 1 : 0);
-  const era = Math.floor(year / 400);
-  const yearOfEra = year - era * 400;
-  const dayOfYear =
-    Math.floor((153 * (month > 2 ? month - 3 : month + 9) + 2) / 5) +
-    Number(text.slice(dash + 4, dash + 6)) -
-    1;
-  const dayOfEra = yearOfEra * 365 + Math.floor(yearOfEra / 4) - Math.floor(yearOfEra / 100) + dayOfYear;
-  return era * 146097 + dayOfEra - 719468;
+  return dayNumber(
+    text.endsWith('BC') ? 1 - shown : shown,
+    Number(text.slice(dash + 1, dash + 3)),
+    Number(text.slice(dash + 4, dash + 6)),
+  );
 }
 
 /** Microseconds of `HH:MM:SS[.ffffff]…`, which may have more than two digits of hours. */

@@ -30,6 +30,18 @@ export function clickhouse(name: string, { environment }: BenchStack, database: 
   };
 }
 
+/** In the stack's catalog, which must have been asked for, over a directory. */
+export function iceberg(name: string, { environment }: BenchStack, namespace: string): Destination {
+  return {
+    name,
+    options: {
+      'connector.class': 'iceberg',
+      'iceberg.catalog.uri': environment.TIDEMARK_ICEBERG_URL ?? '',
+      'iceberg.namespace': namespace,
+    },
+  };
+}
+
 /** The instance file of a destination of schema app. @param cadence as its option */
 export async function describe(
   { folder }: BenchDatabase,
@@ -62,24 +74,37 @@ export async function deliverAll(
   const before = await receipts(database.client, destination);
   const process = await start(config, destination);
   try {
-    const startedAt = await owned(database.client, destination, before.token);
-    const cpuBefore = await process.cpuMicros();
-    const giveUpAt = Date.now() + 900_000;
-    for (;;) {
-      const now = await receipts(database.client, destination);
-      if (now.rows - before.rows >= rows) break;
-      if (Date.now() > giveUpAt)
-        throw new Error(`${destination} got ${now.rows - before.rows} of ${rows} rows`);
-      await sleep(20);
-    }
-    return {
-      seconds: (performance.now() - startedAt) / 1000,
-      cpuMicros: (await process.cpuMicros()) - cpuBefore,
-      peakMiB: await process.peakMiB(),
-    };
+    await owned(database.client, destination, before.token);
+    return await delivered(process, database, destination, before.rows + rows);
   } finally {
     await process.stop();
   }
+}
+
+/**
+ * @param rows that the Receipts of the destination's Windows count when it is done
+ * @returns what it took the process from now on
+ */
+export async function delivered(
+  process: ReaderProcess,
+  { client }: BenchDatabase,
+  destination: string,
+  rows: number,
+): Promise<ReaderCost> {
+  const startedAt = performance.now();
+  const cpuBefore = await process.cpuMicros();
+  const giveUpAt = Date.now() + 900_000;
+  for (;;) {
+    const now = await receipts(client, destination);
+    if (now.rows >= rows) break;
+    if (Date.now() > giveUpAt) throw new Error(`${destination} got ${now.rows} of ${rows} rows`);
+    await sleep(20);
+  }
+  return {
+    seconds: (performance.now() - startedAt) / 1000,
+    cpuMicros: (await process.cpuMicros()) - cpuBefore,
+    peakMiB: await process.peakMiB(),
+  };
 }
 
 /** A process that delivers to one destination alone. */
@@ -91,12 +116,15 @@ export function perRow({ seconds, cpuMicros, peakMiB }: ReaderCost, rows: number
   return { rowsPerSecond: rows / seconds, cpuMicrosPerRow: cpuMicros / rows, peakMiB };
 }
 
-async function owned(client: pg.Client, destination: string, tokenBefore: bigint): Promise<number> {
+async function owned(client: pg.Client, destination: string, tokenBefore: bigint): Promise<void> {
   while ((await receipts(client, destination)).token <= tokenBefore) await sleep(5);
-  return performance.now();
 }
 
-async function receipts(client: pg.Client, destination: string): Promise<{ rows: number; token: bigint }> {
+/** Rows of its Windows so far, and the newest token of its owners. */
+export async function receipts(
+  client: pg.Client,
+  destination: string,
+): Promise<{ rows: number; token: bigint }> {
   const { rows } = await client.query<{ rows: string; token: string }>(
     `select (select coalesce(sum((r->>'upserted')::int8 + (r->>'deleted')::int8 + (r->>'appended')::int8), 0)
                from tidemark.deliveries, lateral (select receipt->'rows' as r) as counted

@@ -25,14 +25,17 @@ export const sqliteSink: Sdk.SinkKind = {
         await failpoint('sqlite:committed');
         return receipt;
       }),
-    async *readTable(shape) {
-      const next = 'SELECT rowid, cells FROM rows WHERE tbl = ? AND rowid > ? ORDER BY rowid LIMIT 1000';
+    async *readTable(shape, _at, retired) {
+      const next =
+        'SELECT rowid, cells, retired FROM rows WHERE tbl = ? AND rowid > ? ORDER BY rowid LIMIT 1000';
       for (let last = 0; ; ) {
         const rows = await inDatabase(options, async (database) =>
           database.prepare(next).all(nameOf(shape), last),
         );
         if (rows.length === 0) return;
-        yield rows.map(({ cells }) => parsed(cells));
+        const apart = retired ? rows.filter((row) => row.retired === 1) : [];
+        retired?.(apart.map(({ cells }) => parsed(cells)));
+        yield rows.filter((row) => !apart.includes(row)).map(({ cells }) => parsed(cells));
         last = Number(rows.at(-1)!.rowid);
       }
     },

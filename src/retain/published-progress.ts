@@ -1,0 +1,68 @@
+/**
+ * From a mark in the WAL to a Position that destinations have to reach: that of the first Progress behind it in which the
+ * table is neither parked nor being read. Up to there, everything the mark speaks of is in the table's topics.
+ */
+import type { Pool } from 'pg';
+import { type Position, parsePosition } from '../connector/position.ts';
+import { tableName } from '../connector/shape.ts';
+import { controlError } from '../platform/control.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import type { Progress } from '../publish/progress.ts';
+import type { StayReason } from './delivery-proof.ts';
+import type { EvictableTable } from './evictable-table.ts';
+
+export interface SourceFacts {
+  epoch: number;
+  systemIdentifier: string;
+  timeline: number;
+}
+
+/**
+ * @param mark the WAL's end after the rows were read
+ * @returns the Position, or why there is none yet
+ */
+export function positionBehind(
+  progress: Progress | null,
+  mark: { lsn: bigint; timeline: number },
+  table: Pick<EvictableTable, 'schema' | 'name' | 'topic'>,
+): Position | StayReason {
+  if (!progress) return 'not delivered yet';
+  // Of another timeline, the same LSN is another place.
+  if (progress.timeline !== mark.timeline || parsePosition(progress.position).lsn < mark.lsn)
+    return 'not delivered yet';
+  if (progress.parked[tableName(table)]) return 'table is parked';
+  if (progress.snapshots[table.topic]) return 'snapshot under way';
+  return progress.position;
+}
+
+/**
+ * That rows from before the slot, and from before the table joined, are in Kafka as well.
+ * @throws TidemarkError TM503, TM409
+ */
+export async function requireWhole(
+  pool: Pool,
+  sourceId: string,
+  epoch: number,
+  table: EvictableTable,
+): Promise<void> {
+  const name = tableName(table);
+  try {
+    const { rows } = await pool.query<{ read: boolean; gap: boolean }>(
+      `select exists (select from tidemark.snapshots where source_id = $1 and table_name = $2 and epoch = $3
+                and state = 'done' and condition is null and destination is null) as read,
+              coalesce((select publication_gap ? $2 from tidemark.sources where source_id = $1), false) as gap`,
+      [sourceId, name, epoch],
+    );
+    const { read, gap } = rows[0]!;
+    if (read && !gap) return;
+    throw new TidemarkError(
+      'TM503',
+      gap
+        ? `${name} is not evicted: changes of it may be missing in the stream (TM245)`
+        : `${name} is not evicted: whether its rows from before the slot were delivered is not known`,
+      { remedy: gap ? 'See TM245.' : `tidemark snapshot start ${name}` },
+    );
+  } catch (error) {
+    throw controlError(error);
+  }
+}

@@ -1,0 +1,242 @@
+/** The sink beside other writers of its tables, and after attempts that never came to an end. */
+import { randomUUID } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Stack, startStack } from '../../compose/local-stack.ts';
+import { quoteText } from '../../connectors/object-log/sql-text.ts';
+import type { TableCommit } from '../../connectors/sinks/iceberg/catalog/catalog.ts';
+import { dataLocation } from '../../connectors/sinks/iceberg/commit/locations.ts';
+import { prepareCommit } from '../../connectors/sinks/iceberg/commit/prepare-commit.ts';
+import { rebaseCommit } from '../../connectors/sinks/iceberg/commit/rebase-commit.ts';
+import { openDatabase } from '../../connectors/sinks/iceberg/files/database.ts';
+import { metricsModes } from '../../connectors/sinks/iceberg/files/metrics-mode.ts';
+import { writeDataFiles } from '../../connectors/sinks/iceberg/files/write-data-files.ts';
+import { icebergSink } from '../../connectors/sinks/iceberg/index.ts';
+import { Lake, type OpenTable } from '../../connectors/sinks/iceberg/lake.ts';
+import { identifierOf } from '../../connectors/sinks/iceberg/names.ts';
+import { resolveSettings } from '../../connectors/sinks/iceberg/options.ts';
+import { boundSpec } from '../../connectors/sinks/iceberg/plan/table-reader.ts';
+import { currentSchema } from '../../connectors/sinks/iceberg/spec/table-metadata.ts';
+import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
+import type { MergeSink, MergeWindow, Row, RowState, SinkContext } from '../../src/connector/sink.ts';
+import { shapeOf } from '../conformance/example-tables.ts';
+import { optionValues } from '../conformance/option-values.ts';
+import { icebergReader } from '../iceberg/readers.ts';
+
+const shape = shapeOf('events', ['id bigint key', 'note text']);
+const position = (n: number) => formatPosition({ epoch: 1, lsn: BigInt(n), ordinal: 1 });
+
+let stack: Stack;
+let folder: string;
+let places = 0;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'iceberg-sink-'));
+  stack = await startStack({ directory: join(folder, 'stack'), parts: ['iceberg'] });
+});
+
+afterAll(async () => {
+  await stack.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+function states(n: number, ids: readonly number[], note: string): RowState[] {
+  return ids.map((id) => ({
+    op: 'upsert',
+    key: [String(id)],
+    values: [String(id), `${note} ${id}`],
+    fillFrom: null,
+    position: position(n),
+  }));
+}
+
+function windowOf(n: number, token: bigint, rows: RowState[]): MergeWindow {
+  const from: Position = n === 1 ? beforeEverything : position(n - 1);
+  return {
+    sourceId: 'source',
+    destination: 'lake',
+    unit: '*',
+    sequence: n,
+    from,
+    to: position(n),
+    fencingToken: token,
+    commitTimeUs: 1n,
+    tables: [
+      {
+        shape,
+        truncated: false,
+        snapshots: [],
+        async *states() {
+          yield rows;
+        },
+        async *counts() {},
+        async *events() {},
+      },
+    ],
+    sweeps: [],
+  };
+}
+
+class Place {
+  readonly options;
+  readonly lines: string[] = [];
+  constructor() {
+    places += 1;
+    this.options = optionValues(icebergSink, {
+      'iceberg.catalog.uri': stack.environment.TIDEMARK_ICEBERG_URL!,
+      'iceberg.namespace': `place_${places}`,
+    });
+  }
+
+  get identifier() {
+    return identifierOf(String(this.options['iceberg.namespace']), shape);
+  }
+
+  async open(failpoint: (name: string) => Promise<void> = async () => undefined): Promise<MergeSink> {
+    const scratchDirectory = join(folder, randomUUID());
+    await mkdir(scratchDirectory, { recursive: true });
+    const context: SinkContext = {
+      sourceId: 'source',
+      destination: 'lake',
+      scratchDirectory,
+      log: (_level, message) => this.lines.push(message),
+      failpoint,
+    };
+    return (await icebergSink.open(context, this.options)) as MergeSink;
+  }
+
+  async rows(): Promise<Row[]> {
+    const catalog = { uri: stack.environment.TIDEMARK_ICEBERG_URL! };
+    const { columns, rows } = await icebergReader('pyiceberg').readTable(catalog, this.identifier);
+    const [id, note] = ['id', 'note'].map((name) => columns.indexOf(name)) as [number, number];
+    return rows.map((row) => [row[id]!, row[note]!]).sort((a, b) => Number(a[0]) - Number(b[0]));
+  }
+
+  async inLake<T>(work: (lake: Lake, table: OpenTable) => Promise<T>): Promise<T> {
+    const lake = await Lake.open(resolveSettings(this.options));
+    try {
+      return await work(lake, (await lake.load(this.identifier))!);
+    } finally {
+      await lake.close();
+    }
+  }
+}
+
+/** Somebody else's commit: rows added, and optionally every file replaced, as a compaction does. */
+async function foreignCommit(place: Place, rows: string, compacts: boolean): Promise<void> {
+  await place.inLake(async (lake, table) => {
+    const { metadata, store } = table;
+    const scratch = join(folder, randomUUID());
+    await mkdir(scratch, { recursive: true });
+    const database = await openDatabase(scratch, 256 << 20);
+    const live = await lake.live(table);
+    const schema = currentSchema(metadata);
+    const specId = metadata['default-spec-id'];
+    const files = [...live.dataFiles()].map(({ path }) => quoteText(fileURLToPath(path)));
+    const held = `SELECT id, note, _tidemark_position FROM read_parquet([${files.join(', ')}])`;
+    const written = await writeDataFiles(
+      database.connection,
+      `(${compacts ? `${held} UNION ALL ` : ''}${rows})`,
+      {
+        schema,
+        fields: boundSpec(metadata, specId),
+        sortedBy: [],
+        sortOrderId: null,
+        modes: metricsModes(schema.fields, {}, new Set()),
+        dataLocation: dataLocation(metadata),
+      },
+      { folder: scratch, memoryBytes: 256 << 20, rowGroupRows: 1000, targetFileBytes: 1 << 26 },
+      ({ name }) => (['id', 'note', '_tidemark_position'].includes(name) ? name : null),
+    );
+    database.close();
+    for (const { file, localPath } of written) await store.putFile(file.file_path, localPath);
+    const prepared = await prepareCommit(store, metadata, {
+      added: written.map(({ file }) => ({ file, specId })),
+      deletes: [],
+      removed: compacts ? [...live.dataFiles()].map(({ path }) => path) : [],
+    });
+    const attempt = await rebaseCommit(store, prepared, metadata, live, { nowMs: Date.now() });
+    if ('vanished' in attempt) throw new Error('nothing can have vanished');
+    const { requirements, updates } = attempt;
+    await lake.catalog.commit([
+      { identifier: table.identifier, requirements, updates } as unknown as TableCommit,
+    ]);
+  });
+}
+
+const noRows = 'SELECT CAST(0 AS BIGINT) AS id, NULL AS note, NULL AS _tidemark_position WHERE false';
+const oneRow = (id: number) =>
+  `SELECT CAST(${id} AS BIGINT) AS id, 'of somebody else' AS note, NULL AS _tidemark_position`;
+
+test.each([
+  {
+    what: 'an append of other rows',
+    rows: oneRow(77),
+    compacts: false,
+    others: [['77', 'of somebody else']],
+  },
+  { what: 'an append of a row with a key of the Window', rows: oneRow(2), compacts: false, others: [] },
+  { what: 'a compaction of all files', rows: noRows, compacts: true, others: [] },
+])(
+  '$what while a Window waits for its commit: it is made on top, without being merged again',
+  async (foreign) => {
+    const place = new Place();
+    let meanwhile = async (): Promise<void> => {};
+    const sink = await place.open(async (name) => {
+      if (name === 'iceberg-sink-before-commit') await meanwhile();
+    });
+    await sink.mergeWindow(windowOf(1, 1n, states(1, [1, 2, 3, 4], 'first')));
+    meanwhile = async () => {
+      meanwhile = async () => {};
+      await foreignCommit(place, foreign.rows, foreign.compacts);
+    };
+    const rows: RowState[] = [
+      ...states(2, [2, 3], 'second'),
+      { op: 'delete', key: ['4'], position: position(2) },
+    ];
+    await sink.mergeWindow(windowOf(2, 1n, rows));
+    expect(await place.rows()).toEqual([
+      ['1', 'first 1'],
+      ['2', 'second 2'],
+      ['3', 'second 3'],
+      ...foreign.others,
+    ]);
+    expect(place.lines.filter((line) => line.includes('merged again'))).toEqual([]);
+    await sink.close();
+  },
+);
+
+test('what a worker wrote before it died is removed by the next one, and nothing else is', async () => {
+  const place = new Place();
+  let dies = false;
+  const doomed = await place.open(async (name) => {
+    if (dies && name === 'iceberg-sink-before-commit') {
+      // As kill -9 would: nothing is tidied up.
+      await new Promise(() => undefined);
+    }
+  });
+  await doomed.mergeWindow(windowOf(1, 1n, states(1, [1, 2, 3], 'first')));
+  dies = true;
+  void doomed.mergeWindow(windowOf(2, 1n, states(2, [2, 9], 'second')));
+  const files = () =>
+    place.inLake(async (_lake, { metadata }) => {
+      const all = await readdir(fileURLToPath(metadata.location), { recursive: true });
+      return all.filter((name) => name.endsWith('.parquet')).length;
+    });
+  await expect.poll(files).toBe(3);
+  const heir = await place.open();
+  await heir.mergeWindow(windowOf(2, 2n, states(2, [2, 9], 'second')));
+  // Those of the first Window, and of the second a data file and a file of deletes.
+  expect(await files()).toBe(3);
+  expect(place.lines.some((line) => line.startsWith('removed files of attempts'))).toBe(true);
+  expect(await place.rows()).toEqual([
+    ['1', 'first 1'],
+    ['2', 'second 2'],
+    ['3', 'first 3'],
+    ['9', 'second 9'],
+  ]);
+  await heir.close();
+});
