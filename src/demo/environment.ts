@@ -14,7 +14,7 @@ import { findOwner, releaseOwnership, takeOwnership } from '../../compose/owner.
 import { checkPrerequisites } from '../../compose/prerequisites.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { endpointFromUrl } from '../platform/postgres-endpoint.ts';
-import { setUpRetention } from '../retain/setup.ts';
+import { retentionRoles, setUpRetention } from '../retain/setup.ts';
 import { bulkFindings } from '../sample/bulk.ts';
 import { migrateSample } from '../sample/migrate.ts';
 import { seedSample } from '../sample/seed.ts';
@@ -125,7 +125,7 @@ async function prepare(
     // The rights of docs/operate.md: replication, and through membership all that the tables' owner may.
     await admin.query(`alter role ${pipeline} replication`);
     await admin.query(`grant ${application} to ${pipeline}`);
-    await admin.query(`create role tidemark_retention nologin`);
+    for (const role of retentionRoles) await admin.query(`create role ${role} nologin`);
     await admin.query(`grant tidemark_retention to ${retention}`);
     await admin.query(`create database app owner ${application}`);
     await admin.query(`create database replica owner ${warehouse}`);

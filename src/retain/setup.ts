@@ -7,6 +7,9 @@ import { clientConfig } from '../platform/postgres-endpoint.ts';
 import type { PostgresEndpoint } from '../platform/resolved-config.ts';
 import { retentionSchema } from '../platform/retention-archive.ts';
 
+/** Without login; a role of the cluster that is not there is created, where the role that sets up may. */
+export const retentionRoles = ['tidemark_retention', 'tidemark_retention_officer'];
+
 const migrations = new URL('../../migrations/retention/', import.meta.url);
 
 /**
@@ -29,8 +32,7 @@ export async function setUpRetention(endpoint: PostgresEndpoint): Promise<string
     if (code !== undefined && /^(28|42501|3D)/.test(code)) {
       throw new TidemarkError('TM505', `the retention schema cannot be set up: ${describeCause(error)}`, {
         cause: error,
-        remedy:
-          'Name a role in retain.setup.url that may create schemas in this database and roles; or let such a role run: create role tidemark_retention nologin;',
+        remedy: `Name a role in retain.setup.url that may create schemas in this database and roles; or let such a role run: ${retentionRoles.map((role) => `create role ${role} nologin;`).join(' ')}`,
       });
     }
     throw new TidemarkError('TM201', `the source does not answer: ${describeCause(error)}`, { cause: error });
