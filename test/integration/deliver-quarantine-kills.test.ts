@@ -19,7 +19,7 @@ afterAll(async () => {
   await harness?.stop();
 });
 
-const rounds = 10;
+const roundCount = 10;
 /** Noted in the ledger; kept whole; merged without them; recorded. */
 const points = ['after-withhold', 'after-dead-letters', 'mid-merge', 'after-merge', 'after-ledger'];
 
@@ -80,8 +80,9 @@ test('whatever it dies of, each row is listed once, and replays bring what the s
     return child.exited;
   };
   let deaths = 0;
+  const rounds: string[] = [];
   try {
-    for (let round = 0; round < rounds; round++) {
+    for (let round = 0; round < roundCount; round++) {
       const context = `seed ${r.seed}, round ${round}`;
       for (let left = 1 + r.integer(3); left > 0; left--) {
         // Each depends on the rows that the one before left.
@@ -106,6 +107,7 @@ test('whatever it dies of, each row is listed once, and replays bring what the s
         return (await delivered()) && open.every(({ state }) => state !== 'replaying');
       });
       expect(['SIGKILL', 0], context).toContain(how);
+      rounds.push(`${failpoints}:${how}`);
       if (how === 'SIGKILL') deaths++;
       const { rows: twice } = await harness.pool.query(
         `select key from tidemark.quarantine where source_id = $1 and state in ('held', 'replaying', 'dropped')
@@ -114,7 +116,7 @@ test('whatever it dies of, each row is listed once, and replays bring what the s
       );
       expect(twice, context).toEqual([]);
     }
-    expect(deaths).toBeGreaterThan(2);
+    expect(deaths, `seed ${r.seed}: ${rounds.join(' ')}`).toBeGreaterThan(2);
     await ledger.ask(
       source.sourceId,
       (await listed()).map(({ id }) => id),
