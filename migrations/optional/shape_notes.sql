@@ -23,13 +23,7 @@ as $$
                         where s.attname = a.attname and s.atthasmissing limit 1),
            'computed', a.attidentity <> '' or coalesce(t.typtype = 'd' and d.adbin is not null, false)
              or exists (select from regexp_matches(d.adbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
-                          join pg_proc p on p.oid = m[1]::oid where p.provolatile = 'v')
-             -- Rewritten in the same statement, or earlier: whether existing rows have the default cannot be told any more.
-             or d.adbin is not null
-               and not exists (select from stored join pg_attribute s on s.attrelid = stored.oid
-                                where s.attname = a.attname and s.atthasmissing)
-               and exists (select from stored join pg_class c on c.oid = stored.oid
-                            where c.relkind = 'r' and c.relfilenode <> c.oid))
+                          join pg_proc p on p.oid = m[1]::oid where p.provolatile = 'v'))
            order by a.attnum)
     from pg_attribute a join pg_type t on t.oid = a.atttypid
     left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum

@@ -92,7 +92,7 @@ export function compareShapes(
     else if (origins.get(column.name)!.computed && column.missing === undefined)
       breaks(
         'breaksRows',
-        `${text}: its default was worked out row by row, or the table was rewritten since, so what existing rows have in it is not known`,
+        `${text}: its default was worked out row by row, so what existing rows have in it is not known`,
       );
     else changes.push(text);
   }

@@ -18,10 +18,7 @@ export interface ColumnOrigin {
   missing: string | null;
   /** In a note that was parked: there is such a text, and it was left out. */
   withheld?: true;
-  /**
-   * The default is worked out row by row, or the table was rewritten since: what existing rows got when the column was
-   * added is not in the stream.
-   */
+  /** The default is worked out row by row, so what existing rows got when the column was added is not in the stream. */
   computed: boolean;
 }
 
@@ -163,13 +160,6 @@ const missingQuery = `
            where s.attname = a.attname and s.atthasmissing limit 1) as missing
     from pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`;
 
-/**
- * A table that was rewritten has in its rows what it had stored for all of them: whether that was the default, or nothing
- * because the default came later, cannot be told any more. As in migrations/optional/shape_notes.sql.
- */
-const rewritten = `not exists (select from stored join pg_attribute s on s.attrelid = stored.oid where s.attname = a.attname and s.atthasmissing)
-           and exists (select from stored join pg_class c on c.oid = stored.oid where c.relkind = 'r' and c.relfilenode <> c.oid)`;
-
 const originsQuery = `
   with stored (oid) as (
     select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)
@@ -178,8 +168,7 @@ const originsQuery = `
            where s.attname = a.attname and s.atthasmissing limit 1) as missing,
          a.attidentity <> '' or coalesce(t.typtype = 'd' and d.adbin is not null, false)
            or exists (select from regexp_matches(d.adbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
-                        join pg_proc p on p.oid = m[1]::oid where p.provolatile = 'v')
-           or d.adbin is not null and ${rewritten} as computed
+                        join pg_proc p on p.oid = m[1]::oid where p.provolatile = 'v') as computed
     from pg_attribute a join pg_type t on t.oid = a.atttypid
     left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''

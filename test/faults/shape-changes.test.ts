@@ -179,42 +179,6 @@ test('a table dropped and made anew begins anew; one that took another name is p
       await pipeline.verify(destination, { parked: ['app.second'] });
   }));
 
-test('what existing rows got in a column is not claimed where they were written anew since', () =>
-  faults.run('rewritten', { config }, async (pipeline) => {
-    const tables = ['bare', 'apart', 'at_once'].map((name) => `app.${name}`);
-    await run(
-      pipeline,
-      tables.map((table) => `create table ${table} (id int primary key, n int)`),
-      false,
-    );
-    await started(pipeline);
-    await run(
-      pipeline,
-      tables.map((table) => `insert into ${table} select i, i from generate_series(1, 3) i`),
-    );
-    const twice = (table: string) => [
-      `begin; alter table ${table} add b int default 7; alter table ${table} alter n type bigint; commit`,
-      `insert into ${table} values (4, 4, 4)`,
-    ];
-    await run(pipeline, twice('app.bare'));
-    await installShapeNotes(pipeline.source);
-    // The note of the first statement has what the second one takes away.
-    await run(pipeline, twice('app.apart'));
-    await run(pipeline, [
-      'alter table app.at_once add b int default 7, alter n type bigint',
-      'insert into app.at_once values (4, 4, 4)',
-    ]);
-    await until('two tables are parked', 60_000, async () => {
-      const { progress } = await pipeline.status();
-      return progress?.parked.length === 2;
-    });
-    const { progress } = await pipeline.status();
-    expect(progress?.parked.map(({ table }) => table).sort()).toEqual(['app.at_once', 'app.bare']);
-    for (const { reason } of progress!.parked) expect(reason).toContain('the table was rewritten since');
-    for (const destination of pipeline.destinations)
-      await pipeline.verify(destination, { parked: ['app.at_once', 'app.bare'] });
-  }));
-
 test('evolve: a change that breaks goes on as a major version, existing rows are cast', () =>
   faults.run(
     'evolve',
