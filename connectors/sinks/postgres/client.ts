@@ -1,6 +1,6 @@
 /** One connection to the destination. Cells are text both ways; many statements go out in one round trip. */
 import pg from 'pg';
-import { from as copyFrom } from 'pg-copy-streams';
+import { CopyIn } from './copy-in.ts';
 import { endsSession, SessionError } from './failures.ts';
 import type { PostgresSettings } from './options.ts';
 import { quoteName } from './quote.ts';
@@ -92,17 +92,17 @@ export class Session {
     }
   }
 
-  /** Sends `data` as the whole input of a COPY … FROM STDIN. @throws SessionError */
-  copyIn(statement: string, data: Buffer): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const copy = this.#client.query(copyFrom(statement));
-      copy.on('error', (error) => {
-        this.#broken ||= endsSession(error);
-        reject(new SessionError(error, 0));
-      });
-      copy.on('finish', resolve);
-      copy.end(data);
-    });
+  /**
+   * Statements of which one is a COPY … FROM STDIN with `data` as its whole input, in one round trip.
+   * @throws SessionError
+   */
+  async copyIn(statements: readonly string[], data: Uint8Array): Promise<void> {
+    try {
+      await this.#client.query(new CopyIn(statements.join(';\n'), data)).done;
+    } catch (error) {
+      this.#broken ||= endsSession(error);
+      throw new SessionError(error, 0);
+    }
   }
 
   /** The raw client, for a COPY … TO STDOUT. */

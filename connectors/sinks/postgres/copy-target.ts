@@ -10,11 +10,11 @@ import type { Session } from './client.ts';
 import { typeText } from './quote.ts';
 import { type CopyPipe, copyLine } from './stage.ts';
 
-/** Sent per COPY: large enough that the round trip does not count, small enough to hold two of. */
+/** Sent per COPY, a round trip each: small enough to hold two of. */
 const chunkBytes = 1 << 20;
 
 /**
- * Encoded between two looks at the sockets: without them the chunk in flight, which takes three round trips, would wait
+ * Encoded between two looks at the sockets: without them the chunk in flight, which the socket takes bit by bit, would wait
  * for the end of the next one's encoding.
  */
 const breathBytes = 64 * 1024;
@@ -28,7 +28,7 @@ export interface Chunk {
 type Send = (chunk: Chunk, session: Session) => Promise<void>;
 
 function copyInto(into: string): Send {
-  return ({ data, format }, session) => session.copyIn(`COPY ${into} FROM STDIN${format}`, data);
+  return ({ data, format }, session) => session.copyIn([`COPY ${into} FROM STDIN${format}`], data);
 }
 
 /** Lines of text. */

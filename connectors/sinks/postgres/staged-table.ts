@@ -141,21 +141,21 @@ export class StagedTable {
     if (this.#early && this.#hopeful && (await this.#copyNew(chunk, session))) return;
     const { data, format } = chunk;
     const stage = this.#name('whole');
-    if (!this.#wholeStaged) await session.run(createStage(stage, this.#plan.rowColumns));
+    const create = this.#wholeStaged ? [] : [createStage(stage, this.#plan.rowColumns)];
     this.#wholeStaged = true;
-    await session.copyIn(`COPY ${stage} FROM STDIN${format}`, data);
     this.#stagedBytes += data.length;
-    if (!this.#early || this.#stagedBytes < earlyBytes) return;
-    this.#stagedBytes = 0;
-    await session.run(this.#plan.upsert(this.#stagedWhole()), `TRUNCATE ${stage}`);
+    const full = this.#early && this.#stagedBytes >= earlyBytes;
+    if (full) this.#stagedBytes = 0;
+    const merge = full ? [this.#plan.upsert(this.#stagedWhole()), `TRUNCATE ${stage}`] : [];
+    await session.copyIn([...create, `COPY ${stage} FROM STDIN${format}`, ...merge], data);
   }
 
   /** @returns false where a key is taken; the target is then as it was */
   async #copyNew({ data, format }: Chunk, session: Session): Promise<boolean> {
     const { newKeys } = this.#run;
-    await session.run('SAVEPOINT tidemark_new');
+    const copy = `COPY ${this.#into()} FROM STDIN${format}`;
     try {
-      await session.copyIn(`COPY ${this.#into()} FROM STDIN${format}`, data);
+      await session.copyIn(['SAVEPOINT tidemark_new', copy, 'RELEASE SAVEPOINT tidemark_new'], data);
     } catch (error) {
       if (!(error instanceof SessionError) || sqlState(error.raw) !== '23505') throw error;
       await session.run('ROLLBACK TO SAVEPOINT tidemark_new', 'RELEASE SAVEPOINT tidemark_new');
@@ -163,7 +163,6 @@ export class StagedTable {
       newKeys.taken(this.#plan.target);
       return false;
     }
-    await session.run('RELEASE SAVEPOINT tidemark_new');
     newKeys.wereNew(this.#plan.target);
     return true;
   }
