@@ -37,6 +37,8 @@ export class StagedRows {
   #number = 0;
   #round: StagedRound;
   #bytes = 0;
+  /** The round before this one becomes visible to the other connection. */
+  #committed: Promise<unknown> = Promise.resolve();
 
   constructor({ columns, memoryBytes }: EncoderSettings, staging: DuckDBConnection) {
     this.#staging = staging;
@@ -77,10 +79,17 @@ export class StagedRows {
     return this.#begin('text').then(() => this.#text.add(row, part, seq));
   }
 
-  /** Not a temporary table: it is filled on one connection and read on the other. */
+  /**
+   * Not a temporary table: it is filled on one connection and read on the other. A round is one transaction: what is flushed
+   * outside of one is copied once more, into the table, with twice the time in all.
+   */
   async #begin(kind: 'typed' | 'text'): Promise<void> {
     const table = `${kind}_${this.#round.number}`;
     const columns = kind === 'typed' ? this.#typed!.definition : textColumns;
+    if (!this.#round.hasTyped && !this.#round.hasText) {
+      await this.#committed;
+      await this.#staging.run('BEGIN');
+    }
     await this.#staging.run(`CREATE TABLE ${table} (${columns})`);
     await (kind === 'typed' ? this.#typed!.appender : this.#text).into(this.#staging, table);
     if (kind === 'typed') this.#round.hasTyped = true;
@@ -92,6 +101,12 @@ export class StagedRows {
     const round = this.#round;
     if (round.hasTyped) this.#typed!.appender.end();
     if (round.hasText) this.#text.end();
+    if (round.hasTyped || round.hasText) {
+      round.committed = this.#staging.run('COMMIT');
+      // Whoever reads the round waits for it.
+      round.committed.catch(() => {});
+      this.#committed = round.committed;
+    }
     this.#number++;
     this.#round = new StagedRound(this.#number, this.#columns);
     this.#bytes = 0;
@@ -148,6 +163,7 @@ export class StagedRound {
   rows = 0;
   hasTyped = false;
   hasText = false;
+  committed: Promise<unknown> = Promise.resolve();
 
   constructor(number: number, columns: readonly StoredColumn[]) {
     this.number = number;
@@ -158,6 +174,7 @@ export class StagedRound {
   async source(connection: DuckDBConnection, apart: boolean): Promise<StagedSource> {
     const text = `text_${this.number}`;
     const typed = `typed_${this.number}`;
+    await this.committed;
     if (!this.hasTyped) {
       const columns = castRow(this.#columns);
       if (!this.hasText) await connection.run(`CREATE TABLE ${text} (${textColumns})`);

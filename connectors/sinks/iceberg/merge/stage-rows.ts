@@ -171,7 +171,7 @@ export class StagedRows {
     const sources: string[] = [];
     const own = [...columns.map(({ fieldId }) => fieldId), house.position, house.retired, house.exact];
     if (this.#hasTyped) {
-      this.#typed!.end();
+      await this.#typed!.end(this.#connection);
       const from = matched.map(
         ({ fieldId, type }) => `CAST(NULL AS ${duckdbType(type)}) AS ${fromName(fieldId)}`,
       );
@@ -265,7 +265,9 @@ class TypedRows {
     ];
   }
 
+  /** Until `end` in one transaction: what is flushed outside of one is copied once more, into the table. */
   async begin(connection: DuckDBConnection, table: string): Promise<void> {
+    await connection.run('BEGIN');
     await connection.run(`CREATE TABLE ${table} (${this.#appender.definition(this.#names)})`);
     await this.#appender.into(connection, table);
   }
@@ -284,7 +286,8 @@ class TypedRows {
     return true;
   }
 
-  end(): void {
+  async end(connection: DuckDBConnection): Promise<void> {
     this.#appender.end();
+    await connection.run('COMMIT');
   }
 }
