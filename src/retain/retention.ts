@@ -20,6 +20,7 @@ import { trackedTables } from '../replicate/catalogue.ts';
 import { endConnection } from '../replicate/source.ts';
 import { requireClock } from './clocks.ts';
 import { deliveryMarks, floorTimeUs, type KeySchemas, proofOf } from './delivery-proof.ts';
+import { dropEmptyPartitions } from './drop-partitions.ts';
 import { evictBatch } from './evict-rows.ts';
 import { type EvictableTable, evictableTable, requirePublished } from './evictable-table.ts';
 import { askHolders } from './holders-word.ts';
@@ -157,7 +158,9 @@ export class Retention {
       for (const table of tables) {
         if (signal.aborted) break;
         try {
-          rounds.push(await this.#evict(client, table, progress, holders));
+          const round = await this.#evict(client, table, progress, holders);
+          rounds.push(round);
+          if (table.policy.dropPartitions) await this.#dropPartitions(client, table, round);
         } catch (error) {
           this.#marks.delete(tableName(table));
           rounds.push(await this.#undone(client, tableName(table), error));
@@ -269,6 +272,25 @@ export class Retention {
     );
     const patience = Math.max(leastPatienceMs, patienceCadences * cadence + 10 * retain.intervalMs);
     return waitedMs > patience;
+  }
+
+  /** What speaks against it is the round's problem; its rows go on. */
+  async #dropPartitions(client: Client, table: EvictableTable, round: TableRound): Promise<void> {
+    const { config, log } = this.#options;
+    const about = `partitions of ${round.table}`;
+    if (!(await readPolicy(client, table))?.open) return;
+    try {
+      const { names, awaited } = await dropEmptyPartitions(client, table, config.retain);
+      for (const name of names)
+        log.info(`partition ${name} was empty and is dropped`, { table: round.table });
+      for (const name of awaited) log.info(`partition ${name} is empty, and is in use: it stays for now`);
+      this.#tell(about, null);
+    } catch (caught) {
+      const error = retentionError(caught);
+      this.#tell(about, error);
+      if (error.retry !== 'operator') return;
+      round.problem ??= { code: error.code, message: error.message, remedy: error.remedy };
+    }
   }
 
   #paced(): Pace {
