@@ -28,7 +28,7 @@ declare
   bound text;
   kind text;
 begin
-  select (pg_catalog.regexp_match(pg_catalog.pg_get_expr(p.relpartbound, p.oid), $re$ TO \('([^']+)'\)$$re$))[1],
+  select (pg_catalog.regexp_match(pg_catalog.pg_get_expr(p.relpartbound, p.oid), ' TO \(''([^'']+)''\)$'))[1],
          pg_catalog.format_type(a.atttypid, null)
     into bound, kind
     from pg_catalog.pg_class p
@@ -78,11 +78,11 @@ begin
   if not empty or coalesce(tidemark_retention.partition_end(partition, p.age_column) > pg_catalog.now(), true) then
     return false;
   end if;
-  execute pg_catalog.format('alter table %s detach partition %s', p."table", p.name);
-  execute pg_catalog.format('drop table %s', p.name);
   insert into tidemark_retention.dropped_partitions
       (partition_oid, partition_name, table_schema, table_name, bounds, policy_version)
-    values (partition, p.name, p.table_schema, p.table_name, p.bounds, p.version);
+    values (partition, p.name::text, p.table_schema, p.table_name, p.bounds, p.version);
+  execute pg_catalog.format('alter table %s detach partition %s', p."table", p.name);
+  execute pg_catalog.format('drop table %s', p.name);
   return true;
 end $$;
 
