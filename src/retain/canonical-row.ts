@@ -35,10 +35,7 @@ function canonicalText(cells: ReadonlyMap<string, Cell>): string {
 }
 
 /** SHA-256 over the salt and the canonical form. */
-export function hashRow(
-  cells: ReadonlyMap<string, Cell>,
-  salt: Buffer = randomBytes(saltBytes),
-): ContentHash {
+export function hashRow(cells: ReadonlyMap<string, Cell>, salt: Buffer = newSalt()): ContentHash {
   const hash = createHash('sha256').update(salt).update(canonicalText(cells), 'utf8').digest();
   return { version: hashVersion, columns: columnsOf(cells).names, hash, salt };
 }
@@ -52,6 +49,16 @@ export function isRow(cells: ReadonlyMap<string, Cell>, known: ContentHash): boo
   if (known.columns.some((name) => !cells.has(name))) return false;
   const covered = new Map(known.columns.map((name) => [name, cells.get(name)!]));
   return timingSafeEqual(hashRow(covered, known.salt).hash, known.hash);
+}
+
+/** Random bytes cost by the call. */
+let salts = Buffer.alloc(0);
+
+function newSalt(): Buffer {
+  if (salts.length < saltBytes) salts = randomBytes(256 * saltBytes);
+  const salt = salts.subarray(0, saltBytes);
+  salts = salts.subarray(saltBytes);
+  return salt;
 }
 
 /** The length in bytes of UTF-8, a colon, and the text. */

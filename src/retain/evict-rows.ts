@@ -195,15 +195,10 @@ async function referredRows(
 type GoingRow = LockedRow & { proof: Proof; override: string | null };
 
 /** What a Tombstone says of its proof: of many rows it is the same. */
-interface Evidence {
-  delivered: string;
-  pinned: string | null;
-  override: string | null;
-}
-
-function evidenceOf({ proof, override }: GoingRow): Evidence {
-  const delivered = JSON.stringify(proof.holders.map(deliveredTo));
-  return { delivered, pinned: override === null ? proof.pinned : null, override };
+function evidenceOf({ proof, override }: GoingRow) {
+  const pinned = override === null ? proof.pinned : null;
+  const names = proof.holders.map(({ destination }) => destination);
+  return { id: JSON.stringify([names, pinned, override]), holders: proof.holders, pinned, override };
 }
 
 /** Before the delete: the reader takes a delete for an eviction only then. */
@@ -214,12 +209,11 @@ async function writeTombstones(
 ): Promise<void> {
   const hashes = rows.map(({ hash }) => hash);
   const { version, columns } = hashes[0]!;
-  const evidence = new Map<string, Evidence & { at: number }>();
+  const evidence = new Map<string, ReturnType<typeof evidenceOf> & { at: number }>();
   const places = rows.map((row) => {
     const one = evidenceOf(row);
-    const id = JSON.stringify(one);
-    const known = evidence.get(id) ?? { ...one, at: evidence.size + 1 };
-    evidence.set(id, known);
+    const known = evidence.get(one.id) ?? { ...one, at: evidence.size + 1 };
+    evidence.set(one.id, known);
     return known.at;
   });
   const distinct = [...evidence.values()];
@@ -244,7 +238,7 @@ async function writeTombstones(
       rows.map(({ mark }) => mark.key),
       rows.map(({ mark }) => mark.tenant),
       places,
-      distinct.map(({ delivered }) => delivered),
+      distinct.map(({ holders }) => JSON.stringify(holders.map(deliveredTo))),
       distinct.map(({ pinned }) => pinned),
       distinct.map(({ override }) => override),
     ],
