@@ -8,7 +8,7 @@ import type { Cell } from '../connector/sink.ts';
 export const hashVersion = 1;
 export const saltBytes = 32;
 
-const head = Buffer.from('tidemark-row-v1\n');
+const head = 'tidemark-row-v1\n';
 
 /** What a Tombstone keeps of a row's content. */
 export interface ContentHash {
@@ -22,26 +22,22 @@ export interface ContentHash {
 
 /** @param cells by column name; a Cell is Postgres' own text (connector/sink.ts) */
 export function canonicalRow(cells: ReadonlyMap<string, Cell>): Buffer {
-  const parts: Buffer[] = [head];
-  for (const name of byName(cells.keys())) {
+  return Buffer.from(canonicalText(cells), 'utf8');
+}
+
+function canonicalText(cells: ReadonlyMap<string, Cell>): string {
+  let text = head;
+  for (const { name, label } of columnsOf(cells).columns) {
     const cell = cells.get(name)!;
-    parts.push(
-      sized(name),
-      Buffer.from('='),
-      cell === null ? Buffer.from('n') : sized(cell),
-      Buffer.from(';'),
-    );
+    text += cell === null ? `${label}n;` : `${label}${sized(cell)};`;
   }
-  return Buffer.concat(parts);
+  return text;
 }
 
 /** SHA-256 over the salt and the canonical form. */
-export function hashRow(
-  cells: ReadonlyMap<string, Cell>,
-  salt: Buffer = randomBytes(saltBytes),
-): ContentHash {
-  const hash = createHash('sha256').update(salt).update(canonicalRow(cells)).digest();
-  return { version: hashVersion, columns: byName(cells.keys()), hash, salt };
+export function hashRow(cells: ReadonlyMap<string, Cell>, salt: Buffer = newSalt()): ContentHash {
+  const hash = createHash('sha256').update(salt).update(canonicalText(cells), 'utf8').digest();
+  return { version: hashVersion, columns: columnsOf(cells).names, hash, salt };
 }
 
 /**
@@ -55,12 +51,42 @@ export function isRow(cells: ReadonlyMap<string, Cell>, known: ContentHash): boo
   return timingSafeEqual(hashRow(covered, known.salt).hash, known.hash);
 }
 
-/** The length in bytes of UTF-8, a colon, and the text. */
-function sized(text: string): Buffer {
-  const bytes = Buffer.from(text, 'utf8');
-  return Buffer.concat([Buffer.from(`${bytes.length}:`), bytes]);
+/** Random bytes cost by the call. */
+let salts = Buffer.alloc(0);
+
+function newSalt(): Buffer {
+  if (salts.length < saltBytes) salts = randomBytes(256 * saltBytes);
+  const salt = salts.subarray(0, saltBytes);
+  salts = salts.subarray(saltBytes);
+  return salt;
 }
 
-function byName(names: Iterable<string>): string[] {
-  return [...names].sort((a, b) => Buffer.compare(Buffer.from(a, 'utf8'), Buffer.from(b, 'utf8')));
+/** The length in bytes of UTF-8, a colon, and the text. */
+function sized(text: string): string {
+  return `${Buffer.byteLength(text, 'utf8')}:${text}`;
+}
+
+interface CanonicalColumn {
+  name: string;
+  /** What stands before its value. */
+  label: string;
+}
+
+interface ColumnOrder {
+  columns: CanonicalColumn[];
+  names: string[];
+}
+
+/** Row after row has the same columns: the order of the last ones is kept. */
+let known: { given: string[]; order: ColumnOrder } = { given: [], order: { columns: [], names: [] } };
+
+/** In the order of their names' bytes. */
+function columnsOf(cells: ReadonlyMap<string, Cell>): ColumnOrder {
+  const given = [...cells.keys()];
+  const same = given.length === known.given.length && given.every((name, i) => name === known.given[i]);
+  if (same) return known.order;
+  const names = [...given].sort((a, b) => Buffer.compare(Buffer.from(a, 'utf8'), Buffer.from(b, 'utf8')));
+  const columns = names.map((name) => ({ name, label: `${sized(name)}=` }));
+  known = { given, order: { columns, names } };
+  return known.order;
 }

@@ -42,7 +42,9 @@ export interface BatchOutcome {
   unproven: number;
 }
 
-const rowsAtATime = 20;
+/** Rows that are fetched at a time: as many as are about so large together, by those that came before. */
+const fetchBytes = 1 << 20;
+const fetchRows = { first: 20, most: 100 };
 
 interface LockedRow {
   mark: MarkedRow;
@@ -60,7 +62,6 @@ export async function evictBatch(
   const { client } = context;
   const outcome: BatchOutcome = { evicted: 0, held: 0, changed: 0, referred: 0, unproven: 0 };
   try {
-    await client.query('select tidemark_retention.ensure_archive_partitions()');
     await client.query('begin');
     await holdBack(client);
     // Nobody can begin to refer to the table (a new foreign key) until the batch is over.
@@ -152,16 +153,19 @@ async function lockRows(
           where t.tableoid = $1::oid and t.ctid = any ($2::tid[]) and ${where} for update of t skip locked`,
       [tableOid, [...known.keys()]],
     );
-    for (;;) {
+    for (let wanted = fetchRows.first; ; ) {
       // Rows may be large: of a few at a time only the hash is kept.
-      const found = await textRows(client, `fetch ${rowsAtATime} from marked`);
+      const found = await textRows(client, `fetch ${wanted} from marked`);
+      let characters = 0;
       for (const [ctid, xmin, tenant, ...values] of found) {
+        for (const value of values) characters += value?.length ?? 0;
         const mark = known.get(ctid!)!;
         if (mark.xmin !== xmin || mark.tenant !== tenant) continue;
         const cells = new Map(table.kept.map((name, i) => [name, values[i]!]));
         locked.push({ mark, hash: hashRow(cells), digest: readBack ? digestOf(cells, table.kept) : '' });
       }
-      if (found.length < rowsAtATime) break;
+      if (found.length < wanted) break;
+      wanted = Math.max(1, Math.min(fetchRows.most, Math.floor((fetchBytes * wanted) / (characters + 1))));
     }
     await client.query('close marked');
   }
@@ -190,6 +194,13 @@ async function referredRows(
 
 type GoingRow = LockedRow & { proof: Proof; override: string | null };
 
+/** What a Tombstone says of its proof: of many rows it is the same. */
+function evidenceOf({ proof, override }: GoingRow) {
+  const pinned = override === null ? proof.pinned : null;
+  const names = proof.holders.map(({ destination }) => destination);
+  return { id: JSON.stringify([names, pinned, override]), holders: proof.holders, pinned, override };
+}
+
 /** Before the delete: the reader takes a delete for an eviction only then. */
 async function writeTombstones(
   { schema, name, policy, forfeited }: EvictableTable,
@@ -198,14 +209,22 @@ async function writeTombstones(
 ): Promise<void> {
   const hashes = rows.map(({ hash }) => hash);
   const { version, columns } = hashes[0]!;
+  const evidence = new Map<string, ReturnType<typeof evidenceOf> & { at: number }>();
+  const places = rows.map((row) => {
+    const one = evidenceOf(row);
+    const known = evidence.get(one.id) ?? { ...one, at: evidence.size + 1 };
+    evidence.set(one.id, known);
+    return known.at;
+  });
+  const distinct = [...evidence.values()];
   await client.query(
     `insert into tidemark_retention.cold_storage_archive
        (table_schema, table_name, position, policy_version, hash_version, hashed_columns, forfeited_columns,
         row_key, tenant, content_hash, salt, delivered_to, pinned_destination, override_id)
-     select $1, $2, $3, $4, $5, $6, $7, r.row_key, r.tenant, decode(r.hash, 'hex'), decode(r.salt, 'hex'), r.delivered_to::jsonb,
-            r.pinned, r.override::uuid
-       from unnest($8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[])
-         as r(row_key, tenant, hash, salt, delivered_to, pinned, override)`,
+     select $1, $2, $3, $4, $5, $6, $7, r.row_key, r.tenant,
+            substring($8::bytea from (r.n::int - 1) * 32 + 1 for 32), substring($9::bytea from (r.n::int - 1) * 32 + 1 for 32),
+            ($13::jsonb[])[r.evidence], ($14::text[])[r.evidence], ($15::uuid[])[r.evidence]
+       from unnest($10::text[], $11::text[], $12::int[]) with ordinality as r(row_key, tenant, evidence, n)`,
     [
       schema,
       name,
@@ -214,13 +233,14 @@ async function writeTombstones(
       version,
       columns,
       forfeited,
+      Buffer.concat(hashes.map(({ hash }) => hash)),
+      Buffer.concat(hashes.map(({ salt }) => salt!)),
       rows.map(({ mark }) => mark.key),
       rows.map(({ mark }) => mark.tenant),
-      hashes.map(({ hash }) => hash.toString('hex')),
-      hashes.map(({ salt }) => salt!.toString('hex')),
-      rows.map(({ proof }) => JSON.stringify(proof.holders.map(deliveredTo))),
-      rows.map(({ proof, override }) => (override === null ? proof.pinned : null)),
-      rows.map(({ override }) => override),
+      places,
+      distinct.map(({ holders }) => JSON.stringify(holders.map(deliveredTo))),
+      distinct.map(({ pinned }) => pinned),
+      distinct.map(({ override }) => override),
     ],
   );
 }

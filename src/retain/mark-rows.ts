@@ -32,7 +32,8 @@ export interface Marks {
   more: boolean;
 }
 
-const pageRows = 5000;
+/** Rows of one look: without an index on the age each look reads the table. */
+const pageRows = 20_000;
 /** Days beyond that are for ever: Postgres' calendar does not reach back further from now. */
 const mostDays = 365_000;
 

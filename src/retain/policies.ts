@@ -15,6 +15,8 @@ export interface Policy extends TableId {
   /** It is a time of day at which rows may go. */
   open: boolean;
   forfeitColumns: string[];
+  /** Empty partitions of a time that is over are dropped. */
+  dropPartitions: boolean;
   version: number;
 }
 
@@ -23,7 +25,7 @@ const policyColumns = `table_schema as schema, table_name as name, enabled, age_
   allowed_from is null or case when allowed_from < allowed_until
     then (now() at time zone 'UTC')::time >= allowed_from and (now() at time zone 'UTC')::time < allowed_until
     else (now() at time zone 'UTC')::time >= allowed_from or (now() at time zone 'UTC')::time < allowed_until end as open,
-  forfeit_columns as "forfeitColumns", version`;
+  forfeit_columns as "forfeitColumns", drop_partitions as "dropPartitions", version`;
 
 /** By name. */
 export async function readPolicies(client: Client): Promise<Policy[]> {

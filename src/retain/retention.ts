@@ -20,11 +20,13 @@ import { trackedTables } from '../replicate/catalogue.ts';
 import { endConnection } from '../replicate/source.ts';
 import { requireClock } from './clocks.ts';
 import { deliveryMarks, floorTimeUs, type KeySchemas, proofOf } from './delivery-proof.ts';
+import { dropEmptyPartitions } from './drop-partitions.ts';
 import { evictBatch } from './evict-rows.ts';
 import { type EvictableTable, evictableTable, requirePublished } from './evictable-table.ts';
 import { askHolders } from './holders-word.ts';
-import { markRows, tenantsWithoutDays } from './mark-rows.ts';
+import { type MarkedRow, markRows, tenantsWithoutDays } from './mark-rows.ts';
 import { OpenHolders } from './open-holders.ts';
+import { Pace } from './pace.ts';
 import { overrideFor, readHolds, readOverrides, readPolicies, readPolicy } from './policies.ts';
 import { positionBehind, requireWhole } from './published-progress.ts';
 import { ReadBack } from './read-back.ts';
@@ -50,6 +52,8 @@ export interface RetentionOptions {
 /** Marks whose destinations do not come are given up after so many of their cadences, for others' sake. */
 const patienceCadences = 2;
 const leastPatienceMs = 5 * 60_000;
+/** Between looks at marks whose proof is soon there; each is twice as long as the one before. */
+const firstLookMs = 100;
 
 export class Retention {
   readonly #options: RetentionOptions;
@@ -59,6 +63,7 @@ export class Retention {
   readonly #later = new Map<string, Set<string>>();
   /** By table, what was last logged of it. */
   readonly #told = new Map<string, string>();
+  #pace: Pace | null = null;
 
   constructor(options: RetentionOptions) {
     this.#options = options;
@@ -68,11 +73,12 @@ export class Retention {
   async run(): Promise<void> {
     const { config, log, signal, onRound } = this.#options;
     let told = '';
+    let waitMs = config.retain.intervalMs;
     while (!signal.aborted) {
-      let busy = false;
       try {
         const rounds = await this.round();
-        busy = rounds.some(({ evicted }) => evicted > 0);
+        if (rounds.some(({ evicted }) => evicted > 0)) waitMs = firstLookMs;
+        else waitMs = Math.min(2 * waitMs, config.retain.intervalMs);
         onRound?.(rounds);
         told = '';
       } catch (caught) {
@@ -81,8 +87,9 @@ export class Retention {
         if (error.message !== told)
           log[error.code === 'TM506' ? 'info' : 'warn'](error.message, errorFields(error));
         told = error.message;
+        waitMs = config.retain.intervalMs;
       }
-      await sleep(busy ? 100 : config.retain.intervalMs, undefined, { signal }).catch(() => {});
+      await sleep(waitMs, undefined, { signal }).catch(() => {});
     }
   }
 
@@ -90,6 +97,9 @@ export class Retention {
     const client = this.#client;
     this.#client = null;
     this.#marks.clear();
+    const pace = this.#pace;
+    this.#pace = null;
+    await pace?.close();
     if (client) await endConnection(client);
   }
 
@@ -115,6 +125,7 @@ export class Retention {
     if (ledger?.state !== 'streaming') return [];
     await this.#requireSource(client, ledger.systemIdentifier);
     await requireClock(client);
+    await client.query('select tidemark_retention.ensure_archive_partitions()');
     const policies = (await readPolicies(client)).filter(({ enabled }) => enabled);
     const tracked = await trackedTables(client, config.source);
     const rounds: TableRound[] = [];
@@ -147,7 +158,9 @@ export class Retention {
       for (const table of tables) {
         if (signal.aborted) break;
         try {
-          rounds.push(await this.#evict(client, table, progress, holders));
+          const round = await this.#evict(client, table, progress, holders);
+          rounds.push(round);
+          if (table.policy.dropPartitions) await this.#dropPartitions(client, table, round);
         } catch (error) {
           this.#marks.delete(tableName(table));
           rounds.push(await this.#undone(client, tableName(table), error));
@@ -261,6 +274,34 @@ export class Retention {
     return waitedMs > patience;
   }
 
+  /** What speaks against it is the round's problem; its rows go on. */
+  async #dropPartitions(client: Client, table: EvictableTable, round: TableRound): Promise<void> {
+    const { config, log } = this.#options;
+    const about = `partitions of ${round.table}`;
+    if (!(await readPolicy(client, table))?.open) return;
+    try {
+      const { names, awaited } = await dropEmptyPartitions(client, table, config.retain);
+      for (const name of names)
+        log.info(`partition ${name} was empty and is dropped`, { table: round.table });
+      for (const name of awaited) log.info(`partition ${name} is empty, and is in use: it stays for now`);
+      this.#tell(about, null);
+    } catch (caught) {
+      const error = retentionError(caught);
+      this.#tell(about, error);
+      if (error.retry !== 'operator') return;
+      round.problem ??= { code: error.code, message: error.message, remedy: error.remedy };
+    }
+  }
+
+  #paced(): Pace {
+    const { config, log } = this.#options;
+    this.#pace ??= new Pace(
+      () => connectRetention(config.retain.endpoint, config.source.id, 'retain pace'),
+      (error) => log.warn('how the source feels is not known: the pace stays', errorFields(error)),
+    );
+    return this.#pace;
+  }
+
   async #progress(): Promise<Progress | null> {
     const { kafka, config } = this.#options;
     const { progress } = topicNames(config.kafka.topicPrefix);
@@ -316,24 +357,28 @@ export class Retention {
           ? null
           : await ReadBack.of(table, ready, [...relied.values()], this.#options);
       const context = { client, retain, publication: source.publication, position, proofOf: proof, readBack };
-      const { batchRows, rowsPerSecond } = table.policy;
-      for (let from = 0; from < ready.length && !signal.aborted; from += batchRows) {
+      const gone: MarkedRow[] = [];
+      for (let from = 0; from < ready.length && !signal.aborted; ) {
+        const most = await this.#paced().admit(table.policy, signal);
+        if (signal.aborted) break;
         if (!(await readPolicy(client, table))?.open) {
           stays('not at this time of day', ready.length - from);
           break;
         }
         // Batches take their time; a destination that fell back meanwhile ends them.
         if (from > 0 && (await askHolders(delivered, table.topic, marks, { holders, log }))) break;
-        const batch = ready.slice(from, from + batchRows);
+        const batch = ready.slice(from, from + most);
+        const beganAt = performance.now();
         const outcome = await evictBatch(table, batch, context);
-        marks.remove(batch);
+        this.#paced().went(batch.length, beganAt);
+        from += batch.length;
+        gone.push(...batch);
         round.evicted += outcome.evicted;
         stays('on hold', outcome.held);
         stays('changed since', outcome.changed);
         stays('referred to', outcome.referred);
-        const pause = (batch.length / rowsPerSecond) * 1000;
-        if (from + batchRows < ready.length) await sleep(pause, undefined, { signal }).catch(() => {});
       }
+      marks.remove(gone);
     }
     round.marked = marks.rows.length;
     round.markedAtMs = marks.rows.length > 0 ? marks.markedAtMs : null;

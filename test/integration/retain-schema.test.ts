@@ -36,6 +36,8 @@ beforeAll(async () => {
     '0002_grants.sql',
     '0003_erasure.sql',
     '0004_recalled.sql',
+    '0005_pace.sql',
+    '0006_partitions.sql',
   ]);
   expect(await setUpRetention(endpoint)).toEqual([]);
   await owner.query(`create role keeper login password 'secret' in role tidemark_retention;
