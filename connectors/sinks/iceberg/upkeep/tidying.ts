@@ -3,7 +3,7 @@
  * of it is needed for delivery: a failure is logged, and the next Windows try again.
  */
 import { asTidemarkError } from '../../../../src/connector/failure.ts';
-import type { MergeWindow } from '../../../../src/connector/sink.ts';
+import type { AppendWindow, MergeWindow } from '../../../../src/connector/sink.ts';
 import { type TableIdentifier, tableText } from '../catalog/catalog.ts';
 import type { OpenTable } from '../lake.ts';
 import { identifierOf } from '../names.ts';
@@ -44,7 +44,7 @@ export class Tidying {
   }
 
   /** A Window is in the tables. @returns whether there may be something to do */
-  note({ tables }: MergeWindow): boolean {
+  note({ tables }: MergeWindow | AppendWindow): boolean {
     const { namespace, history, compactFiles } = this.#settings;
     if (compactFiles === 0) return false;
     let due = false;
