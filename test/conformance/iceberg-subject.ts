@@ -77,6 +77,8 @@ class Server implements SubjectServer {
   /** What the sink goes through. */
   readonly #front: HttpFront;
   readonly #mode: 'merge' | 'append';
+  /** By location: the rows of a snapshot are looked at for what they are and for what happened. */
+  readonly #seen = new Map<string, { snapshot: string; changes: TableChanges }>();
   #places = 0;
 
   constructor(stack: Stack, front: HttpFront, mode: 'merge' | 'append') {
@@ -98,13 +100,13 @@ class Server implements SubjectServer {
       'iceberg.mode': this.#mode,
       'iceberg.catalog.timeout': 10_000,
     });
-    const read =
-      this.#mode === 'merge'
-        ? { rows: (shape: TableShape) => this.#rows(namespace, shape) }
-        : {
-            rows: async (shape: TableShape) => latestRows(await this.#changes(namespace, shape), shape),
-            events: async (shape: TableShape) => seenEvents(await this.#changes(namespace, shape), shape),
-          };
+    const merged = { rows: (shape: TableShape) => this.#rows(namespace, shape) };
+    const changes = (shape: TableShape) => this.#changes(namespace, shape);
+    const appended = {
+      rows: async (shape: TableShape) => latestRows(await changes(shape), shape),
+      events: async (shape: TableShape) => seenEvents(await changes(shape), shape),
+    };
+    const read = this.#mode === 'merge' ? merged : appended;
     return {
       options,
       ...read,
@@ -133,6 +135,9 @@ class Server implements SubjectServer {
     const metadata = await this.#metadata(identifier);
     const layout = metadata?.properties['tidemark.changes'];
     if (!metadata || layout === undefined) return null;
+    const known = this.#seen.get(metadata.location);
+    const snapshot = String(metadata['current-snapshot-id']);
+    if (known?.snapshot === snapshot) return known.changes;
     const fields = fieldsNow(metadata);
     const names = fields.map(({ name }) => name);
     const two = readers.filter((name) => name !== 'spark');
@@ -140,7 +145,9 @@ class Server implements SubjectServer {
       table.rows.map((row) => names.map((name) => row[table.columns.indexOf(name)] ?? null)),
     );
     const script = await readFile(fileURLToPath(`${metadata.location}/tidemark/latest.sql`), 'utf8');
-    return { fields, rows, script, columns: (JSON.parse(layout) as { fields: Field[] }).fields };
+    const changes = { fields, rows, script, columns: (JSON.parse(layout) as { fields: Field[] }).fields };
+    this.#seen.set(metadata.location, { snapshot, changes });
+    return changes;
   }
 
   /** Every reader sees the same. */
@@ -187,6 +194,7 @@ class Server implements SubjectServer {
 interface Metadata {
   schemas: { 'schema-id': number; fields: NestedField[] }[];
   'current-schema-id': number;
+  'current-snapshot-id'?: unknown;
   location: string;
   properties: Record<string, string>;
 }

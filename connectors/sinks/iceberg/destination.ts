@@ -1,6 +1,6 @@
 /** The destination of either mode: who owns it, Windows one after the other, upkeep and tags between them. */
 import { join } from 'node:path';
-import { TidemarkError } from '../../../src/connector/failure.ts';
+import { asTidemarkError, TidemarkError } from '../../../src/connector/failure.ts';
 import type {
   AppendWindow,
   Held,
@@ -162,7 +162,8 @@ export abstract class Destination implements Holding, Maintainable, Taggable {
         return receipt;
       } catch (error) {
         this.#owned = null;
-        (await this.openLake().catch(() => null))?.forget();
+        const lake = await this.openLake().catch(() => null);
+        await lake?.forget(asTidemarkError(error).code === 'TM402');
         if (!(error instanceof StaleMerge) || tries === windowTries) throw error;
         this.context.log('info', 'others changed a table meanwhile: the Window is made again', {
           sequence: window.sequence,

@@ -48,25 +48,37 @@ import {
 /** Events that are turned into rows at once. */
 const sliceLength = 1024;
 
+/** How a Window's tables write their files. */
+export interface Writing {
+  connection: DuckDBConnection;
+  /** Of a new folder for each call. */
+  settings(): WriteSettings;
+}
+
 export class TableAppends {
   readonly table: OpenTable;
   /** Whether the table has the Window, and its rows are only counted. */
   readonly held: boolean;
   readonly files: WrittenFile[] = [];
-  readonly #memoryBytes: number;
+  readonly #window: WindowHead;
+  readonly #writing: Writing;
   #next: NextChangeLayout | null = null;
   #layout: ChangeLayout | null;
+  /** Rows on their way into a file, all of one shape. */
+  #staged: { shape: string; rows: StagedRows } | null = null;
 
   private constructor(
     table: OpenTable,
     held: boolean,
     layout: ChangeLayout | null,
-    { memoryBytes }: { memoryBytes: number },
+    window: WindowHead,
+    writing: Writing,
   ) {
     this.table = table;
     this.held = held;
     this.#layout = layout;
-    this.#memoryBytes = memoryBytes;
+    this.#window = window;
+    this.#writing = writing;
   }
 
   /** Made where it is missing. @throws TidemarkError TM405 */
@@ -74,6 +86,7 @@ export class TableAppends {
     { lake, settings, context }: Pick<Surroundings, 'lake' | 'settings'> & { context: SinkContext },
     window: WindowHead,
     shape: TableShape,
+    writing: Writing,
   ): Promise<TableAppends> {
     const identifier = identifierOf(settings.namespace, shape);
     const table = await lake.ensure(identifier, () => newChangesTable(shape, window));
@@ -87,7 +100,8 @@ export class TableAppends {
         { remedy: 'Put {schema} into iceberg.namespace.' },
       );
     }
-    return new TableAppends(table, mark !== null && mark.sequence >= window.sequence, layout, settings);
+    const held = mark !== null && mark.sequence >= window.sequence;
+    return new TableAppends(table, held, layout, window, writing);
   }
 
   /** As of the last Change. */
@@ -101,39 +115,52 @@ export class TableAppends {
   }
 
   /**
+   * The rows wait for `end`: what follows may go into the same file.
    * @param earlier of the same Window: counting and hashing go on from there
-   * @param settings of a new folder for each call
    */
-  async add(
-    part: AppendTable,
-    earlier: ChangeRows | null,
-    { commitTimeUs }: WindowHead,
-    connection: DuckDBConnection,
-    settings: () => WriteSettings,
-  ): Promise<ChangeRows> {
+  async add(part: AppendTable, earlier: ChangeRows | null): Promise<ChangeRows> {
     const { shape } = part;
     if (this.#layout) refuseNewKey(this.#layout.shape, shape, 'iceberg.namespace');
     const begun = await PartEvents.begin(part, this.#layout?.shape ?? null);
+    const text = JSON.stringify(shape);
+    if (this.#staged?.shape !== text) await this.end();
     if (!this.held) this.#advance(shape, begun.since);
     const columns = storedColumns(shape, assignFields(shape, this.layout.fields), storageOf);
     // Rows are in the partition of their Window, whatever their tenant and their own dates.
     const choices = { fits: fitsDuckdb, dates: 'commit' };
     const rows = new ChangeRows({ ...shape, tenantColumn: null }, columns, choices, earlier);
-    const staged = new StagedRows({ columns, memoryBytes: this.#memoryBytes }, connection);
-    const write = () => this.#write(staged, commitTimeUs, connection, settings());
+    const { memoryBytes } = this.#writing.settings();
+    this.#staged ??= {
+      shape: text,
+      rows: new StagedRows({ columns, memoryBytes }, this.#writing.connection),
+    };
     for await (const batch of begun.batches()) {
       // In slices: a batch may be larger than what should be held twice.
       for (let start = 0; start < batch.length; start += sliceLength) {
         const slice = batch
           .slice(start, start + sliceLength)
           .map((event) => rows.native(event) ?? rows.from(event));
-        if (!this.held) await inDuckdb(() => stage(staged, slice, write));
+        if (!this.held) await inDuckdb(() => this.#stage(slice));
       }
       // Native buffers are freed in turns of the event loop, which promises alone never reach.
       await setImmediate();
     }
-    if (!this.held) await inDuckdb(write);
     return rows;
+  }
+
+  /** Everything that was added is in files. Two tables stage no rows at a time. */
+  async end(): Promise<void> {
+    if (this.#staged) await inDuckdb(() => this.#write());
+    this.#staged = null;
+  }
+
+  async #stage(rows: readonly (ChangeRow | NativeChange)[]): Promise<void> {
+    const staged = this.#staged!.rows;
+    for (const row of rows) {
+      const waiting = staged.add(row, 0);
+      if (waiting) await waiting;
+      if (staged.full) await this.#write();
+    }
   }
 
   #advance(shape: TableShape, since: string | undefined): void {
@@ -145,14 +172,11 @@ export class TableAppends {
     this.#layout = next.layout;
   }
 
-  async #write(
-    staged: StagedRows,
-    commitTimeUs: bigint,
-    connection: DuckDBConnection,
-    settings: WriteSettings,
-  ): Promise<void> {
-    const round = staged.take();
+  async #write(): Promise<void> {
+    const round = this.#staged!.rows.take();
     if (round.rows === 0) return;
+    const { connection } = this.#writing;
+    const settings = this.#writing.settings();
     const { metadata } = this.table;
     const { schema } = this.#next!;
     const { ids } = this.layout;
@@ -163,7 +187,7 @@ export class TableAppends {
     const names = new Map(Object.entries(ids).map(([name, id]) => [id, name]));
     const written = await writeDataFiles(
       connection,
-      `(SELECT ${columns}, make_timestamptz(${commitTimeUs}) AS ${quoteName(ingestField)} FROM ${from})`,
+      `(SELECT ${columns}, make_timestamptz(${this.#window.commitTimeUs}) AS ${quoteName(ingestField)} FROM ${from})`,
       {
         schema,
         fields,
@@ -188,18 +212,6 @@ export class TableAppends {
       if (name === undefined) return null;
       return own.has(name) || !fields.some(({ field }) => field === name) ? quoteName(name) : null;
     };
-  }
-}
-
-async function stage(
-  staged: StagedRows,
-  rows: readonly (ChangeRow | NativeChange)[],
-  write: () => Promise<void>,
-): Promise<void> {
-  for (const row of rows) {
-    const waiting = staged.add(row, 0);
-    if (waiting) await waiting;
-    if (staged.full) await write();
   }
 }
 

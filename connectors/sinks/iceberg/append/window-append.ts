@@ -2,7 +2,6 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { TableShape } from '../../../../src/connector/shape.ts';
 import type { AppendWindow, Receipt } from '../../../../src/connector/sink.ts';
 import type { ChangeRows } from '../../../object-log/change-row.ts';
 import type { WindowTable } from '../commit-window.ts';
@@ -29,19 +28,20 @@ export async function appendWindow(
   let database: Database | null = null;
   try {
     database = await openDatabase(folder, settings.memoryBytes);
+    const writing = { connection: database.connection, settings: writeSettingsIn(folder, settings) };
     const tables = new Map<string, TableAppends>();
-    const tableOf = async (shape: TableShape): Promise<TableAppends> => {
-      const key = JSON.stringify(identifierOf(settings.namespace, shape));
-      const known = tables.get(key) ?? (await TableAppends.open(at, window, shape));
-      tables.set(key, known);
-      return known;
-    };
-    const writing = writeSettingsIn(folder, settings);
+    let last: TableAppends | null = null;
     let rows: ChangeRows | null = null;
     for (const part of window.tables) {
-      const table = await tableOf(part.shape);
-      rows = await table.add(part, rows, window, database.connection, writing);
+      const key = JSON.stringify(identifierOf(settings.namespace, part.shape));
+      const table: TableAppends =
+        tables.get(key) ?? (await TableAppends.open(at, window, part.shape, writing));
+      tables.set(key, table);
+      if (last !== table) await last?.end();
+      last = table;
+      rows = await table.add(part, rows);
     }
+    await last?.end();
     const prepared: WindowTable[] = [];
     for (const { table, held, files, layout, changed } of tables.values()) {
       if (held) continue;

@@ -80,7 +80,7 @@ export class Tidying {
         if (commits > 0 && !hasTime()) return;
       } catch (error) {
         // What was believed of the table may be why.
-        place.lake.forget();
+        await place.lake.forget();
         const { code, message } = asTidemarkError(error);
         place.context.log('warn', 'could not merge small files', { table: key, code, message });
       }
