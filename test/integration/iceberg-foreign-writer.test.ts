@@ -155,8 +155,10 @@ test('a stranger that goes on and on keeps no Window out, and no Window keeps it
       await sleep(100);
     }
   })();
+  // Looked at once the Windows are written.
+  stranger.catch(() => {});
   try {
-    for (let window = 2; window <= 9; window += 1) await write();
+    for (let window = 2; window <= 6; window += 1) await write();
   } finally {
     over = true;
     await stranger;
@@ -179,7 +181,7 @@ async function untilTaken(work: () => Promise<unknown>): Promise<void> {
 
 /** Theirs to make again. */
 function overtaken(error: Error): void {
-  expect(error.message).toMatch(/CommitFailed|Requirement failed/);
+  expect(error.message).toMatch(/CommitFailed|ValidationException|Requirement failed/);
 }
 
 test('Changes are kept once each, whoever rewrites their files', async () => {
