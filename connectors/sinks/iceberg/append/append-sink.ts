@@ -16,13 +16,14 @@ import { appendWindow } from './window-append.ts';
 
 export class IcebergAppendSink extends Destination implements AppendSink, Readable {
   readonly mode = 'append';
+  readonly #scripts = new Map<string, string>();
 
   appendWindow(window: AppendWindow): Promise<Receipt> {
     return this.take(window);
   }
 
   protected write(window: AppendWindow, at: Surroundings, progress: OpenTable): Promise<Receipt> {
-    return appendWindow(at, window, progress);
+    return appendWindow(at, window, progress, this.#scripts);
   }
 
   async *readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]> {

@@ -8,13 +8,8 @@ import type { OpenTable } from '../lake.ts';
 import type { ChangeLayout } from './change-layout.ts';
 
 /** Not in the folders that are searched for orphans. */
-function scriptLocation({ metadata }: OpenTable): string {
+export function scriptLocation({ metadata }: OpenTable): string {
   return `${metadata.location.replace(/\/$/, '')}/tidemark/latest.sql`;
-}
-
-/** A convenience for readers: whoever fails to write it goes on. */
-export async function writeLatestScript(table: OpenTable, layout: ChangeLayout): Promise<void> {
-  await table.store.put(scriptLocation(table), Buffer.from(latestScript(table.identifier, layout)));
 }
 
 export function latestScript(identifier: TableIdentifier, layout: ChangeLayout): string {

@@ -12,14 +12,18 @@ import { identifierOf } from '../names.ts';
 import { Attempt } from '../progress/attempt.ts';
 import { propertyNames } from '../progress/properties.ts';
 import { definitionOf, type Surroundings } from '../running-table.ts';
-import { writeLatestScript } from './latest-script.ts';
+import { latestScript, scriptLocation } from './latest-script.ts';
 import { TableAppends, writeSettingsIn } from './table-appends.ts';
 
-/** @throws TidemarkError; StaleMerge where it has to be made again */
+/**
+ * @param scripts what this process wrote of each table's script: one that a crash left out is made up for
+ * @throws TidemarkError; StaleMerge where it has to be made again
+ */
 export async function appendWindow(
   at: Surroundings,
   window: AppendWindow,
   progress: OpenTable,
+  scripts: Map<string, string>,
 ): Promise<Receipt> {
   const { context, settings } = at;
   const folder = join(context.scratchDirectory, `window-${randomUUID()}`);
@@ -56,10 +60,16 @@ export async function appendWindow(
       contentHash: rows?.contentHash ?? '0'.repeat(32),
     });
     for (const { table, layout } of tables.values()) {
-      if (table.metadata.properties[propertyNames.changes] === JSON.stringify(layout)) continue;
-      await writeLatestScript(table, layout).catch(() =>
-        context.log('warn', 'could not write latest.sql', { table: table.identifier.name }),
-      );
+      const uuid = table.metadata['table-uuid'];
+      const text = latestScript(table.identifier, layout);
+      if (scripts.get(uuid) === text) continue;
+      try {
+        await table.store.put(scriptLocation(table), Buffer.from(text));
+        scripts.set(uuid, text);
+      } catch {
+        // A convenience for readers.
+        context.log('warn', 'could not write latest.sql', { table: table.identifier.name });
+      }
     }
     return receipt;
   } catch (error) {
