@@ -7,19 +7,20 @@ import { ensureDownload } from './download.ts';
 import type { Part, PartContext, ServerCommand } from './part.ts';
 import { loopback } from './ports.ts';
 import { runProgram } from './program.ts';
-import { s3AccessKey } from './s3.ts';
+import { s3AccessKey, s3Bucket } from './s3.ts';
 
 const folderOfServer = join(import.meta.dirname, 'iceberg');
 const pom = join(folderOfServer, 'pom.xml');
 const startClass = join(folderOfServer, 'LoopbackCatalogServer.java');
 
 /**
- * Apache Iceberg 1.11 with tables in a directory by default, and in the stack's object store where their location says
- * so. It asks nobody who they are.
+ * Apache Iceberg 1.11 with tables in a directory by default, or in the stack's object store: all of them, or those whose
+ * location says so. It asks nobody who they are.
  */
-export function icebergPart({ layout, settings, prerequisites, log }: PartContext): Part {
+export function icebergPart({ layout, settings, prerequisites, log, bucketWarehouse }: PartContext): Part {
   const folder = join(layout.data, 'iceberg');
-  const warehouse = join(folder, 'warehouse');
+  const directory = join(folder, 'warehouse');
+  const warehouse = bucketWarehouse ? `s3://${s3Bucket}/warehouse` : pathToFileURL(directory).href;
   const propertiesFile = join(folder, 'catalog.properties');
   const { ports, s3SecretKey } = settings;
   const uri = `http://${loopback}:${ports.iceberg}`;
@@ -36,14 +37,14 @@ export function icebergPart({ layout, settings, prerequisites, log }: PartContex
       },
       log,
     );
-    await mkdir(warehouse, { recursive: true });
+    await mkdir(directory, { recursive: true });
     const properties: Record<string, string> = {
       'catalog-impl': 'org.apache.iceberg.jdbc.JdbcCatalog',
       uri: `jdbc:sqlite:${join(folder, 'catalog.db')}`,
       'jdbc.schema-version': 'V1',
       // SQLite has one writer; a second connection would be refused instead of waiting.
       clients: '1',
-      warehouse: pathToFileURL(warehouse).href,
+      warehouse,
       'io-impl': 'org.apache.iceberg.io.ResolvingFileIO',
       // Clients get the object store's keys with each table.
       'include-credentials': 'true',
@@ -85,7 +86,7 @@ export function icebergPart({ layout, settings, prerequisites, log }: PartContex
     },
     environment: () => ({
       TIDEMARK_ICEBERG_URL: uri,
-      TIDEMARK_ICEBERG_WAREHOUSE: pathToFileURL(warehouse).href,
+      TIDEMARK_ICEBERG_WAREHOUSE: warehouse,
     }),
   };
 }

@@ -45,6 +45,8 @@ export interface StackOptions {
   onDeath?: (death: PartDeath) => void;
   /** Servers as fast and as large as in production, for measurements; small and quick to start when not given. */
   fullSpeed?: boolean;
+  /** The Iceberg catalog keeps its tables in the object store, which must be one of the parts; in a directory when not given. */
+  bucketWarehouse?: boolean;
   /** Set by the command alone: `npm run stack:down` may end the owner. */
   ownedByCommand?: boolean;
 }
@@ -166,6 +168,7 @@ async function start(options: StackOptions): Promise<Stack> {
       prerequisites,
       log,
       fullSpeed: options.fullSpeed ?? false,
+      bucketWarehouse: options.bucketWarehouse ?? false,
     };
     for (const name of parts) {
       servers.set(

@@ -65,6 +65,8 @@ export interface PartContext {
   prerequisites: Prerequisites;
   /** Speed and memory as in production, for measurements. */
   fullSpeed: boolean;
+  /** The Iceberg catalog keeps tables in the object store. */
+  bucketWarehouse: boolean;
   /** One progress line for the person who waits. */
   log: (line: string) => void;
 }

@@ -16,7 +16,7 @@ import { loopback } from './ports.ts';
 import { runProgram } from './program.ts';
 
 const requirements = join(import.meta.dirname, 's3', 'requirements.txt');
-const bucket = 'tidemark';
+export const s3Bucket = 'tidemark';
 /** Holds one object for ready(). After a restart the gateway lists before it can read what an earlier run stored. */
 const probeBucket = 'stack-probe';
 export const s3AccessKey = 'tidemark';
@@ -88,7 +88,7 @@ export function s3Part({ layout, settings, log }: PartContext): Part {
       TIDEMARK_S3_ENDPOINT: endpoint,
       TIDEMARK_S3_ACCESS_KEY: s3AccessKey,
       TIDEMARK_S3_SECRET_KEY: secretKey,
-      TIDEMARK_S3_BUCKET: bucket,
+      TIDEMARK_S3_BUCKET: s3Bucket,
       // Its own Iceberg catalog, for table buckets; requests are signed for `s3tables`.
       TIDEMARK_S3_ICEBERG_URL: `http://${loopback}:${ports.s3Iceberg}`,
     }),
@@ -126,7 +126,7 @@ async function readBack(port: number, endpoint: string, secretKey: string): Prom
   try {
     const { Buckets: buckets } = await client.send(new ListBucketsCommand({}));
     const existing = new Set(buckets?.map(({ Name }) => Name));
-    for (const name of [bucket, probeBucket]) {
+    for (const name of [s3Bucket, probeBucket]) {
       if (!existing.has(name)) await client.send(new CreateBucketCommand({ Bucket: name }));
     }
     const probe = { Bucket: probeBucket, Key: 'probe' };

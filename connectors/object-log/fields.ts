@@ -27,6 +27,9 @@ const reserved = [
   '_at',
   '_part',
   '_retired',
+  // When an Iceberg table took it, and its partition.
+  '_ingest_time',
+  '_ingest_day',
   '__proto__',
 ];
 
@@ -151,7 +154,8 @@ function storedAlike(before: string, after: string): boolean {
   return storageOf(before).duckdbType === storageOf(after).duckdbType;
 }
 
-function storageOfField({ type, asText }: FieldName, otherwise: string, stored: StorageOf): Storage {
+/** @param otherwise the column's type now, for a field that does not say its own */
+export function storageOfField({ type, asText }: FieldName, otherwise: string, stored: StorageOf): Storage {
   return stored(asText ? 'text' : (type ?? otherwise));
 }
 

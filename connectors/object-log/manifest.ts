@@ -124,7 +124,7 @@ export function newManifest(
 
 /** What files of this encoder and these shapes add to the history of the Windows before. */
 export function historyWith(
-  latest: Manifest | null,
+  latest: Pick<Manifest, 'shape' | 'uniform' | 'reshaped' | 'encoder'> | null,
   encoder: string,
   shapes: readonly TableShape[],
 ): Pick<Manifest, 'uniform' | 'reshaped'> {

@@ -9,7 +9,7 @@ import { dictionaryLimit } from './dictionary-limit.ts';
 import { duckdbFailure } from './duckdb-failure.ts';
 import { assignFields, storedColumns } from './fields.ts';
 import type { LogFormat, ReadFiles } from './format.ts';
-import { heldFields, latestViewStatements } from './latest-view.ts';
+import { heldFields, latestViewStatements, type ViewTable } from './latest-view.ts';
 import { filesUpTo } from './live-files.ts';
 import { localFiles } from './local-files.ts';
 import type { ManifestFile } from './manifest.ts';
@@ -63,29 +63,11 @@ export async function* readLatestRows(
       const few = await mergeFiles(connection, paths, settings, format, read);
       const table = { columns, keyColumns: shape.keyColumns, reshaped };
       const source = few === paths ? format.relation({ ...read, paths: listOf(few) }) : parquetRelation(few);
-      await prepare(connection, at, latestViewStatements(table, 'text', source));
-      const floats = columns.flatMap(({ storage }, index) =>
-        storage.kind === 'real' || storage.kind === 'double' ? [[index, storage.kind] as const] : [],
+      yield* latestRows(
+        connection,
+        { table, source, paths: few, at, memoryBytes: settings.memoryBytes },
+        retired,
       );
-      const parts = shape.keyColumns.length === 0 ? 1 : await partsFor(connection, few, settings.memoryBytes);
-      for (let part = 0; part < parts; part += 1) {
-        await connection.run(`SET VARIABLE tidemark_parts = ${parts}`);
-        await connection.run(`SET VARIABLE tidemark_part = ${part}`);
-        const result = await connection.stream('FROM tidemark_latest');
-        for (;;) {
-          const chunk = await result.fetchChunk();
-          if (chunk === null || chunk.rowCount === 0) break;
-          // Every column is text but the floats, which DuckDB would spell in its own way.
-          const rows = chunk.getRows();
-          for (const [index, kind] of floats) {
-            for (const row of rows) {
-              const value = row[index];
-              if (typeof value === 'number') row[index] = postgresFloat(value, kind);
-            }
-          }
-          yield shape.keyColumns.length === 0 ? (rows as Row[]) : withoutMark(rows, retired);
-        }
-      }
       connection.closeSync();
     } catch (error) {
       throw duckdbFailure(error, `read ${unit} back`, settings.memoryKey);
@@ -94,6 +76,49 @@ export async function* readLatestRows(
     }
   } finally {
     await rm(settings.folder, { recursive: true, force: true });
+  }
+}
+
+export interface LatestRows {
+  table: ViewTable;
+  /** SQL of the relation over the Changes. */
+  source: string;
+  /** The Parquet files that it reads. */
+  paths: readonly string[];
+  at: Position;
+  /** DuckDB's memory limit, bytes. */
+  memoryBytes: number;
+}
+
+/** The rows that the Changes of a relation leave, as readLatestRows gives them. */
+export async function* latestRows(
+  connection: DuckDBConnection,
+  { table, source, paths, at, memoryBytes }: LatestRows,
+  retired: ((rows: Row[]) => void) | null,
+): AsyncIterable<Row[]> {
+  const { columns, keyColumns } = table;
+  await prepare(connection, at, latestViewStatements(table, 'text', source));
+  const floats = columns.flatMap(({ storage }, index) =>
+    storage.kind === 'real' || storage.kind === 'double' ? [[index, storage.kind] as const] : [],
+  );
+  const parts = keyColumns.length === 0 ? 1 : await partsFor(connection, paths, memoryBytes);
+  for (let part = 0; part < parts; part += 1) {
+    await connection.run(`SET VARIABLE tidemark_parts = ${parts}`);
+    await connection.run(`SET VARIABLE tidemark_part = ${part}`);
+    const result = await connection.stream('FROM tidemark_latest');
+    for (;;) {
+      const chunk = await result.fetchChunk();
+      if (chunk === null || chunk.rowCount === 0) break;
+      // Every column is text but the floats, which DuckDB would spell in its own way.
+      const rows = chunk.getRows();
+      for (const [index, kind] of floats) {
+        for (const row of rows) {
+          const value = row[index];
+          if (typeof value === 'number') row[index] = postgresFloat(value, kind);
+        }
+      }
+      yield keyColumns.length === 0 ? (rows as Row[]) : withoutMark(rows, retired);
+    }
   }
 }
 
@@ -138,8 +163,8 @@ async function mergeFiles(
   return merged;
 }
 
-/** Of files that mergeFiles made: each has every column. */
-function parquetRelation(paths: readonly string[]): string {
+/** Of files that all have every column. */
+export function parquetRelation(paths: readonly string[]): string {
   return `FROM read_parquet(${listOf(paths)}, hive_partitioning => false)`;
 }
 

@@ -293,7 +293,7 @@ export interface MergeSink extends SinkBase, Holding, Partial<Readable & Maintai
 }
 
 /** Keeps every Change. */
-export interface AppendSink extends SinkBase, Holding, Partial<Readable> {
+export interface AppendSink extends SinkBase, Holding, Partial<Readable & Maintainable & Taggable> {
   mode: 'append';
   /** As mergeWindow. @throws RefusedRows */
   appendWindow(window: AppendWindow): Promise<Receipt>;

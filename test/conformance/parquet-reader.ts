@@ -23,23 +23,31 @@ export async function latestRows(folder: string, shape: TableShape): Promise<Row
   const moved = script.replace(/^SET VARIABLE tidemark_base = .*$/m, () => {
     return `SET VARIABLE tidemark_base = ${quoteText(`${table}/`)};`;
   });
-  return inDuckdb(async (connection) => {
-    await makeViews(connection, moved);
-    const columns = (await describe(connection, 'tidemark_latest')).slice(0, shape.columns.length);
-    const names = columns.map(({ name }, i) => `${asText(`l.${quote(name)}`, columns[i]!.type)} AS c${i}`);
-    const exact = `SELECT "_position", any_value("_exact") AS exact FROM tidemark_changes WHERE "_op" <> 'd' GROUP BY ALL`;
-    const fields = await fieldsOf(table, shape);
-    const rows = await allRows(
-      connection,
-      `SELECT ${[...names, 'e.exact'].join(', ')} FROM tidemark_latest l LEFT JOIN (${exact}) e USING ("_position")`,
-    );
-    return rows.map((row) => {
-      const others = JSON.parse((row.pop() as string | null) ?? '{}') as Record<string, string>;
-      return row.map((value, i): Cell => {
-        const cell = spelled(value, columns[i]!.type);
-        const field = fields[i]!;
-        return cell === null && Object.hasOwn(others, field) ? others[field]! : cell;
-      });
+  const fields = await fieldsOf(table, shape);
+  return inDuckdb((connection) => rowsOfScript(connection, moved, shape, fields));
+}
+
+/** @param fields of the shape's columns */
+export async function rowsOfScript(
+  connection: DuckDBConnection,
+  script: string,
+  shape: TableShape,
+  fields: readonly string[],
+): Promise<Row[]> {
+  await makeViews(connection, script);
+  const columns = (await describe(connection, 'tidemark_latest')).slice(0, shape.columns.length);
+  const names = columns.map(({ name }, i) => `${asText(`l.${quote(name)}`, columns[i]!.type)} AS c${i}`);
+  const exact = `SELECT "_position", any_value("_exact") AS exact FROM tidemark_changes WHERE "_op" <> 'd' GROUP BY ALL`;
+  const rows = await allRows(
+    connection,
+    `SELECT ${[...names, 'e.exact'].join(', ')} FROM tidemark_latest l LEFT JOIN (${exact}) e USING ("_position")`,
+  );
+  return rows.map((row) => {
+    const others = JSON.parse((row.pop() as string | null) ?? '{}') as Record<string, string>;
+    return row.map((value, i): Cell => {
+      const cell = spelled(value, columns[i]!.type);
+      const field = fields[i]!;
+      return cell === null && Object.hasOwn(others, field) ? others[field]! : cell;
     });
   });
 }
@@ -72,7 +80,12 @@ export async function changes(folder: string, shape: TableShape): Promise<SeenEv
   return seen;
 }
 
-function eventOf(cells: ReadonlyMap<string, Cell>, fields: readonly Field[], shape: TableShape): SeenEvent {
+/** @param cells by field; lists in JSON */
+export function eventOf(
+  cells: ReadonlyMap<string, Cell>,
+  fields: readonly Field[],
+  shape: TableShape,
+): SeenEvent {
   const op = cells.get('_op') as RowEvent['op'];
   const unchanged = JSON.parse(cells.get('_unchanged') ?? '[]') as string[];
   const exact = JSON.parse(cells.get('_exact') ?? '{}') as Record<string, string>;
@@ -87,7 +100,7 @@ function eventOf(cells: ReadonlyMap<string, Cell>, fields: readonly Field[], sha
   return { op, position: cells.get('_position')!, key, values: rowless || op === 'e' ? {} : values };
 }
 
-interface Field {
+export interface Field {
   name: string;
   field: string;
   /** The one that the column had before, under another type. */
@@ -95,7 +108,7 @@ interface Field {
 }
 
 /** The newest first. */
-function fieldsOfColumn(fields: readonly Field[], name: string): string[] {
+export function fieldsOfColumn(fields: readonly Field[], name: string): string[] {
   const found: string[] = [];
   let next = fields.findLast((each) => each.name === name);
   while (next) {
@@ -137,7 +150,7 @@ async function fieldsOf(table: string, shape: TableShape): Promise<string[]> {
 let instance: Promise<DuckDBInstance> | undefined;
 
 /** Each time in a session of its own. */
-async function inDuckdb<T>(work: (connection: DuckDBConnection) => Promise<T>): Promise<T> {
+export async function inDuckdb<T>(work: (connection: DuckDBConnection) => Promise<T>): Promise<T> {
   instance ??= DuckDBInstance.create(':memory:', { threads: '1' });
   const connection = await (await instance).connect();
   try {

@@ -49,6 +49,8 @@ export interface CatalogFront {
   forget(): void;
   /** Changes what the catalog is asked for. */
   rewrite(change: (url: string) => string): void;
+  /** Changes what the catalog answers. */
+  alter(change: (body: string) => string): void;
   /** From now on only requests with a token of `/token` pass. */
   demandTokens(rules: TokenRules): void;
   /** Tokens given so far. */
@@ -63,6 +65,7 @@ export async function startCatalogFront(uri: string): Promise<CatalogFront> {
   const late: Promise<unknown>[] = [];
   let planned: { fits: RegExp; incident: Incident }[] = [];
   let change = (url: string) => url;
+  let altered: ((body: string) => string) | null = null;
   let gate: TokenGate | null = null;
 
   const server = createServer(async (incoming, response) => {
@@ -76,7 +79,10 @@ export async function startCatalogFront(uri: string): Promise<CatalogFront> {
     const operation = headers['x-amz-target'] === undefined ? '' : ` ${headers['x-amz-target']}`;
     const found = planned.findIndex(({ fits }) => fits.test(`${method} ${url}${operation}`));
     const incident = found < 0 ? null : planned.splice(found, 1)[0]!.incident;
-    const forwarded = () => forward(uri, { method, url: change(url), headers }, body);
+    // What is changed must not come packed.
+    const { 'accept-encoding': _, ...plain } = headers;
+    const forwarded = () =>
+      forward(uri, { method, url: change(url), headers: altered ? plain : headers }, body);
     switch (incident?.kind) {
       case 'answer':
         return send(response, incident.answer);
@@ -92,7 +98,9 @@ export async function startCatalogFront(uri: string): Promise<CatalogFront> {
     const answer = await forwarded().catch(() => null);
     if (answer === null || incident?.kind === 'forward and break') return void response.destroy();
     if (incident?.kind === 'forward and answer') return send(response, incident.answer);
-    response.writeHead(answer.status, answer.headers).end(answer.body);
+    if (altered === null) return void response.writeHead(answer.status, answer.headers).end(answer.body);
+    const { 'content-length': _length, 'transfer-encoding': _transfer, ...rest } = answer.headers;
+    response.writeHead(answer.status, rest).end(altered(answer.body.toString()));
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -108,6 +116,9 @@ export async function startCatalogFront(uri: string): Promise<CatalogFront> {
     },
     rewrite(given) {
       change = given;
+    },
+    alter(given) {
+      altered = given;
     },
     demandTokens(rules) {
       gate = new TokenGate(rules);

@@ -129,6 +129,14 @@ class PyIceberg:
         table.append(pa.Table.from_arrays(columns, schema=target))
         return {"snapshot": str(table.current_snapshot().snapshot_id)}
 
+    def rewrite(self, request):
+        """Writes the rows anew that a filter names, or all: other files, the same rows. A deleted one does not come back."""
+        table = self.catalog(request["properties"]).load_table((*request["namespace"], request["table"]))
+        chosen = {"row_filter": request["filter"]} if request.get("filter") else {}
+        rows = table.scan(**chosen).to_arrow()
+        table.overwrite(rows, **({"overwrite_filter": request["filter"]} if chosen else {}))
+        return {"snapshot": str(table.current_snapshot().snapshot_id)}
+
     def update(self, request):
         """New metadata from old, as a catalog makes it; null metadata for a new table."""
         from pydantic import TypeAdapter

@@ -48,6 +48,20 @@ export async function writeWithPyiceberg(
   return (await ask<{ snapshot: string }>('pyiceberg', request)).snapshot;
 }
 
+/**
+ * Rows of a table into other files, as a compaction or an overwrite of somebody else's does it.
+ * @param filter pyiceberg's, of the rows; all without one
+ * @throws Error where others committed meanwhile
+ */
+export async function rewriteWithPyiceberg(
+  catalog: ReaderCatalog,
+  { namespace, name: table }: TableName,
+  filter?: string,
+): Promise<void> {
+  const properties = catalogProperties('pyiceberg', catalog);
+  await ask('pyiceberg', { operation: 'rewrite', properties, namespace, table, filter });
+}
+
 /** SQL in Spark, in which `{catalog}` stands for the catalog. @returns the rows of the last statement */
 export async function runInSpark(catalog: ReaderCatalog, statements: readonly string[]): Promise<string[]> {
   const properties = catalogProperties('spark', catalog);

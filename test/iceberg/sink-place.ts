@@ -9,89 +9,20 @@ import { Lake, type OpenTable } from '../../connectors/sinks/iceberg/lake.ts';
 import { identifierOf } from '../../connectors/sinks/iceberg/names.ts';
 import { resolveSettings } from '../../connectors/sinks/iceberg/options.ts';
 import type { IcebergSink } from '../../connectors/sinks/iceberg/sink.ts';
-import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
 import type { TableShape } from '../../src/connector/shape.ts';
 import {
-  type MergeTable,
-  type MergeWindow,
   type OptionValues,
   type Row,
-  type RowState,
   type SinkContext,
   type UpkeepRequest,
   upkeepSteps,
 } from '../../src/connector/sink.ts';
 import { optionValues } from '../conformance/option-values.ts';
-import type { ReaderName } from './reader.ts';
+import { stackCatalog } from './catalogs.ts';
+import type { ReaderCatalog, ReaderName } from './reader.ts';
 import { icebergReader } from './readers.ts';
 
-export const position = (n: number) => formatPosition({ epoch: 1, lsn: BigInt(n), ordinal: 1 });
-
-const nothing = {
-  truncated: false,
-  snapshots: [],
-  async *states() {},
-  async *counts() {},
-  async *events() {},
-} satisfies Omit<MergeTable, 'shape'>;
-
-/** A Window of last states, of one table. */
-export function windowOf(n: number, token: bigint, shape: TableShape, rows: RowState[]): MergeWindow {
-  return windowOfTables(n, token, [statesOf(shape, rows)]);
-}
-
-export function windowOfTables(n: number, token: bigint, tables: MergeTable[]): MergeWindow {
-  const from: Position = n === 1 ? beforeEverything : position(n - 1);
-  return {
-    sourceId: 'source',
-    destination: 'lake',
-    unit: '*',
-    sequence: n,
-    from,
-    to: position(n),
-    fencingToken: token,
-    commitTimeUs: 1n,
-    tables,
-    sweeps: [],
-  };
-}
-
-/** With the same rows as Changes, for the history. */
-export function statesOf(shape: TableShape, rows: RowState[]): MergeTable {
-  return {
-    ...nothing,
-    shape,
-    async *states() {
-      yield rows;
-    },
-    async *events() {
-      yield rows.map((row) => ({
-        op: row.op === 'upsert' ? ('u' as const) : ('d' as const),
-        position: row.position,
-        commitTimeUs: 1n,
-        key: row.key,
-        values: row.op === 'upsert' ? row.values : shape.columns.map(() => undefined),
-        previousKey: null,
-        before: null,
-      }));
-    },
-  };
-}
-
-/** Copies of a row more, or fewer, of a table without a key. */
-export function countsOf(shape: TableShape, rows: [Row, number][]): MergeTable {
-  return {
-    ...nothing,
-    shape,
-    async *counts() {
-      yield rows.map(([values, count]) => ({ values, count }));
-    },
-  };
-}
-
-export function upsert(n: number, key: Row, values: Row): RowState {
-  return { op: 'upsert', key, values, fillFrom: null, position: position(n) };
-}
+export * from './sink-windows.ts';
 
 export function upkeep(more: Partial<UpkeepRequest> = {}): UpkeepRequest {
   return {
@@ -112,12 +43,17 @@ export class Place {
   readonly options: OptionValues;
   readonly lines: string[] = [];
   readonly uri: string;
+  readonly catalog: ReaderCatalog;
   readonly #folder: string;
 
   /** @param folder for scratch directories */
   constructor(stack: Stack, folder: string, namespace: string, more: OptionValues = {}) {
     this.#folder = folder;
     this.uri = stack.environment.TIDEMARK_ICEBERG_URL!;
+    this.catalog =
+      stack.environment.TIDEMARK_S3_ENDPOINT === undefined
+        ? { uri: this.uri }
+        : stackCatalog(stack.environment);
     this.options = optionValues(icebergSink, {
       'iceberg.catalog.uri': this.uri,
       'iceberg.namespace': namespace,
@@ -129,7 +65,11 @@ export class Place {
     return identifierOf(String(this.options['iceberg.namespace']), shape);
   }
 
-  async open(failpoint: (name: string) => Promise<void> = async () => undefined): Promise<IcebergSink> {
+  /** @param more options, for this one alone */
+  async open<Kind = IcebergSink>(
+    failpoint: (name: string) => Promise<void> = async () => undefined,
+    more: OptionValues = {},
+  ): Promise<Kind> {
     const scratchDirectory = join(this.#folder, randomUUID());
     await mkdir(scratchDirectory, { recursive: true });
     const context: SinkContext = {
@@ -139,13 +79,13 @@ export class Place {
       log: (_level, message) => this.lines.push(message),
       failpoint,
     };
-    return (await icebergSink.open(context, this.options)) as IcebergSink;
+    return (await icebergSink.open(context, { ...this.options, ...more })) as Kind;
   }
 
   /** Values of the shape's columns, in some order; of a snapshot where one is named. */
   async rows(shape: TableShape, reader: ReaderName = 'pyiceberg', snapshotId?: string): Promise<Row[]> {
     const { columns, rows } = await icebergReader(reader).readTable(
-      { uri: this.uri },
+      this.catalog,
       this.identifier(shape),
       snapshotId,
     );

@@ -391,7 +391,7 @@ test('Spark’s procedures, as the page has them, leave tables that the sink goe
   const after = await here.files(items);
   expect(after.data).toBeLessThan(before.data);
   for (let window = 0; window < 3; window += 1) await step();
-  expect(here.lines.filter((line) => line.includes('merged again'))).toEqual([]);
+  expect(here.lines.filter((line) => line.includes('made again'))).toEqual([]);
   await writer.maintain(upkeep());
   await step();
   for (const reader of ['pyiceberg', 'spark'] as const) {

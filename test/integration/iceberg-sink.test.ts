@@ -204,7 +204,7 @@ test.each([
       ['3', 'second 3'],
       ...foreign.others,
     ]);
-    expect(place.lines.filter((line) => line.includes('merged again'))).toEqual([]);
+    expect(place.lines.filter((line) => line.includes('made again'))).toEqual([]);
     await sink.close();
   },
 );

@@ -4,7 +4,6 @@
  * Window and others without: each says so itself, and the next try leaves those alone that have it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { MergeWindow } from '../../../src/connector/sink.ts';
 import { type LoadedTable, tableText } from './catalog/catalog.ts';
 import { isObject } from './catalog/exact-json.ts';
 import { CommitConflict } from './catalog/failures.ts';
@@ -19,7 +18,7 @@ import {
 import type { Lake } from './lake.ts';
 import type { Attempt, PendingFiles } from './progress/attempt.ts';
 import { checkToken } from './progress/progress-table.ts';
-import { propertyNames } from './progress/properties.ts';
+import { propertyNames, type WindowHead } from './progress/properties.ts';
 
 const tries = 20;
 
@@ -31,7 +30,7 @@ export interface WindowTable {
 /** @throws StaleMerge, CommitConflict, CommitStateUnknown, TidemarkError TM403 */
 export async function commitWindow(
   lake: Lake,
-  window: MergeWindow,
+  window: WindowHead,
   attempt: Attempt,
   tables: WindowTable[],
   failpoint: (name: string) => Promise<void>,
@@ -103,7 +102,7 @@ function attemptOf(table: LoadedTable | null): unknown {
 /** The tables that do not hold the Window yet, as they are now. */
 async function rebased(
   lake: Lake,
-  window: MergeWindow,
+  window: WindowHead,
   attempt: Attempt,
   tables: readonly WindowTable[],
 ): Promise<WindowTable[]> {

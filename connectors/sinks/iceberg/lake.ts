@@ -34,6 +34,8 @@ export class Lake {
   readonly #settings: IcebergSettings;
   /** Of each table its own: catalogs vend credentials for each. */
   readonly #stores: Map<string, FileStore>;
+  /** Tables that were opened with them may be in use. */
+  readonly #retired: FileStore[] = [];
   readonly #known = new Map<string, KnownTable & { bounds: string }>();
 
   private constructor(catalog: Catalog, settings: IcebergSettings, stores: Map<string, FileStore>) {
@@ -72,7 +74,11 @@ export class Lake {
           throw new TidemarkError('TM401', `${tableText(identifier)}: its credentials ended, and it is gone`);
         return again;
       };
-      store = await openFileStore(metadata.location, tableAccess(loaded, this.#settings.s3, refresh));
+      const { s3, catalog } = this.#settings;
+      // A catalog may give some although nobody asked.
+      const unwanted = catalog.kind === 'rest' && !catalog.vendedCredentials && s3.credentials !== null;
+      const access = tableAccess(loaded, s3, unwanted ? null : refresh);
+      store = await openFileStore(metadata.location, access);
       this.#stores.set(uuid, store);
     }
     return { identifier, metadata, metadataLocation: loaded.metadataLocation, store };
@@ -126,13 +132,21 @@ export class Lake {
     return known;
   }
 
-  /** After a failure: what was believed of the tables may be why. */
-  forget(): void {
+  /**
+   * After a failure: what was believed of the tables may be why.
+   * @param access whether it may have been the credentials: a catalog may give others before these end
+   */
+  async forget(access = false): Promise<void> {
     this.#known.clear();
+    if (!access) return;
+    const earlier = this.#retired.splice(0);
+    this.#retired.push(...this.#stores.values());
+    this.#stores.clear();
+    for (const store of earlier) await store.close();
   }
 
   async close(): Promise<void> {
-    for (const store of this.#stores.values()) await store.close();
+    for (const store of [...this.#stores.values(), ...this.#retired]) await store.close();
     await this.catalog.close();
   }
 }

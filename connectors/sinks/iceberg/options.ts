@@ -18,6 +18,13 @@ export const optionFields = {
       'Namespace of a table, levels between dots; `{schema}` stands for the schema that it has in Postgres. One destination per namespace.',
     default: '{schema}',
   },
+  'iceberg.mode': {
+    type: 'string',
+    description:
+      '`merge`: a table holds its current rows; `append`: every Change, partitioned by the day of ingest. It stays what it was when the destination began.',
+    default: 'merge',
+    oneOf: ['merge', 'append'],
+  },
   'iceberg.partition.tenant': {
     type: 'boolean',
     description: 'Partition new tables by their tenant column, where they have one in the replica identity.',
@@ -94,6 +101,7 @@ export const optionFields = {
 } as const satisfies Record<string, OptionField>;
 
 export interface IcebergSettings {
+  mode: 'merge' | 'append';
   catalog: CatalogSettings;
   s3: S3Access;
   namespace: string;
@@ -132,7 +140,11 @@ export function resolveSettings(values: OptionValues): IcebergSettings {
   if (namespace.split('.').some((level) => level === ''))
     throw new TidemarkError('TM101', 'iceberg.namespace: has an empty level');
   const dates = text('iceberg.partition.date') ?? 'auto';
+  const mode = text('iceberg.mode') === 'append' ? 'append' : 'merge';
+  if (mode === 'append' && values.history === true)
+    throw new TidemarkError('TM101', 'history: tables of iceberg.mode append have every Change already');
   return {
+    mode,
     catalog: catalogFrom(values),
     s3: {
       endpoint: text('s3.endpoint'),

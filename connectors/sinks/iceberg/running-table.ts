@@ -3,6 +3,7 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { TidemarkError } from '../../../src/connector/failure.ts';
 import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { MergeWindow, SinkContext } from '../../../src/connector/sink.ts';
+import { unsupported } from './failures.ts';
 import type { Lake, OpenTable } from './lake.ts';
 import { BaseRows } from './merge/base-rows.ts';
 import { Layout } from './merge/layout.ts';
@@ -48,6 +49,12 @@ export async function openTable(
   const table = await lake.ensure(identifier, () => newTable(shape, window, settings));
   const { metadata } = table;
   const mark = readMark(metadata.properties, context, `table ${identifier.name}`);
+  if (metadata.properties[propertyNames.changes] !== undefined) {
+    throw unsupported(
+      `table ${identifier.name} keeps every Change, and iceberg.mode is merge`,
+      'Give the destination another namespace (iceberg.namespace), or set iceberg.mode to append.',
+    );
+  }
   const stored = metadata.properties[propertyNames.layout];
   const before = stored === undefined ? null : Layout.parse(stored);
   if (before && tableName(before.shape) !== tableName(shape)) {
@@ -83,7 +90,11 @@ export async function openTable(
 }
 
 /** The updates that give a table its next schema. */
-export function definitionOf({ schema, schemaChanged, lastColumnId }: NextLayout): TableUpdate[] {
+export function definitionOf({
+  schema,
+  schemaChanged,
+  lastColumnId,
+}: Pick<NextLayout, 'schema' | 'schemaChanged' | 'lastColumnId'>): TableUpdate[] {
   if (!schemaChanged) return [];
   return [
     { action: 'add-schema', schema, 'last-column-id': lastColumnId },

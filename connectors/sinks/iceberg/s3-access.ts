@@ -25,22 +25,22 @@ export interface S3Access {
 
 /**
  * What holds for a table: properties of the catalog take precedence, since it knows where it keeps its tables.
- * @param refresh loads the table again, for fresh credentials
+ * @param refresh loads the table again, for fresh credentials; null where the catalog's credentials are not wanted
  */
 export function tableAccess(
   table: LoadedTable,
   configured: S3Access,
-  refresh: () => Promise<LoadedTable>,
+  refresh: (() => Promise<LoadedTable>) | null,
 ): S3Access {
   const properties = storageProperties(table);
   const pathStyle = properties['s3.path-style-access'];
-  const vended = vendedCredentials(properties);
+  const vended = refresh && vendedCredentials(properties);
   return {
     endpoint: properties['s3.endpoint'] ?? configured.endpoint,
     region: properties['client.region'] ?? properties['s3.region'] ?? configured.region,
     pathStyle: pathStyle === undefined ? configured.pathStyle : pathStyle === 'true',
     tlsCa: configured.tlsCa,
-    credentials: vended === null ? configured.credentials : vendedSource(vended, refresh),
+    credentials: vended && refresh ? vendedSource(vended, refresh) : configured.credentials,
   };
 }
 

@@ -7,9 +7,10 @@ import type { MergeTable, MergeWindow, Receipt } from '../../../src/connector/si
 import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
 import { prepareCommit } from './commit/prepare-commit.ts';
 import type { PreparedTable } from './commit/table-commit.ts';
-import { commitWindow } from './commit-window.ts';
+import type { WindowTable } from './commit-window.ts';
 import { type Database, openDatabase } from './files/database.ts';
 import type { WrittenFile } from './files/write-data-files.ts';
+import { finishWindow, prepareAppend, windowSummary } from './finish-window.ts';
 import type { OpenTable } from './lake.ts';
 import { type FinishSettings, finishDeletes, finishRows } from './merge/finish-table.ts';
 import { HistoryRows, newHistory } from './merge/history.ts';
@@ -18,7 +19,6 @@ import { identifierOf } from './names.ts';
 import { memoryKey } from './options.ts';
 import type { LiveChange } from './plan/live-files.ts';
 import { Attempt, PendingFiles } from './progress/attempt.ts';
-import { removeForgotten } from './progress/progress-table.ts';
 import { markProperties, propertyNames, readMark } from './progress/properties.ts';
 import { definitionOf, openTable, type RunningTable, type Surroundings } from './running-table.ts';
 import { applyUpdates } from './spec/apply-updates.ts';
@@ -66,7 +66,10 @@ export class WindowMerge {
       }
       const prepared = await this.#prepare(attempt);
       await context.failpoint('iceberg-sink-staged');
-      return await this.#commit(attempt, prepared);
+      return await finishWindow(this.#at, this.#window, this.#progress, attempt, prepared, {
+        rows: this.#counts.rows,
+        contentHash: this.#counts.hash,
+      });
     } catch (error) {
       await attempt.abandon().catch(() => undefined);
       throw error;
@@ -153,9 +156,8 @@ export class WindowMerge {
     for await (const batch of events()) for (const event of batch) history.rows.add(shape, event);
   }
 
-  async #prepare(attempt: Attempt): Promise<{ tables: PreparedTable[]; files: PendingFiles[] }> {
-    const tables: PreparedTable[] = [];
-    const all: PendingFiles[] = [];
+  async #prepare(attempt: Attempt): Promise<WindowTable[]> {
+    const tables: WindowTable[] = [];
     for (const { table, merge, definition, hadRetired } of this.#tables.values()) {
       if (!merge) continue;
       const metadata = applyUpdates(table.metadata, definition, Date.now());
@@ -186,8 +188,7 @@ export class WindowMerge {
       };
       const retired = hadRetired || (await merge.addsRetired());
       attempt.add(table, prepared.snapshotId, files);
-      all.push(files);
-      tables.push({
+      const merged: PreparedTable = {
         table,
         live: merge.base.live,
         prepared,
@@ -198,37 +199,16 @@ export class WindowMerge {
           [propertyNames.layout]: merge.layout.print(),
           ...(retired ? { [propertyNames.retired]: 'true' } : {}),
         },
-        summary: {
-          [propertyNames.position]: this.#window.to,
-          [propertyNames.sequence]: String(this.#window.sequence),
-        },
-      });
+        summary: windowSummary(this.#window),
+      };
+      tables.push({ table: merged, files });
     }
     for (const { table, rows } of this.#histories.values()) {
       if (rows === null || rows.rows === 0) continue;
-      const files = new PendingFiles(table.store);
-      const { added, files: written } = await this.#inDuckdb(() =>
-        rows.finish(table.metadata, this.#finishSettings()),
-      );
-      files.addLocal(written);
-      const prepared = await prepareCommit(files, table.metadata, { added, deletes: [], removed: [] });
-      attempt.add(table, prepared.snapshotId, files);
-      all.push(files);
-      tables.push({
-        table,
-        live: await this.#at.lake.live(table),
-        prepared,
-        // Whatever others do to it: an append stays one.
-        replan: async () => prepared,
-        definition: [],
-        properties: markProperties(this.#window, attempt.id),
-        summary: {
-          [propertyNames.position]: this.#window.to,
-          [propertyNames.sequence]: String(this.#window.sequence),
-        },
-      });
+      const { files } = await this.#inDuckdb(() => rows.finish(table.metadata, this.#finishSettings()));
+      tables.push(await prepareAppend(this.#at, this.#window, attempt, table, { files }));
     }
-    return { tables, files: all };
+    return tables;
   }
 
   async #add(files: PendingFiles, written: readonly WrittenFile[]): Promise<void> {
@@ -247,38 +227,5 @@ export class WindowMerge {
       targetFileBytes: settings.targetFileBytes,
       granularity: settings.deleteGranularity,
     };
-  }
-
-  async #commit(
-    attempt: Attempt,
-    { tables, files }: { tables: PreparedTable[]; files: PendingFiles[] },
-  ): Promise<Receipt> {
-    const { context, lake, progressTable } = this.#at;
-    const progressFiles = new PendingFiles(this.#progress.store);
-    const bytes = () => attempt.bytes;
-    const progress = await progressTable.prepare(
-      progressFiles,
-      this.#progress,
-      this.#window,
-      attempt.id,
-      (commitId): Receipt => ({
-        position: this.#window.to,
-        rows: this.#counts.rows,
-        bytes: Math.max(1, bytes()),
-        contentHash: this.#counts.hash,
-        commitId,
-        alreadyHeld: false,
-      }),
-    );
-    attempt.add(this.#progress, progress.prepared.snapshotId, progressFiles);
-    await commitWindow(
-      lake,
-      { ...this.#window },
-      attempt,
-      [...tables.map((table, i) => ({ table, files: files[i]! })), { table: progress, files: progressFiles }],
-      context.failpoint,
-    );
-    await removeForgotten(this.#progress).catch(() => undefined);
-    return progress.receipt;
   }
 }

@@ -20,8 +20,8 @@ import {
 import { dictionaryLimit } from '../../object-log/dictionary-limit.ts';
 import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
 import { quoteText } from '../../object-log/sql-text.ts';
+import { type StagedRound, StagedRows, type StagedSource } from '../../object-log/staged-rows.ts';
 import { type EncoderSettings, memoryKey } from './options.ts';
-import { type StagedRound, StagedRows, type StagedSource } from './staged-rows.ts';
 
 /** Of the pieces on disk: small, so that a part's rows are found without reading many others. */
 const pieceRowGroupRows = 8192;

@@ -11,12 +11,12 @@ import { createInterface } from 'node:readline';
 import { setImmediate } from 'node:timers/promises';
 import parquet, { type ParquetField, type ParquetSchema } from 'parquetjs-lite';
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import { beforeJson } from '../../object-log/before-json.ts';
 import type { ChangeRow } from '../../object-log/change-row.ts';
 import { type DataFile, type FileEncoder, maxFileBytes } from '../../object-log/data-file.ts';
 import type { StoredColumn } from '../../object-log/fields.ts';
 import { partitionOf } from '../../object-log/partition.ts';
 import type { Storage } from '../../object-log/storage.ts';
-import { beforeJson } from './before-json.ts';
 import type { EncoderSettings } from './options.ts';
 
 const maxRowGroupRows = 5_000;

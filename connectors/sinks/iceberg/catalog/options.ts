@@ -75,7 +75,7 @@ export const catalogFields = {
   'iceberg.catalog.vended.credentials': {
     type: 'boolean',
     description:
-      'Ask the catalog for credentials to each table’s files; those of `s3.*` are used where it gives none.',
+      'Ask the catalog for credentials to each table’s files; those of `s3.*` are used where it gives none, and alone where this is false.',
     default: true,
   },
   'iceberg.catalog.headers': {

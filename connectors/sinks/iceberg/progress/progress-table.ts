@@ -4,7 +4,7 @@
  */
 import { TidemarkError } from '../../../../src/connector/failure.ts';
 import { beforeEverything } from '../../../../src/connector/position.ts';
-import type { Held, MergeWindow, Receipt } from '../../../../src/connector/sink.ts';
+import type { Held, Receipt } from '../../../../src/connector/sink.ts';
 import { CommitConflict } from '../catalog/failures.ts';
 import { settleCommit } from '../catalog/settle-commit.ts';
 import { prepareCommit } from '../commit/prepare-commit.ts';
@@ -23,6 +23,7 @@ import {
   ownerProperties,
   propertyNames,
   readMark,
+  type WindowHead,
 } from './properties.ts';
 
 /** Of the table's history; readers need none of it. */
@@ -90,7 +91,7 @@ export class ProgressTable {
   async prepare(
     files: Pick<FileStore, 'get' | 'put'>,
     table: OpenTable,
-    window: MergeWindow,
+    window: WindowHead,
     attempt: string,
     receiptOf: (commitId: string) => Receipt,
   ): Promise<PreparedTable & { receipt: Receipt }> {
@@ -160,11 +161,11 @@ export async function fence(lake: Lake, table: OpenTable, properties: Record<str
 }
 
 /**
- * Null where the Window is to be merged; the Receipt where the destination holds it. A Window older than the last one
+ * Null where the Window is to be written; the Receipt where the destination holds it. A Window older than the last one
  * answers the last one's Receipt, whose Position covers it.
  * @throws TidemarkError TM404 where the Window does not follow what is held
  */
-export function decideMerge(window: MergeWindow, mark: Mark | null): Receipt | null {
+export function decideWindow(window: WindowHead, mark: Mark | null): Receipt | null {
   const sequence = mark?.sequence ?? 0;
   if (mark?.receipt && window.sequence <= sequence && window.to <= mark.position)
     return { ...mark.receipt, alreadyHeld: true };

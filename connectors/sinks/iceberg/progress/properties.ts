@@ -1,6 +1,6 @@
 /** What a table says of itself in its properties: whose it is, and which Window it holds. */
 import type { Position } from '../../../../src/connector/position.ts';
-import type { MergeWindow, Receipt } from '../../../../src/connector/sink.ts';
+import type { AppendWindow, Receipt } from '../../../../src/connector/sink.ts';
 import { unsupported } from '../failures.ts';
 
 export const propertyNames = {
@@ -13,10 +13,15 @@ export const propertyNames = {
   commitTime: 'tidemark.commit-time-us',
   attempt: 'tidemark.attempt',
   layout: 'tidemark.layout',
+  /** The same of a table that keeps every Change. */
+  changes: 'tidemark.changes',
   /** `true` from the first row on that the source let go of. */
   retired: 'tidemark.retired',
   receipt: 'tidemark.receipt',
 } as const;
+
+/** What a Window of either mode says of itself. */
+export type WindowHead = Omit<AppendWindow, 'tables'>;
 
 /** Of the properties' layout; a later one is refused. */
 const format = 1;
@@ -74,7 +79,7 @@ export function ownerProperties({ sourceId, destination }: Owner): Record<string
   };
 }
 
-export function markProperties(window: MergeWindow, attempt: string): Record<string, string> {
+export function markProperties(window: WindowHead, attempt: string): Record<string, string> {
   return {
     ...ownerProperties(window),
     [propertyNames.position]: window.to,

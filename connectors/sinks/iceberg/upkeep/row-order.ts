@@ -1,5 +1,6 @@
 /** The order of the rows within a data file: the table's own sort order, or that of its key. */
 
+import { type ChangeLayout, positionField } from '../append/change-layout.ts';
 import { changesOrder } from '../merge/history.ts';
 import { Layout } from '../merge/layout.ts';
 import { columnName } from '../plan/read-columns.ts';
@@ -29,8 +30,14 @@ export function rowOrder(metadata: TableMetadata): RowOrder {
       id: own!['order-id'],
     };
   }
-  const layout = metadata.properties[propertyNames.layout];
-  const keys = layout === undefined ? changesOrder(fields) : Layout.parse(layout).keyIds;
-  const fieldIds = keys.filter(has);
+  const fieldIds = ownOrder(metadata).filter(has);
   return { fieldIds, sql: fieldIds.map(columnName), id: null };
+}
+
+function ownOrder(metadata: TableMetadata): number[] {
+  const { layout, changes } = propertyNames;
+  const { [layout]: merged, [changes]: appended } = metadata.properties;
+  if (merged !== undefined) return Layout.parse(merged).keyIds;
+  if (appended === undefined) return changesOrder(currentSchema(metadata).fields);
+  return [(JSON.parse(appended) as ChangeLayout).ids[positionField]!];
 }

@@ -3,7 +3,7 @@
  * of it is needed for delivery: a failure is logged, and the next Windows try again.
  */
 import { asTidemarkError } from '../../../../src/connector/failure.ts';
-import type { MergeWindow } from '../../../../src/connector/sink.ts';
+import type { AppendWindow, MergeWindow } from '../../../../src/connector/sink.ts';
 import { type TableIdentifier, tableText } from '../catalog/catalog.ts';
 import type { OpenTable } from '../lake.ts';
 import { identifierOf } from '../names.ts';
@@ -44,7 +44,7 @@ export class Tidying {
   }
 
   /** A Window is in the tables. @returns whether there may be something to do */
-  note({ tables }: MergeWindow): boolean {
+  note({ tables }: MergeWindow | AppendWindow): boolean {
     const { namespace, history, compactFiles } = this.#settings;
     if (compactFiles === 0) return false;
     let due = false;
@@ -80,7 +80,7 @@ export class Tidying {
         if (commits > 0 && !hasTime()) return;
       } catch (error) {
         // What was believed of the table may be why.
-        place.lake.forget();
+        await place.lake.forget();
         const { code, message } = asTidemarkError(error);
         place.context.log('warn', 'could not merge small files', { table: key, code, message });
       }

@@ -1,11 +1,11 @@
 /** Rows as text on their way into a data file: one array of JSON a row, so that it is one call into DuckDB. */
 import { BIGINT, type DuckDBConnection, INTEGER, VARCHAR } from '@duckdb/node-api';
-import { castFromText } from '../../duckdb/cast-text.ts';
-import { ChunkAppender } from '../../duckdb/chunk-appender.ts';
-import type { ChangeRow } from '../../object-log/change-row.ts';
-import type { StoredColumn } from '../../object-log/fields.ts';
-import { quoteName } from '../../object-log/sql-text.ts';
+import { castFromText } from '../duckdb/cast-text.ts';
+import { ChunkAppender } from '../duckdb/chunk-appender.ts';
 import { beforeJson } from './before-json.ts';
+import type { ChangeRow } from './change-row.ts';
+import type { StoredColumn } from './fields.ts';
+import { quoteName } from './sql-text.ts';
 
 /** What stands before the cells in a row's array. */
 const headLength = 8;

@@ -7,12 +7,11 @@ import {
   type RowSlot,
   StringWriter,
   TimestampWriter,
-} from '../../duckdb/column-writers.ts';
-import { TypedAppender } from '../../duckdb/typed-appender.ts';
-import type { ChangeRow, NativeChange } from '../../object-log/change-row.ts';
-import type { StoredColumn } from '../../object-log/fields.ts';
-import { quoteName } from '../../object-log/sql-text.ts';
-import type { EncoderSettings } from './options.ts';
+} from '../duckdb/column-writers.ts';
+import { TypedAppender } from '../duckdb/typed-appender.ts';
+import type { ChangeRow, NativeChange } from './change-row.ts';
+import type { StoredColumn } from './fields.ts';
+import { quoteName } from './sql-text.ts';
 import { castRow, TextAppender, textColumns } from './staged-text.ts';
 
 /** What DuckDB sets aside for a column of a table, whatever is in it. */
@@ -28,6 +27,12 @@ export interface StagedSource {
   columns: string;
 }
 
+export interface StagedSettings {
+  columns: readonly StoredColumn[];
+  /** A part of it is given to each round. */
+  memoryBytes: number;
+}
+
 export class StagedRows {
   readonly #staging: DuckDBConnection;
   readonly #columns: readonly StoredColumn[];
@@ -40,7 +45,7 @@ export class StagedRows {
   /** The round before this one becomes visible to the other connection. */
   #committed: Promise<unknown> = Promise.resolve();
 
-  constructor({ columns, memoryBytes }: EncoderSettings, staging: DuckDBConnection) {
+  constructor({ columns, memoryBytes }: StagedSettings, staging: DuckDBConnection) {
     this.#staging = staging;
     this.#columns = columns;
     this.#memoryBytes = memoryBytes;

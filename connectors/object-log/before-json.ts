@@ -1,8 +1,8 @@
 /** The column `_before`. */
 
-import type { Cell } from '../../../src/connector/sink.ts';
-import type { ChangeRow } from '../../object-log/change-row.ts';
-import type { StoredColumn } from '../../object-log/fields.ts';
+import type { Cell } from '../../src/connector/sink.ts';
+import type { ChangeRow } from './change-row.ts';
+import type { StoredColumn } from './fields.ts';
 
 /** JSON object: field to Postgres text or null; of the end of a snapshot, `since` and its Position. */
 export function beforeJson(columns: readonly StoredColumn[], { before, since }: ChangeRow): string | null {
