@@ -2,7 +2,7 @@
 import type { Client } from 'pg';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ContentHash } from './canonical-row.ts';
-import { retentionError, textRows } from './session.ts';
+import { findByKey, retentionError, textRows } from './session.ts';
 import type { SourceTable } from './source-table.ts';
 import { type FilterCondition, filterSql } from './tombstone-filter.ts';
 
@@ -131,15 +131,19 @@ export async function findOpen(
       ? ''
       : `and a.delivered_to @> $${values.push(JSON.stringify([{ destination: holder }]))}::jsonb`;
   try {
+    await client.query('begin read only');
+    await findByKey(client);
     const { rows } = await client.query<OpenTombstone>(
-      `select distinct on (a.row_key) a.id, a.evicted_at::text as "evictedAt", a.row_key as key, a.hash_version as version,
+      `select distinct on (a.row_key collate "C") a.id, a.evicted_at::text as "evictedAt", a.row_key as key, a.hash_version as version,
               a.hashed_columns as columns, a.content_hash as hash, a.salt, a.forfeited_columns as forfeited
          from tidemark_retention.cold_storage_archive a
-        where ${sql} and ${open} and a.row_key = any ($${wanted}::text[]) ${named} order by a.row_key, a.position desc, a.evicted_at desc`,
+        where ${sql} and ${open} and a.row_key = any ($${wanted}::text[]) ${named} order by a.row_key collate "C", a.position desc, a.evicted_at desc`,
       values,
     );
+    await client.query('commit');
     return new Map(rows.map((row) => [row.key, row]));
   } catch (error) {
+    await client.query('rollback').catch(() => {});
     throw retentionError(error);
   }
 }
