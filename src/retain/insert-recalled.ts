@@ -3,14 +3,13 @@
  * takes the inserts for recalls. A row that the source does not take is found by halving, and the others come back.
  */
 import type { Client } from 'pg';
-import type { Cell } from '../connector/sink.ts';
 import { failpoint } from '../platform/failpoint.ts';
 import { archiveTable } from '../platform/retention-archive.ts';
 import { quoted } from '../replicate/catalogue.ts';
 import { requirePublished } from './evictable-table.ts';
 import type { OpenTombstone } from './open-tombstones.ts';
-import type { RowColumns, VerifiedRow } from './row-columns.ts';
-import { findByKey, retentionError, textRows } from './session.ts';
+import type { VerifiedRow } from './row-columns.ts';
+import { findByKey, retentionError, type TextRow, textRows } from './session.ts';
 import { keysInTable, type SourceTable } from './source-table.ts';
 
 export interface ReturningRow {
@@ -22,7 +21,6 @@ export interface InsertContext {
   client: Client;
   table: SourceTable;
   publication: string;
-  columns: RowColumns;
   reason: string;
 }
 
@@ -86,7 +84,7 @@ async function insertGroup(
 
 async function insertOnce(
   rows: readonly ReturningRow[],
-  { client, table, publication, columns, reason }: InsertContext,
+  { client, table, publication, reason }: InsertContext,
 ): Promise<{ coming: ReturningRow[]; refused: Map<string, string>; already: number }> {
   await requirePublished(client, publication, [archiveTable, table]);
   const refused = new Map<string, string>();
@@ -103,10 +101,11 @@ async function insertOnce(
   const ids = new Set(marked.map(([id]) => id));
   const coming = rows.filter(({ tombstone }) => ids.has(tombstone.id));
   if (coming.length === 0) return { coming, refused, already: rows.length };
-  const written = await writeRows(client, table, coming);
+  const { names, written } = await writeRows(client, table, coming);
   for (const { tombstone, row } of coming) {
     const back = written.get(tombstone.key);
-    if (back && columns.isWritten(back, row)) continue;
+    if (back && row.cells.size === names.length && names.every((name, i) => back[i] === row.cells.get(name)))
+      continue;
     refused.set(
       tombstone.key,
       'the source keeps it otherwise than it was: see what triggers and types the table has by now',
@@ -115,14 +114,14 @@ async function insertOnce(
   return { coming, refused, already: rows.length - coming.length };
 }
 
-/** Postgres reads the texts that it printed. @returns what it has now, by key */
+/** Postgres reads the texts that it printed. @returns what it has now of which columns, by key */
 async function writeRows(
   client: Client,
   table: SourceTable,
   rows: readonly ReturningRow[],
-): Promise<Map<string, Map<string, Cell>>> {
-  const names = [...rows[0]!.row.cells.keys()];
-  const wanted = table.columns.filter(({ name, generated }) => names.includes(name) && !generated);
+): Promise<{ names: string[]; written: Map<string, TextRow> }> {
+  const { cells } = rows[0]!.row;
+  const wanted = table.columns.filter(({ name, generated }) => cells.has(name) && !generated);
   const list = wanted.map(({ name }) => client.escapeIdentifier(name)).join(', ');
   const values = wanted.map(({ type }, i) => `r.c${i}::${type}`).join(', ');
   const arrays = wanted.map((_, i) => `$${i + 1}::text[]`).join(', ');
@@ -133,12 +132,10 @@ async function writeRows(
     wanted.map(({ name }) => rows.map(({ row }) => row.cells.get(name)!)),
   );
   const keyPlaces = table.key.map(({ name }) => wanted.findIndex((column) => column.name === name));
-  return new Map(
-    found.map((cells) => [
-      JSON.stringify(keyPlaces.map((place) => cells[place])),
-      new Map(wanted.map(({ name }, i) => [name, cells[i]!])),
-    ]),
-  );
+  return {
+    names: wanted.map(({ name }) => name),
+    written: new Map(found.map((row) => [JSON.stringify(keyPlaces.map((place) => row[place])), row])),
+  };
 }
 
 /** What Postgres refuses of a row for what it is; null: it failed for another reason. */

@@ -2,7 +2,7 @@
 import type { Client } from 'pg';
 import { TidemarkError } from '../platform/errors.ts';
 import type { ContentHash } from './canonical-row.ts';
-import { retentionError, textRows } from './session.ts';
+import { findByKey, readWhole, retentionError, type TextRow, textRows } from './session.ts';
 import type { SourceTable } from './source-table.ts';
 import { type FilterCondition, filterSql } from './tombstone-filter.ts';
 
@@ -36,9 +36,14 @@ export function selectionSql({ table, keys, where }: Selection): { sql: string; 
 }
 
 /** A literal that is no value of its field's type is a mistake of whoever wrote it. */
-async function ask(client: Client, text: string, values: unknown[]): Promise<(string | null)[][]> {
+async function ask(
+  client: Client,
+  selection: Pick<Selection, 'keys'>,
+  text: string,
+  values: unknown[],
+): Promise<TextRow[]> {
   try {
-    return await textRows(client, text, values);
+    return await planned(client, selection, () => textRows(client, text, values));
   } catch (error) {
     const { code } = error as { code?: unknown };
     if (typeof code !== 'string' || !/^(22|42883)/.test(code)) throw retentionError(error);
@@ -52,6 +57,21 @@ async function ask(client: Client, text: string, values: unknown[]): Promise<(st
   }
 }
 
+/** Right after rows went nobody has analyzed their Tombstones, and Postgres takes them for a handful. */
+async function planned<T>(
+  client: Client,
+  { keys }: Pick<Selection, 'keys'>,
+  question: () => Promise<T>,
+): Promise<T> {
+  await client.query('begin read only');
+  try {
+    await (keys ? findByKey(client) : readWhole(client));
+    return await question();
+  } finally {
+    await client.query('commit').catch(() => {});
+  }
+}
+
 /** Of a key that was evicted more than once, the newest: the older ones are of rows that nobody has any more. */
 const newestOfKey = `not exists (select from tidemark_retention.cold_storage_archive later
   where later.table_schema = a.table_schema and later.table_name = a.table_name and later.row_key = a.row_key and later.position > a.position)`;
@@ -61,6 +81,7 @@ export async function countOpen(client: Client, selection: Selection): Promise<n
   const { sql, values } = selectionSql(selection);
   const rows = await ask(
     client,
+    selection,
     `select count(*) from tidemark_retention.cold_storage_archive a where ${sql} and ${open}`,
     values,
   );
@@ -72,6 +93,7 @@ export async function openKeys(client: Client, selection: Selection, limit: numb
   const { sql, values } = selectionSql(selection);
   const rows = await ask(
     client,
+    selection,
     `select a.row_key from tidemark_retention.cold_storage_archive a where ${sql} and ${open} group by 1 order by min(a.evicted_at), 1 limit ${limit}`,
     values,
   );
@@ -83,6 +105,7 @@ export async function coveredColumns(client: Client, selection: Selection): Prom
   const { sql, values } = selectionSql(selection);
   const rows = await ask(
     client,
+    selection,
     `select distinct c from (select distinct a.hashed_columns from tidemark_retention.cold_storage_archive a
        where ${sql} and ${open}) as s, unnest(s.hashed_columns) as c`,
     values,
@@ -101,6 +124,7 @@ export async function holdersOf(client: Client, selection: Selection): Promise<H
   const { sql, values } = selectionSql(selection);
   const rows = await ask(
     client,
+    selection,
     `select d ->> 'destination', d ->> 'unit', count(*)
        from tidemark_retention.cold_storage_archive a, jsonb_array_elements(a.delivered_to) d where ${sql} and ${open}
       group by 1, 2 order by count(*) filter (where d ->> 'destination' = a.pinned_destination) desc, 3 desc, 1`,
@@ -130,14 +154,16 @@ export async function findOpen(
     holder === null
       ? ''
       : `and a.delivered_to @> $${values.push(JSON.stringify([{ destination: holder }]))}::jsonb`;
-  try {
-    const { rows } = await client.query<OpenTombstone>(
-      `select distinct on (a.row_key) a.id, a.evicted_at::text as "evictedAt", a.row_key as key, a.hash_version as version,
+  const question = () =>
+    client.query<OpenTombstone>(
+      `select distinct on (a.row_key collate "C") a.id, a.evicted_at::text as "evictedAt", a.row_key as key, a.hash_version as version,
               a.hashed_columns as columns, a.content_hash as hash, a.salt, a.forfeited_columns as forfeited
          from tidemark_retention.cold_storage_archive a
-        where ${sql} and ${open} and a.row_key = any ($${wanted}::text[]) ${named} order by a.row_key, a.position desc, a.evicted_at desc`,
+        where ${sql} and ${open} and a.row_key = any ($${wanted}::text[]) ${named} order by a.row_key collate "C", a.position desc, a.evicted_at desc`,
       values,
     );
+  try {
+    const { rows } = await planned(client, { keys }, question);
     return new Map(rows.map((row) => [row.key, row]));
   } catch (error) {
     throw retentionError(error);
@@ -169,11 +195,13 @@ export async function listOpen(
   const from = `from tidemark_retention.cold_storage_archive a where ${sql} and a.recalled_at is null and ${newestOfKey}`;
   const [[total, lost, oldest, newest] = []] = await ask(
     client,
+    selection,
     `select count(*), count(*) filter (where a.salt is null), min(a.evicted_at), max(a.evicted_at) ${from}`,
     values,
   );
   const rows = await ask(
     client,
+    selection,
     `select a.row_key, a.tenant, a.evicted_at, a.salt is null,
             (select json_agg(d ->> 'destination') from jsonb_array_elements(a.delivered_to) d) ${from}
       order by a.evicted_at, a.id limit ${limit}`,
@@ -199,13 +227,16 @@ export async function stateOfKeys(
   client: Client,
   { table, keys }: Selection,
 ): Promise<{ unknown: string[]; already: string[]; lost: string[] }> {
-  const found = await textRows(
-    client,
-    `select r.key, bool_or(a.row_key is not null), bool_or(a.recalled_at is null and a.salt is not null),
-            bool_or(a.recalled_at is null and a.salt is null)
-       from unnest($3::text[]) as r(key) left join tidemark_retention.cold_storage_archive a
-         on a.table_schema = $1 and a.table_name = $2 and a.row_key = r.key and ${newestOfKey} group by 1`,
-    [table.schema, table.name, keys ?? []],
+  const wanted = keys ?? [];
+  const found = await planned(client, { keys: wanted }, () =>
+    textRows(
+      client,
+      `select r.key, bool_or(a.row_key is not null), bool_or(a.recalled_at is null and a.salt is not null),
+              bool_or(a.recalled_at is null and a.salt is null)
+         from unnest($3::text[]) as r(key) left join tidemark_retention.cold_storage_archive a
+           on a.table_schema = $1 and a.table_name = $2 and a.row_key = r.key and ${newestOfKey} group by 1`,
+      [table.schema, table.name, wanted],
+    ),
   );
   const state = { unknown: [] as string[], already: [] as string[], lost: [] as string[] };
   for (const [key, known, isOpen, isLost] of found) {

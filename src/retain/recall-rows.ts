@@ -25,7 +25,7 @@ import {
 import { type HolderOptions, heldRows } from './read-holder.ts';
 import { type Refusal, Refusals } from './recall-refusals.ts';
 import { RowColumns } from './row-columns.ts';
-import { retentionError } from './session.ts';
+import { connectRetention, retentionError } from './session.ts';
 import { keysInTable } from './source-table.ts';
 
 /** Of one transaction. */
@@ -76,14 +76,20 @@ export async function recallRows(
   progress: RecallProgress = () => {},
 ): Promise<RecallSummary> {
   const { selection } = wish;
+  const { retain, source } = options.config;
   await requireInsert(client, selection.table);
-  const run = new RecallRun(client, wish, options, progress);
-  await run.start();
-  for (const holder of await run.holders()) {
-    if (options.signal.aborted || run.isDone) break;
-    await run.pass(holder);
+  const writer = await connectRetention(retain.endpoint, source.id, 'recall');
+  try {
+    const run = new RecallRun({ client, writer, wish, options, progress });
+    await run.start();
+    for (const holder of await run.holders()) {
+      if (options.signal.aborted || run.isDone) break;
+      await run.pass(holder);
+    }
+    return await run.end();
+  } finally {
+    await writer.end().catch(() => {});
   }
-  return run.end();
 }
 
 /** @throws TidemarkError TM505 */
@@ -97,8 +103,18 @@ async function requireInsert(client: Client, table: TableId): Promise<void> {
   });
 }
 
+interface RecallRunOptions {
+  /** For questions; the writer's transactions go on meanwhile. */
+  client: Client;
+  writer: Client;
+  wish: RecallWish;
+  options: HolderOptions;
+  progress: RecallProgress;
+}
+
 class RecallRun {
   readonly #client: Client;
+  readonly #writer: Client;
   readonly #wish: RecallWish;
   readonly #options: HolderOptions;
   readonly #progress: RecallProgress;
@@ -110,9 +126,12 @@ class RecallRun {
   #topic!: string;
   /** The destination was asked for columns that the table does not have any more. */
   #widened = false;
+  /** The batch that goes in while the next one is read and compared. */
+  #inserting: Promise<void> = Promise.resolve();
 
-  constructor(client: Client, wish: RecallWish, options: HolderOptions, progress: RecallProgress) {
+  constructor({ client, writer, wish, options, progress }: RecallRunOptions) {
     this.#client = client;
+    this.#writer = writer;
     this.#wish = wish;
     this.#options = options;
     this.#progress = progress;
@@ -175,25 +194,33 @@ class RecallRun {
 
   async pass(holder: Holder): Promise<void> {
     const { selection } = this.#wish;
-    const most = selection.keys?.length ?? keysInMemory;
-    const keys = await openKeys(this.#client, selection, most + 1);
-    // Where keys were named, no other row is to come back, whatever else there is.
-    const wanted = !selection.keys && keys.length > most ? null : new Set(keys);
+    const wanted = await this.#wanted();
     const covered = await coveredColumns(this.#client, selection);
     try {
       this.#widened = false;
       try {
         await this.#read(holder, wanted, covered);
       } catch (error) {
+        await this.#inserting;
         // A destination that dropped columns with the source cannot be asked for them: without them it can.
         if (!this.#widened || !(error instanceof HolderFailure)) throw error;
         await this.#read(holder, wanted, new Set());
       }
     } catch (caught) {
       if (!(caught instanceof HolderFailure)) throw caught;
+      await this.#inserting;
       const { code, message } = asTidemarkError(caught.cause);
       this.#summary.unread.push({ destination: holder.destination, code, message });
     }
+  }
+
+  /** Null: so many that each batch of the pass asks the source. Where keys were named, no other row is to come back. */
+  async #wanted(): Promise<Set<string> | null> {
+    const { selection } = this.#wish;
+    const { selected, recalled } = this.#summary;
+    if (!selection.keys && selected - recalled > keysInMemory) return null;
+    const most = selection.keys?.length ?? keysInMemory;
+    return new Set(await openKeys(this.#client, selection, most));
   }
 
   async #read(
@@ -237,7 +264,7 @@ class RecallRun {
           pending.push({ tombstone, row: verified });
           for (const cell of verified.cells.values()) characters += cell?.length ?? 0;
           if (pending.length < batchRows && characters < batchCharacters) continue;
-          await this.#insert(pending.splice(0), holder);
+          await this.#insertNext(pending.splice(0), holder);
           characters = 0;
         }
         await this.#refuse(differing, holder, shape, byKey);
@@ -245,7 +272,16 @@ class RecallRun {
       if (this.#options.signal.aborted) break;
     }
     await batches.return(undefined);
-    await this.#insert(pending, holder);
+    await this.#insertNext(pending, holder);
+    await this.#inserting;
+  }
+
+  /** Waits for the batch before it alone. */
+  async #insertNext(rows: readonly ReturningRow[], holder: Holder): Promise<void> {
+    await this.#inserting;
+    this.#inserting = this.#insert(rows, holder);
+    // Whoever waits for it is told.
+    this.#inserting.catch(() => {});
   }
 
   async #refuse(
@@ -279,10 +315,9 @@ class RecallRun {
     if (rows.length === 0) return;
     const { selection, reason } = this.#wish;
     const context: InsertContext = {
-      client: this.#client,
+      client: this.#writer,
       table: selection.table,
       publication: this.#options.config.source.publication,
-      columns: this.#columns,
       reason,
     };
     const { recalled, already, refused } = await insertRecalled(rows, context);

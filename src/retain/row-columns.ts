@@ -19,7 +19,12 @@ interface CoveredColumn {
 }
 
 /** How the columns of some Tombstones are to be read: by one version of the table's shape. */
-type Reading = CoveredColumn[];
+interface Reading {
+  columns: CoveredColumn[];
+  /** Of those that the source still has: the name then and now. */
+  kept: [then: string, now: string][];
+  dropped: string[];
+}
 
 /** Why a row of a destination is not the one that was let go of, by column names. */
 export interface ColumnsDiffer {
@@ -34,10 +39,8 @@ export interface ColumnsDiffer {
 
 export interface VerifiedRow {
   /** By the column's name now; what was dropped is not among them. */
-  cells: Map<string, Cell>;
-  /** Covered columns of the hash by their names now. */
-  names: ReadonlyMap<string, string>;
-  dropped: string[];
+  cells: ReadonlyMap<string, Cell>;
+  dropped: readonly string[];
 }
 
 export class RowColumns {
@@ -67,25 +70,18 @@ export class RowColumns {
   /** @returns null where it is not the row of the Tombstone, by any version of the table's shape */
   verify(shape: TableShape, row: Row, tombstone: ContentHash): VerifiedRow | null {
     for (const reading of this.#readingsOf(shape, tombstone.columns)) {
-      const cells = new Map(reading.flatMap(({ name, at }) => (at < 0 ? [] : [[name, row[at]!] as const])));
-      if (isRow(cells, tombstone) !== true) continue;
-      const kept = reading.filter(({ now }) => now !== null);
-      return {
-        cells: new Map(kept.map(({ name, now }) => [now!, cells.get(name)!])),
-        names: new Map(kept.map(({ name, now }) => [name, now!])),
-        dropped: reading.filter(({ now }) => now === null).map(({ name }) => name),
-      };
+      const found = new Map<string, Cell>();
+      for (const { name, at } of reading.columns) if (at >= 0) found.set(name, row[at]!);
+      if (isRow(found, tombstone) !== true) continue;
+      const cells = new Map<string, Cell>();
+      for (const [then, now] of reading.kept) cells.set(now, found.get(then)!);
+      return { cells, dropped: reading.dropped };
     }
     return null;
   }
 
-  /** Whether what is written is the row of the Tombstone, dropped columns taken from what was verified before. */
-  isWritten(written: ReadonlyMap<string, Cell>, { cells }: VerifiedRow): boolean {
-    return [...cells].every(([name, cell]) => written.get(name) === cell);
-  }
-
   differ(shape: TableShape, { columns }: ContentHash): ColumnsDiffer {
-    const [reading = []] = this.#readingsOf(shape, columns);
+    const reading = this.#readingsOf(shape, columns)[0]?.columns ?? [];
     return {
       covered: columns,
       held: shape.columns.map(({ name }) => name),
@@ -109,7 +105,7 @@ export class RowColumns {
       if (columns.some((column) => column === undefined)) continue;
       const there = new Map(pairColumns(version, held).kept);
       const now = new Map(pairColumns(version, this.#source).kept);
-      const reading = (columns as ColumnShape[]).map((column) => {
+      const reading = (columns as ColumnShape[]).map((column): CoveredColumn => {
         const heldColumn = there.get(column);
         const sourceColumn = now.get(column);
         return {
@@ -120,8 +116,13 @@ export class RowColumns {
         };
       });
       const text = JSON.stringify(reading);
-      if (!seen.has(text)) readings.push(reading);
+      if (seen.has(text)) continue;
       seen.add(text);
+      readings.push({
+        columns: reading,
+        kept: reading.flatMap(({ name, now }) => (now === null ? [] : [[name, now]])),
+        dropped: reading.flatMap(({ name, now }) => (now === null ? [name] : [])),
+      });
     }
     this.#readings.set(id, { held, readings });
     return readings;

@@ -110,10 +110,11 @@ export function filterSql(
     const { expression, type } = fieldOf(condition, table);
     values.push(literals);
     const parameter = `$${first + values.length - 1}::text[]`;
-    const typed = `(select array_agg(l::${type}) from unnest(${parameter}) l)`;
+    // `any` of a subquery would compare with each array, not with what is in it.
+    const typed = `(array(select l::${type} from unnest(${parameter}) l))`;
     if (expression === null)
       return `exists (select from jsonb_array_elements(a.delivered_to) d where d ->> 'destination' = any (${parameter}))`;
-    return operator === 'in' ? `${expression} = any (${typed})` : `${expression} ${operator} (${typed})[1]`;
+    return operator === 'in' ? `${expression} = any ${typed}` : `${expression} ${operator} ${typed}[1]`;
   });
   return { conditions: sql, values };
 }

@@ -16,6 +16,7 @@ import { growth } from './growth.ts';
 import { idle } from './idle.ts';
 import { latency } from './latency.ts';
 import { memory } from './memory.ts';
+import { recall } from './recall.ts';
 import { retain } from './retain/retain.ts';
 import { snapshot } from './snapshot.ts';
 
@@ -40,6 +41,7 @@ const benches: Record<string, () => Promise<BenchResult>> = {
   'deliver-growth': mergeCost,
   'deliver-latency': visible,
   iceberg: icebergBench,
+  recall,
   retain,
 };
 const shortened = ['BENCH_ROWS', 'BENCH_ROUNDS', 'BENCH_SECONDS', 'BENCH_MINUTES', 'BENCH_WITHOUT'].some(
