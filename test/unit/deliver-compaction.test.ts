@@ -250,7 +250,7 @@ describe('compaction', () => {
       }
       await bench.unit.clear();
     }
-  });
+  }, 240_000);
 
   test('a shape that changes inside a window parts it there, each part in its own shape', async () => {
     const r = random();
