@@ -24,7 +24,7 @@ export interface DemoArguments {
   rate?: string | undefined;
   /** 1 */
   seed?: string | undefined;
-  /** Kinds of destinations, separated by commas; postgres and parquet. */
+  /** Kinds of destinations, separated by commas; postgres and iceberg. */
   destination?: string | undefined;
 }
 

@@ -40,15 +40,15 @@ const catalogue: Readonly<Record<string, DemoDestination>> = {
   },
   parquet: {
     title: 'Parquet files',
-    name: 'lake',
+    name: 'files',
     cadence: '5s',
     part: null,
     verifiable: true,
-    options: ({ folder }) => ({ 'parquet.url': `file://${join(folder, 'lake')}` }),
+    options: ({ folder }) => ({ 'parquet.url': `file://${join(folder, 'files')}` }),
   },
   iceberg: {
     title: 'Iceberg tables',
-    name: 'open-lake',
+    name: 'lake',
     cadence: '5s',
     part: 'iceberg',
     verifiable: true,
@@ -96,7 +96,7 @@ const catalogue: Readonly<Record<string, DemoDestination>> = {
 };
 
 /** Where the demo delivers to unless somebody chooses. */
-const usual = ['postgres', 'parquet'];
+const usual = ['postgres', 'iceberg'];
 
 export interface ChosenDestination extends DemoDestination {
   kind: string;

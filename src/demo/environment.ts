@@ -97,7 +97,7 @@ async function removeLastDemo(folder: string, directory: string, say: (line: str
   try {
     await endLeftovers(layout, say);
     const files = ['tidemark.yaml', 'source.url', 'replica.url', 'lake.sql', '.pyiceberg.yaml'];
-    const ours = ['lake', 'archive', 'spill', 'instances', 'demo.log', 'siem.ndjson', ...files];
+    const ours = ['files', 'archive', 'spill', 'instances', 'demo.log', 'siem.ndjson', ...files];
     const paths = [layout.data, layout.logs, ...ours.map((name) => join(folder, name))];
     for (const path of paths) await rm(path, { recursive: true, force: true });
   } finally {

@@ -29,7 +29,7 @@ export async function writeDemoFiles(
   const configFile = join(folder, 'tidemark.yaml');
   const instances = join(folder, 'instances');
   await mkdir(instances, { recursive: true });
-  for (const name of ['lake', 'archive']) await mkdir(join(folder, name), { recursive: true });
+  for (const name of ['files', 'archive']) await mkdir(join(folder, name), { recursive: true });
   await write(configFile, configuration(urls));
   for (const { kind, name, cadence, options } of chosen) {
     const config = { 'connector.class': kind, tables: 'app.*', cadence, ...options(place) };

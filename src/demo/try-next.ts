@@ -19,7 +19,7 @@ export function tryNext(
       : `npx node src/demo/query.ts ${usual ? name : local(`${name}.url`)}`;
   const lake = local('lake.sql');
   const duckdb = findProgram('duckdb', path) ? `duckdb -init ${lake} -c` : `npm run -s duckdb -- ${lake}`;
-  const view = local('lake/app.findings/_latest.sql');
+  const view = local('files/app.findings/_latest.sql');
   const has = (kind: string) => destinations.some((each) => each.kind === kind);
   const verify = destinations.filter((each) => each.verifiable).map(({ name }) => `verify ${name}`);
   return [

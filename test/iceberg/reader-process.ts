@@ -24,7 +24,8 @@ export class ReaderProcess {
 
   private constructor({ file, args, env, cwd, logFile }: ReaderCommand) {
     const log = createWriteStream(logFile);
-    this.#child = spawn(file, args, { env, cwd, stdio: ['pipe', 'pipe', 'pipe'] });
+    // A group of its own: Spark's engine is a child of the program, and holds its standard error open.
+    this.#child = spawn(file, args, { env, cwd, stdio: ['pipe', 'pipe', 'pipe'], detached: true });
     this.#child.stderr!.pipe(log);
     this.#child.stdin!.on('error', () => undefined);
     void this.#readAnswers();
@@ -56,7 +57,7 @@ export class ReaderProcess {
   /** Its standard input ends, and then it does; it has nothing to lose, so it is not waited for long. */
   async stop(): Promise<void> {
     this.#child.stdin!.end();
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 2_000);
+    const timer = setTimeout(() => process.kill(-this.#child.pid!, 'SIGKILL'), 2_000);
     await this.#ended;
     clearTimeout(timer);
   }

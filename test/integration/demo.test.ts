@@ -136,7 +136,7 @@ test('demo --once verifies both destinations and leaves nothing running', async 
 });
 
 test('demo --destination takes the other kinds that run on this machine', async () => {
-  const kinds = ['--destination', 'jsonl,clickhouse,kafka,webhook'];
+  const kinds = ['--destination', 'parquet,jsonl,clickhouse,kafka,webhook'];
   const demo = startDemo(['--once', '--transactions', '200', '--seed', '6', '--json', ...kinds]);
   expect(await demo.exit, demo.errors()).toBe(0);
   const summary = JSON.parse(demo.output()) as DemoSummary;
@@ -144,10 +144,11 @@ test('demo --destination takes the other kinds that run on this machine', async 
   expect(Object.fromEntries(verified)).toEqual({
     archive: true,
     columns: true,
+    files: true,
     mirror: null,
     siem: null,
   });
-  expect(summary.letGo!.answeredBy).toEqual(['archive', 'columns']);
+  expect(summary.letGo!.answeredBy).toEqual(['archive', 'columns', 'files']);
   const posted = await readFile(join(folder, 'siem.ndjson'), 'utf8');
   expect(posted.split('\n').length).toBeGreaterThan(100);
   expect(await leftovers()).toEqual([]);
@@ -172,8 +173,8 @@ test('the live demo starts over an earlier one, other commands may look at it, C
 });
 
 test('the Iceberg tables of the demo are read as the README says', async () => {
-  const demo = startDemo(['--rate', '10', '--destination', 'iceberg']);
-  await shows(demo, /open-lake [\d.]+ s behind/);
+  const demo = startDemo(['--rate', '10']);
+  await shows(demo, /lake [\d.]+ s behind/);
   for (const block of await pythonBlocks(join(root, 'README.md')))
     expect(await runLakeQuery(block, folder), block).toMatch(/critical/);
   demo.signal('SIGINT');
