@@ -22,7 +22,7 @@ import { columnName } from '../plan/read-columns.ts';
 import { TableCache } from '../plan/table-cache.ts';
 import { currentSchema } from '../spec/table-metadata.ts';
 import type { ChangeLayout } from './change-layout.ts';
-import { changeLayoutOf } from './table-appends.ts';
+import { changeLayoutOf } from './changes-table.ts';
 
 /** @param retired takes the rows that the source let go of; null: they are among the others */
 export async function* readLatest(

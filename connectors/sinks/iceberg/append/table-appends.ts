@@ -15,10 +15,7 @@ import { PartEvents, refuseNewKey } from '../../../object-log/part-events.ts';
 import { quoteName } from '../../../object-log/sql-text.ts';
 import { StagedRows } from '../../../object-log/staged-rows.ts';
 import { storageOf } from '../../../object-log/storage.ts';
-import type { TableCreation } from '../catalog/catalog.ts';
-import type { JsonObject } from '../catalog/exact-json.ts';
 import { dataLocation } from '../commit/locations.ts';
-import { unsupported } from '../failures.ts';
 import { fromDuckdb } from '../files/duckdb-values.ts';
 import { type ColumnSource, fileColumns, selectColumns } from '../files/file-columns.ts';
 import { metricsModes } from '../files/metrics-mode.ts';
@@ -34,20 +31,9 @@ import type { OpenTable } from '../lake.ts';
 import { identifierOf } from '../names.ts';
 import { memoryKey } from '../options.ts';
 import { boundSpec } from '../plan/table-reader.ts';
-import {
-  creationProperties,
-  type Owner,
-  ownerProperties,
-  propertyNames,
-  readMark,
-  type WindowHead,
-} from '../progress/properties.ts';
+import { readMark, type WindowHead } from '../progress/properties.ts';
 import type { Surroundings } from '../running-table.ts';
-import {
-  type BoundPartitionField,
-  firstPartitionFieldId,
-  type PartitionTuple,
-} from '../spec/partition-spec.ts';
+import type { BoundPartitionField, PartitionTuple } from '../spec/partition-spec.ts';
 import { currentSchema } from '../spec/table-metadata.ts';
 import {
   type ChangeLayout,
@@ -56,6 +42,7 @@ import {
   nextChangeLayout,
   positionField,
 } from './change-layout.ts';
+import { changeLayoutOf, newChangesTable } from './changes-table.ts';
 
 /** Events that are turned into rows at once. */
 const sliceLength = 1024;
@@ -261,41 +248,6 @@ async function inDuckdb<T>(work: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw duckdbFailure(error, 'write Changes', memoryKey);
   }
-}
-
-/** Null where no Window came into the table. @throws TidemarkError TM405 where it is one of merge mode */
-export function changeLayoutOf({ identifier, metadata }: OpenTable): ChangeLayout | null {
-  const { [propertyNames.layout]: merged, [propertyNames.changes]: changes } = metadata.properties;
-  if (merged !== undefined) {
-    throw unsupported(
-      `table ${identifier.name} holds rows merged by key, and iceberg.mode is append`,
-      'Give the destination another namespace (iceberg.namespace), or set iceberg.mode to merge.',
-    );
-  }
-  return changes === undefined ? null : (JSON.parse(changes) as ChangeLayout);
-}
-
-function newChangesTable(shape: TableShape, owner: Owner): Omit<TableCreation, 'identifier'> {
-  const nothing = { type: 'struct' as const, 'schema-id': 0, fields: [] };
-  const { schema, layout } = nextChangeLayout(null, nothing, 0, shape);
-  const day = {
-    'source-id': layout.ids[ingestField]!,
-    'field-id': firstPartitionFieldId,
-    name: '_ingest_day',
-    transform: 'day',
-  };
-  return {
-    schema: schema as unknown as JsonObject,
-    partitionSpec: { 'spec-id': 0, fields: [day] },
-    properties: {
-      ...ownerProperties(owner),
-      ...creationProperties,
-      'format-version': '2',
-      'write.parquet.compression-codec': 'zstd',
-      // Its first characters are the same everywhere.
-      [`write.metadata.metrics.column.${positionField}`]: 'full',
-    },
-  };
 }
 
 /** For a folder of its own for each call. */
