@@ -31,14 +31,9 @@ import type { ObjectStore } from './object-store.ts';
 import { dropAttempt, recordAttempt, sweepOrphans } from './orphans.ts';
 import { PartEvents, refuseNewKey } from './part-events.ts';
 import { type DateChoice, dateColumn } from './partition.ts';
-import { readLatestRows } from './read-back.ts';
+import { leastReadBytes, readLatestRows } from './read-back.ts';
 import { UnitState } from './unit-state.ts';
 import { uploadFiles } from './upload.ts';
-
-/** A join of a table's changes with their newest ones; 1,000,000 rows of 300 bytes pass with half of this. */
-const minReadBytes = 256 * 1024 * 1024;
-/** What DuckDB holds for a column whatever its rows: a table of 1,000 columns needs 500 MiB. */
-const readBytesPerColumn = 320 * 1024;
 
 export interface LogSettings {
   /** The option that names the URL, for messages. */
@@ -118,10 +113,7 @@ export class AppendLog implements AppendSink, Readable {
   readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]> {
     const settings = {
       folder: join(this.#context.scratchDirectory, `read-${randomBytes(6).toString('hex')}`),
-      memoryBytes: Math.max(
-        this.#settings.memoryBytes / 2,
-        minReadBytes + readBytesPerColumn * shape.columns.length,
-      ),
+      memoryBytes: Math.max(this.#settings.memoryBytes / 2, leastReadBytes(shape)),
       memoryKey: this.#settings.memoryKey,
     };
     return readLatestRows(this.#store, this.#format, shape, at, settings, retired);

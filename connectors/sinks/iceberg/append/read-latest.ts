@@ -9,7 +9,7 @@ import { dictionaryLimit } from '../../../object-log/dictionary-limit.ts';
 import { duckdbFailure } from '../../../object-log/duckdb-failure.ts';
 import { assignFields, metadataColumns, storedColumns } from '../../../object-log/fields.ts';
 import { heldFields } from '../../../object-log/latest-view.ts';
-import { latestRows, parquetRelation } from '../../../object-log/read-back.ts';
+import { latestRows, leastReadBytes, parquetRelation } from '../../../object-log/read-back.ts';
 import { quoteName, quoteText } from '../../../object-log/sql-text.ts';
 import { storageOf } from '../../../object-log/storage.ts';
 import { unsupported } from '../failures.ts';
@@ -22,7 +22,7 @@ import { columnName } from '../plan/read-columns.ts';
 import { TableCache } from '../plan/table-cache.ts';
 import { currentSchema } from '../spec/table-metadata.ts';
 import type { ChangeLayout } from './change-layout.ts';
-import { changeLayoutOf } from './table-appends.ts';
+import { changeLayoutOf } from './changes-table.ts';
 
 /** @param retired takes the rows that the source let go of; null: they are among the others */
 export async function* readLatest(
@@ -37,7 +37,7 @@ export async function* readLatest(
   const layout = table && changeLayoutOf(table);
   // A table without a Change so far has no rows.
   if (!table || !layout) return;
-  const { memoryBytes } = settings;
+  const memoryBytes = Math.max(settings.memoryBytes, leastReadBytes(shape));
   const folder = join(context.scratchDirectory, `read-${randomUUID()}`);
   await mkdir(folder, { recursive: true });
   const database = await openDatabase(folder, memoryBytes);

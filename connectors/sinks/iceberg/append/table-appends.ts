@@ -15,27 +15,25 @@ import { PartEvents, refuseNewKey } from '../../../object-log/part-events.ts';
 import { quoteName } from '../../../object-log/sql-text.ts';
 import { StagedRows } from '../../../object-log/staged-rows.ts';
 import { storageOf } from '../../../object-log/storage.ts';
-import type { TableCreation } from '../catalog/catalog.ts';
-import type { JsonObject } from '../catalog/exact-json.ts';
 import { dataLocation } from '../commit/locations.ts';
-import { unsupported } from '../failures.ts';
+import { fromDuckdb } from '../files/duckdb-values.ts';
+import { type ColumnSource, fileColumns, selectColumns } from '../files/file-columns.ts';
 import { metricsModes } from '../files/metrics-mode.ts';
-import { type WriteSettings, type WrittenFile, writeDataFiles } from '../files/write-data-files.ts';
+import { partitionValue } from '../files/partition-sql.ts';
+import {
+  type DataFileTable,
+  type WriteSettings,
+  type WrittenFile,
+  writeDataFiles,
+  writePartition,
+} from '../files/write-data-files.ts';
 import type { OpenTable } from '../lake.ts';
 import { identifierOf } from '../names.ts';
 import { memoryKey } from '../options.ts';
 import { boundSpec } from '../plan/table-reader.ts';
-import {
-  creationProperties,
-  type Owner,
-  ownerProperties,
-  propertyNames,
-  readMark,
-  type WindowHead,
-} from '../progress/properties.ts';
+import { readMark, type WindowHead } from '../progress/properties.ts';
 import type { Surroundings } from '../running-table.ts';
-import { firstPartitionFieldId } from '../spec/partition-spec.ts';
-import type { Schema } from '../spec/schema.ts';
+import type { BoundPartitionField, PartitionTuple } from '../spec/partition-spec.ts';
 import { currentSchema } from '../spec/table-metadata.ts';
 import {
   type ChangeLayout,
@@ -44,6 +42,7 @@ import {
   nextChangeLayout,
   positionField,
 } from './change-layout.ts';
+import { changeLayoutOf, newChangesTable } from './changes-table.ts';
 
 /** Events that are turned into rows at once. */
 const sliceLength = 1024;
@@ -185,26 +184,40 @@ export class TableAppends {
     const fields = boundSpec(metadata, metadata['default-spec-id']);
     const needed = new Set([ids[positionField]!, ...fields.map(({ sourceId }) => sourceId)]);
     const names = new Map(Object.entries(ids).map(([name, id]) => [id, name]));
-    const written = await writeDataFiles(
-      connection,
-      `(SELECT ${columns}, make_timestamptz(${this.#window.commitTimeUs}) AS ${quoteName(ingestField)} FROM ${from})`,
-      {
-        schema,
-        fields,
-        sortedBy: [ids[positionField]!],
-        sortOrderId: null,
-        modes: metricsModes(schema.fields, metadata.properties, needed),
-        dataLocation: dataLocation(metadata),
-      },
-      settings,
-      this.#source(names),
-    );
+    const relation = `(SELECT ${columns}, ${this.#ingestTime} AS ${quoteName(ingestField)} FROM ${from})`;
+    const source = this.#source(names);
+    const target = {
+      schema,
+      fields,
+      sortedBy: [ids[positionField]!],
+      sortOrderId: null,
+      modes: metricsModes(schema.fields, metadata.properties, needed),
+      dataLocation: dataLocation(metadata),
+    };
+    const partition = await this.#onlyPartition(fields);
+    const written = partition
+      ? await writeInOrder(connection, relation, partition, target, settings, source)
+      : await writeDataFiles(connection, relation, target, settings, source);
     this.files.push(...written);
     await round.drop(connection);
   }
 
+  get #ingestTime(): string {
+    return `make_timestamptz(${this.#window.commitTimeUs})`;
+  }
+
+  /** The partition of all rows; null where somebody partitioned the table by more than their ingest. */
+  async #onlyPartition(fields: readonly BoundPartitionField[]): Promise<PartitionTuple | null> {
+    if (fields.some(({ sourceId }) => sourceId !== this.layout.ids[ingestField])) return null;
+    if (fields.length === 0) return [];
+    const { connection } = this.#writing;
+    const values = fields.map((field) => partitionValue(connection, field, this.#ingestTime));
+    const found = await connection.runAndReadAll(`SELECT ${values.join(', ')}`);
+    return found.getRows()[0]!.map(fromDuckdb);
+  }
+
   /** Of the columns that this shape has; what others added, and earlier columns, are empty. */
-  #source(names: ReadonlyMap<number, string>): (field: Schema['fields'][number]) => string | null {
+  #source(names: ReadonlyMap<number, string>): ColumnSource {
     const { shape, fields } = this.layout;
     const own = new Set(storedColumns(shape, fields, storageOf).map(({ field }) => field));
     return ({ id }) => {
@@ -215,47 +228,26 @@ export class TableAppends {
   }
 }
 
+/** Rows are staged in the order of their Positions, so nothing is sorted, which would take another table of all columns. */
+function writeInOrder(
+  connection: DuckDBConnection,
+  relation: string,
+  partition: PartitionTuple,
+  table: DataFileTable,
+  settings: WriteSettings,
+  source: ColumnSource,
+): Promise<WrittenFile[]> {
+  const columns = fileColumns(table.schema);
+  const query = `SELECT ${selectColumns(columns, source)} FROM ${relation}`;
+  return writePartition(connection, query, columns, partition, table, settings, '0');
+}
+
 async function inDuckdb<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     throw duckdbFailure(error, 'write Changes', memoryKey);
   }
-}
-
-/** Null where no Window came into the table. @throws TidemarkError TM405 where it is one of merge mode */
-export function changeLayoutOf({ identifier, metadata }: OpenTable): ChangeLayout | null {
-  const { [propertyNames.layout]: merged, [propertyNames.changes]: changes } = metadata.properties;
-  if (merged !== undefined) {
-    throw unsupported(
-      `table ${identifier.name} holds rows merged by key, and iceberg.mode is append`,
-      'Give the destination another namespace (iceberg.namespace), or set iceberg.mode to merge.',
-    );
-  }
-  return changes === undefined ? null : (JSON.parse(changes) as ChangeLayout);
-}
-
-function newChangesTable(shape: TableShape, owner: Owner): Omit<TableCreation, 'identifier'> {
-  const nothing = { type: 'struct' as const, 'schema-id': 0, fields: [] };
-  const { schema, layout } = nextChangeLayout(null, nothing, 0, shape);
-  const day = {
-    'source-id': layout.ids[ingestField]!,
-    'field-id': firstPartitionFieldId,
-    name: '_ingest_day',
-    transform: 'day',
-  };
-  return {
-    schema: schema as unknown as JsonObject,
-    partitionSpec: { 'spec-id': 0, fields: [day] },
-    properties: {
-      ...ownerProperties(owner),
-      ...creationProperties,
-      'format-version': '2',
-      'write.parquet.compression-codec': 'zstd',
-      // Its first characters are the same everywhere.
-      [`write.metadata.metrics.column.${positionField}`]: 'full',
-    },
-  };
 }
 
 /** For a folder of its own for each call. */
