@@ -49,10 +49,11 @@ async function dropPartition(client: Client, table: EvictableTable, oid: number)
           'select tidemark_retention.drop_partition($1::oid) as dropped',
           [oid],
         );
-    await failpoint('before-drop-commit');
+    const dropped = rows[0]?.dropped ?? false;
+    if (dropped) await failpoint('before-drop-commit');
     await client.query('commit');
-    await failpoint('after-drop-commit');
-    return rows[0]?.dropped ?? false;
+    if (dropped) await failpoint('after-drop-commit');
+    return dropped;
   } catch (error) {
     await client.query('rollback').catch(() => {});
     throw error;

@@ -52,7 +52,7 @@ export class Pace {
     this.#most = rowsPerSecond;
     if (this.#batches > 0 && performance.now() >= this.#retryAt) this.#looking ??= this.#look();
     for (;;) {
-      if (this.#rest) await this.#rest;
+      await this.#rest?.catch(() => {});
       const wait = this.#nextAt - performance.now();
       if (wait > 0) await sleep(wait, undefined, { signal }).catch(() => {});
       if (!this.#rest || signal.aborted) break;
