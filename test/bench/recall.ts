@@ -66,6 +66,7 @@ async function run(stack: BenchStack): Promise<Line[]> {
     values ('app', 'things', true, 'created_at', 10000, 1000000)`);
   const reader = await ReaderProcess.start(config);
   const delivery = await ReaderProcess.start(config, 'deliver', 'running');
+  await snapshotDone(client);
   say(`evicting ${rows} rows`);
   await command(config, 'retain', 'run', '--once', '--timeout', '60m');
   const left = await counted(client);
@@ -93,6 +94,17 @@ async function run(stack: BenchStack): Promise<Line[]> {
   await leave(replica);
   await leave(source);
   return lines;
+}
+
+/** Before it nothing is evicted. */
+async function snapshotDone(client: pg.Client): Promise<void> {
+  for (;;) {
+    const { rowCount } = await client.query(
+      `select from tidemark.snapshots where table_name = 'app.things' and state = 'done'`,
+    );
+    if (rowCount === 1) return;
+    await sleep(100);
+  }
 }
 
 async function counted(client: pg.Client): Promise<number> {
