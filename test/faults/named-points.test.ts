@@ -48,7 +48,7 @@ async function dieAt(
 ): Promise<void> {
   for (const { point, pass } of deaths) {
     const doomed = start(`${point}=kill@${pass}`);
-    const gone = await doomed.exitsWithin(90_000);
+    const gone = await doomed.exitsWithin(300_000);
     expect(gone, `${doomed.name} dies at pass ${pass} of ${point}`).toBe('SIGKILL');
     await pipeline.workload.committed(10);
   }

@@ -96,7 +96,7 @@ describe('a changed shape parks that table alone', () => {
 /** Starts a reader and waits for its refusal: exit code, report and what status reads say the same. */
 async function refuses(pipeline: Pipeline, code: keyof typeof errorCatalogue): Promise<void> {
   const reader = pipeline.replicate();
-  expect(await reader.exitsWithin(60_000), `${reader.name} stops with ${code}`).toBe(3);
+  expect(await reader.exitsWithin(120_000), `${reader.name} stops with ${code}`).toBe(3);
   const report = reader.output().split('\n').slice(-3).join('\n');
   expect(report).toMatch(new RegExp(`^${code}: .+\n {2}→ .+`));
   const { rows } = await pipeline.control.query('select error_code, remedy from tidemark.sources');

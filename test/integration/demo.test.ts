@@ -78,7 +78,7 @@ function startDemo(args: string[], terminal = false): Demo {
   };
 }
 
-async function shows(demo: Demo, pattern: RegExp, timeoutMs = 120_000): Promise<void> {
+async function shows(demo: Demo, pattern: RegExp, timeoutMs = 240_000): Promise<void> {
   const giveUpAt = Date.now() + timeoutMs;
   while (!pattern.test(demo.output())) {
     if (Date.now() > giveUpAt)
@@ -158,9 +158,9 @@ test('the live demo starts over an earlier one, other commands may look at it, C
   const demo = startDemo(['--rate', '30']);
   await shows(demo, /replica [\d.]+ s behind.*lake [\d.]+ s behind/);
   const config = ['--config', join(folder, 'tidemark.yaml')];
-  const status = await runTidemark(['status', '--json', ...config], {}, 60_000);
+  const status = await runTidemark(['status', '--json', ...config], {}, 120_000);
   expect(status.code, status.stdout + status.stderr).toBe(0);
-  const verify = await runTidemark(['verify', 'lake', ...config], {}, 120_000);
+  const verify = await runTidemark(['verify', 'lake', ...config], {}, 300_000);
   expect(verify.code, verify.stdout + verify.stderr).toBe(0);
   const second = startDemo([]);
   expect(await second.exit).toBe(3);
