@@ -22,7 +22,7 @@ const alone = [
 const beside = { maxWorkers: Math.min(Math.max(3, availableParallelism()), 6), sequence: { groupOrder: 0 } };
 
 // What a test waits for has its own limit; this one only ends a run that hangs. named-points takes up to 260 s.
-const servers = { testTimeout: 600_000, hookTimeout: 600_000, globalSetup: ['test/warm-up.ts'] };
+const servers = { testTimeout: 1_500_000, hookTimeout: 600_000, globalSetup: ['test/warm-up.ts'] };
 
 export default defineConfig({
   test: {

@@ -55,7 +55,7 @@ test(`nothing is lost or repeated after ${kills} kills at random, TIDEMARK_SEED=
     const { transactions } = await pipeline.conclude(reader, delivery);
     expect(transactions).toBeGreaterThan(100);
   });
-}, 1_500_000);
+});
 
 /** A worker sleeps through its session, another takes its Units over, and then it wakes up and goes on writing. */
 async function comeBackAsZombie(pipeline: Pipeline, zombie: TidemarkProcess): Promise<TidemarkProcess> {
