@@ -72,17 +72,23 @@ async function planned<T>(
   }
 }
 
-/** Of a key that was evicted more than once, the newest: the older ones are of rows that nobody has any more. */
-const newestOfKey = `not exists (select from tidemark_retention.cold_storage_archive later
-  where later.table_schema = a.table_schema and later.table_name = a.table_name and later.row_key = a.row_key and later.position > a.position)`;
-const open = `a.recalled_at is null and a.salt is not null and ${newestOfKey}`;
+/**
+ * Of a key that was evicted more than once, the newest: the older ones are of rows that nobody has any more. For few keys it is
+ * asked of each by itself (`offset 0` keeps it from becoming a join): of a table that nobody has analyzed Postgres expects one
+ * row, and then reads all of a table's Tombstones for each key as gladly as those of the key.
+ */
+const newestOfKey = ({ keys }: Pick<Selection, 'keys'>) =>
+  `not exists (select from tidemark_retention.cold_storage_archive later
+  where later.table_schema = a.table_schema and later.table_name = a.table_name and later.row_key = a.row_key and later.position > a.position${keys ? ' offset 0' : ''})`;
+const open = (selection: Pick<Selection, 'keys'>) =>
+  `a.recalled_at is null and a.salt is not null and ${newestOfKey(selection)}`;
 
 export async function countOpen(client: Client, selection: Selection): Promise<number> {
   const { sql, values } = selectionSql(selection);
   const rows = await ask(
     client,
     selection,
-    `select count(*) from tidemark_retention.cold_storage_archive a where ${sql} and ${open}`,
+    `select count(*) from tidemark_retention.cold_storage_archive a where ${sql} and ${open(selection)}`,
     values,
   );
   return Number(rows[0]![0]);
@@ -94,7 +100,7 @@ export async function openKeys(client: Client, selection: Selection, limit: numb
   const rows = await ask(
     client,
     selection,
-    `select a.row_key from tidemark_retention.cold_storage_archive a where ${sql} and ${open} group by 1 order by min(a.evicted_at), 1 limit ${limit}`,
+    `select a.row_key from tidemark_retention.cold_storage_archive a where ${sql} and ${open(selection)} group by 1 order by min(a.evicted_at), 1 limit ${limit}`,
     values,
   );
   return rows.map(([key]) => key!);
@@ -107,7 +113,7 @@ export async function coveredColumns(client: Client, selection: Selection): Prom
     client,
     selection,
     `select distinct c from (select distinct a.hashed_columns from tidemark_retention.cold_storage_archive a
-       where ${sql} and ${open}) as s, unnest(s.hashed_columns) as c`,
+       where ${sql} and ${open(selection)}) as s, unnest(s.hashed_columns) as c`,
     values,
   );
   return new Set(rows.map(([name]) => name!));
@@ -126,7 +132,7 @@ export async function holdersOf(client: Client, selection: Selection): Promise<H
     client,
     selection,
     `select d ->> 'destination', d ->> 'unit', count(*)
-       from tidemark_retention.cold_storage_archive a, jsonb_array_elements(a.delivered_to) d where ${sql} and ${open}
+       from tidemark_retention.cold_storage_archive a, jsonb_array_elements(a.delivered_to) d where ${sql} and ${open(selection)}
       group by 1, 2 order by count(*) filter (where d ->> 'destination' = a.pinned_destination) desc, 3 desc, 1`,
     values,
   );
@@ -159,7 +165,7 @@ export async function findOpen(
       `select distinct on (a.row_key collate "C") a.id, a.evicted_at::text as "evictedAt", a.row_key as key, a.hash_version as version,
               a.hashed_columns as columns, a.content_hash as hash, a.salt, a.forfeited_columns as forfeited
          from tidemark_retention.cold_storage_archive a
-        where ${sql} and ${open} and a.row_key = any ($${wanted}::text[]) ${named} order by a.row_key collate "C", a.position desc, a.evicted_at desc`,
+        where ${sql} and ${open({ keys })} and a.row_key = any ($${wanted}::text[]) ${named} order by a.row_key collate "C", a.position desc, a.evicted_at desc`,
       values,
     );
   try {
@@ -192,7 +198,7 @@ export async function listOpen(
   rows: ListedTombstone[];
 }> {
   const { sql, values } = selectionSql(selection);
-  const from = `from tidemark_retention.cold_storage_archive a where ${sql} and a.recalled_at is null and ${newestOfKey}`;
+  const from = `from tidemark_retention.cold_storage_archive a where ${sql} and a.recalled_at is null and ${newestOfKey(selection)}`;
   const [[total, lost, oldest, newest] = []] = await ask(
     client,
     selection,
@@ -234,7 +240,7 @@ export async function stateOfKeys(
       `select r.key, bool_or(a.row_key is not null), bool_or(a.recalled_at is null and a.salt is not null),
               bool_or(a.recalled_at is null and a.salt is null)
          from unnest($3::text[]) as r(key) left join tidemark_retention.cold_storage_archive a
-           on a.table_schema = $1 and a.table_name = $2 and a.row_key = r.key and ${newestOfKey} group by 1`,
+           on a.table_schema = $1 and a.table_name = $2 and a.row_key = r.key and ${newestOfKey({ keys: wanted })} group by 1`,
       [table.schema, table.name, wanted],
     ),
   );

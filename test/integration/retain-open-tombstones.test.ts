@@ -65,7 +65,7 @@ afterAll(async () => {
 
 test('questions about all of them, and about those of some keys, take no time for each of the others', async () => {
   const { rows: known } = await owner.query<{ reltuples: number }>(
-    `select reltuples from pg_class where relname like 'cold_storage_archive_2%'`,
+    `select reltuples from pg_class where relkind = 'r' and relname like 'cold_storage_archive_2%'`,
   );
   expect(known.every(({ reltuples }) => reltuples === -1)).toBe(true);
   await owner.query(`set statement_timeout = '20s'`);
