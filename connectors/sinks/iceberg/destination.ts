@@ -66,6 +66,9 @@ export abstract class Destination implements Holding, Maintainable, Taggable {
   /** Brings a Window into the tables that are as `progress` has them. @throws StaleMerge where it has to be made again */
   protected abstract write(window: Window, at: Surroundings, progress: OpenTable): Promise<Receipt>;
 
+  /** What a crash right after the commit of a Window left out. */
+  protected async makeUp(_window: Window, _lake: Lake): Promise<void> {}
+
   /** @throws TidemarkError TM401 to TM405, TM407; errors of the Window's own row streams unchanged */
   protected take(window: Window): Promise<Receipt> {
     this.#waiting += 1;
@@ -189,7 +192,10 @@ export abstract class Destination implements Holding, Maintainable, Taggable {
       this.#owned = token;
     }
     const already = decideWindow(window, progressTable.mark(progress));
-    if (already) return already;
+    if (already) {
+      await this.makeUp(window, lake);
+      return already;
+    }
     await this.context.failpoint('iceberg-sink-begun');
     const at = { context: this.context, settings: this.settings, lake, progressTable, cache: this.#cache };
     return this.write(window, at, progress);

@@ -9,8 +9,11 @@ import type {
   Row,
 } from '../../../../src/connector/sink.ts';
 import { Destination } from '../destination.ts';
-import type { OpenTable } from '../lake.ts';
+import type { Lake, OpenTable } from '../lake.ts';
+import { identifierOf } from '../names.ts';
 import type { Surroundings } from '../running-table.ts';
+import { changeLayoutOf } from './changes-table.ts';
+import { writeScript } from './latest-script.ts';
 import { readLatest } from './read-latest.ts';
 import { appendWindow } from './window-append.ts';
 
@@ -24,6 +27,14 @@ export class IcebergAppendSink extends Destination implements AppendSink, Readab
 
   protected write(window: AppendWindow, at: Surroundings, progress: OpenTable): Promise<Receipt> {
     return appendWindow(at, window, progress, this.#scripts);
+  }
+
+  protected override async makeUp(window: AppendWindow, lake: Lake): Promise<void> {
+    for (const { shape } of window.tables) {
+      const table = await lake.load(identifierOf(this.settings.namespace, shape));
+      const layout = table && changeLayoutOf(table);
+      if (layout) await writeScript(table, layout, this.#scripts, this.context.log);
+    }
   }
 
   async *readTable(shape: TableShape, at: Position, retired?: (rows: Row[]) => void): AsyncIterable<Row[]> {

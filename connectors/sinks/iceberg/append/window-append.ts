@@ -12,7 +12,7 @@ import { identifierOf } from '../names.ts';
 import { Attempt } from '../progress/attempt.ts';
 import { propertyNames } from '../progress/properties.ts';
 import { definitionOf, type Surroundings } from '../running-table.ts';
-import { latestScript, scriptLocation } from './latest-script.ts';
+import { writeScript } from './latest-script.ts';
 import { TableAppends, writeSettingsIn } from './table-appends.ts';
 
 /**
@@ -59,18 +59,7 @@ export async function appendWindow(
       rows: { upserted: 0, deleted: 0, appended },
       contentHash: rows?.contentHash ?? '0'.repeat(32),
     });
-    for (const { table, layout } of tables.values()) {
-      const uuid = table.metadata['table-uuid'];
-      const text = latestScript(table.identifier, layout);
-      if (scripts.get(uuid) === text) continue;
-      try {
-        await table.store.put(scriptLocation(table), Buffer.from(text));
-        scripts.set(uuid, text);
-      } catch {
-        // A convenience for readers.
-        context.log('warn', 'could not write latest.sql', { table: table.identifier.name });
-      }
-    }
+    for (const { table, layout } of tables.values()) await writeScript(table, layout, scripts, context.log);
     return receipt;
   } catch (error) {
     await attempt.abandon().catch(() => undefined);
