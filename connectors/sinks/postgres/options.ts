@@ -1,8 +1,8 @@
 /** The instance file's keys, and what they resolve to. */
-import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls';
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type PemPaths, readPemFiles } from '../../../src/connector/pem-files.ts';
 import type { OptionField, OptionValues } from '../../../src/connector/sink.ts';
 import { Placement } from './placement.ts';
 
@@ -180,11 +180,8 @@ function parseUrl(source: string | null) {
   };
 }
 
-interface TlsFiles {
+interface TlsFiles extends PemPaths {
   mode: string | null;
-  ca: string | null;
-  cert: string | null;
-  key: string | null;
 }
 
 function resolveTls(host: string, files: TlsFiles): ConnectionOptions | false {
@@ -203,16 +200,6 @@ function resolveTls(host: string, files: TlsFiles): ConnectionOptions | false {
     checkServerIdentity: verify
       ? (_name, certificate) => checkServerIdentity(host, certificate)
       : () => undefined,
-    ...(files.ca === null ? {} : { ca: readPem('tls.ca', files.ca) }),
-    ...(files.cert === null ? {} : { cert: readPem('tls.cert', files.cert) }),
-    ...(files.key === null ? {} : { key: readPem('tls.key', files.key) }),
+    ...readPemFiles(files),
   };
-}
-
-function readPem(key: string, path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new TidemarkError('TM102', `${key}: the file cannot be read`, { cause: error });
-  }
 }

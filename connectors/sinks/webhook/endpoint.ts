@@ -1,9 +1,9 @@
 /** The HTTP side: signed POSTs over connections that are kept, with one limit of time, and redirects within the host. */
-import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
 import { Agent, type Dispatcher, EnvHttpProxyAgent, request } from 'undici';
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type PemPaths, readPemFiles } from '../../../src/connector/pem-files.ts';
 import { guardedLookup, literalAddress, requireAllowed } from './addresses.ts';
 import { type Answer, connectionLost, networkFailure, retryAfterOf } from './answers.ts';
 import { signatureHeaders } from './signature.ts';
@@ -17,7 +17,7 @@ export interface EndpointOptions {
   timeoutMs: number;
   allowPrivate: boolean;
   /** Paths of PEM files. */
-  tls: { verify: boolean; ca: string | null; cert: string | null; key: string | null };
+  tls: PemPaths & { verify: boolean };
 }
 
 const connectTimeoutMs = 10_000;
@@ -147,9 +147,7 @@ export function redirectTarget(
 function dispatcherFor({ url, allowPrivate, tls, timeoutMs }: EndpointOptions): Dispatcher {
   const secure = {
     rejectUnauthorized: tls.verify,
-    ...(tls.ca === null ? {} : { ca: readPem('tls.ca', tls.ca) }),
-    ...(tls.cert === null ? {} : { cert: readPem('tls.cert', tls.cert) }),
-    ...(tls.key === null ? {} : { key: readPem('tls.key', tls.key) }),
+    ...readPemFiles(tls),
   };
   const options = {
     allowH2: false,
@@ -172,12 +170,4 @@ export function proxied({ protocol }: URL): boolean {
   const { http_proxy, HTTP_PROXY, https_proxy, HTTPS_PROXY } = process.env;
   const plain = http_proxy ?? HTTP_PROXY;
   return Boolean(protocol === 'https:' ? (https_proxy ?? HTTPS_PROXY ?? plain) : plain);
-}
-
-function readPem(key: string, path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new TidemarkError('TM102', `${key}: the file cannot be read`, { cause: error });
-  }
 }

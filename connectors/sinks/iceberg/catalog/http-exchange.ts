@@ -1,15 +1,11 @@
 /** One request and its whole answer, with one limit of time. */
-import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici';
-import { TidemarkError } from '../../../../src/connector/failure.ts';
+import { type PemPaths, readPemFiles } from '../../../../src/connector/pem-files.ts';
 
 /** Paths of PEM files. */
-export interface TlsFiles {
-  ca: string | null;
-  cert: string | null;
-  key: string | null;
+export interface TlsFiles extends PemPaths {
   /** False: any certificate will do. */
   verify: boolean;
 }
@@ -36,9 +32,7 @@ const unzip = promisify(gunzip);
 export function makeDispatcher(tls: TlsFiles): Dispatcher {
   const secure = {
     rejectUnauthorized: tls.verify,
-    ...(tls.ca === null ? {} : { ca: readPem('tls.ca', tls.ca) }),
-    ...(tls.cert === null ? {} : { cert: readPem('tls.cert', tls.cert) }),
-    ...(tls.key === null ? {} : { key: readPem('tls.key', tls.key) }),
+    ...readPemFiles(tls),
   };
   const options = {
     allowH2: false,
@@ -103,12 +97,4 @@ export function neverSent(error: unknown): boolean {
     if (Array.isArray(errors) && errors.length > 0 && errors.every(neverSent)) return true;
   }
   return false;
-}
-
-function readPem(key: string, path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw new TidemarkError('TM102', `${key}: the file cannot be read`, { cause: error });
-  }
 }
