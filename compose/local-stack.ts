@@ -47,6 +47,8 @@ export interface StackOptions {
   fullSpeed?: boolean;
   /** The Iceberg catalog keeps its tables in the object store, which must be one of the parts; in a directory when not given. */
   bucketWarehouse?: boolean;
+  /** Gives up the start: the servers that have started are ended at once. */
+  signal?: AbortSignal;
   /** Set by the command alone: `npm run stack:down` may end the owner. */
   ownedByCommand?: boolean;
 }
@@ -133,7 +135,8 @@ export class Stack {
 /**
  * Starts the parts side by side and resolves when real clients get answers from all of them. Fetches what is
  * missing, ends what an earlier run left behind, and takes the folder for this process.
- * @throws TidemarkError TM103 when a program is missing; TM901 with the log's last lines when a part does not start.
+ * @throws TidemarkError TM103 when a program is missing; TM901 with the log's last lines when a part does not start;
+ * the signal's reason
  */
 export function startStack(options: StackOptions = {}): Promise<Stack> {
   return awake(() => start(options));
@@ -176,7 +179,7 @@ async function start(options: StackOptions): Promise<Stack> {
         new ServerProcess(makePart[name](context), layout, options.onDeath ?? (() => undefined)),
       );
     }
-    await startAll([...servers.values()], log);
+    await startAll([...servers.values()], log, options.signal);
     const stack = new Stack(layout, servers);
     await writeJson(layout.environmentFile, stack.environment);
     return stack;
@@ -201,10 +204,14 @@ export async function endLeftovers(layout: StackLayout, log: (line: string) => v
 }
 
 /** All at once; every one is awaited even when one fails, so that none is still starting when they are ended. */
-async function startAll(servers: ServerProcess[], log: (line: string) => void): Promise<void> {
+async function startAll(
+  servers: ServerProcess[],
+  log: (line: string) => void,
+  signal?: AbortSignal,
+): Promise<void> {
   const starts = servers.map(async (server) => {
     const begun = performance.now();
-    await server.start();
+    await server.start(signal);
     log(`${server.part.title} is ready after ${((performance.now() - begun) / 1000).toFixed(1)} s`);
   });
   for (const result of await Promise.allSettled(starts)) {

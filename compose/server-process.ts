@@ -56,20 +56,24 @@ export class ServerProcess {
     return this.#running?.isEnded === false ? this.#running.record.pid : undefined;
   }
 
-  /** Starts the server and waits until a client gets work done. */
-  async start(): Promise<void> {
+  /**
+   * Starts the server and waits until a client gets work done.
+   * @throws the signal's reason; nothing runs by then
+   */
+  async start(signal?: AbortSignal): Promise<void> {
     if (this.pid !== undefined) throw new Error(`${this.part.title} runs already`);
     this.#stopping = false;
     const retryUntil = Date.now() + retryForMs;
     for (;;) {
-      const running = await this.#spawn();
+      const running = await this.#spawn(signal);
       try {
-        await this.#waitUntilReady(running);
+        await this.#waitUntilReady(running, signal);
         this.#watch(running);
         return;
       } catch (error) {
         await this.stop('SIGKILL');
         this.#stopping = false;
+        signal?.throwIfAborted();
         const log = await readFrom(this.logFile, running.logStart);
         if (!this.part.startMayBeRetried?.(log) || Date.now() > retryUntil) throw error;
       }
@@ -89,8 +93,10 @@ export class ServerProcess {
     if (signal !== 'SIGKILL') await this.part.afterStop?.();
   }
 
-  async #spawn(): Promise<Running> {
+  async #spawn(signal: AbortSignal | undefined): Promise<Running> {
+    signal?.throwIfAborted();
     const command = await this.part.prepare();
+    signal?.throwIfAborted();
     await setAsideLargeLog(this.logFile);
     const log = await open(this.logFile, 'a');
     const logStart = (await log.stat()).size;
@@ -129,7 +135,7 @@ export class ServerProcess {
     return running;
   }
 
-  async #waitUntilReady(running: Running): Promise<void> {
+  async #waitUntilReady(running: Running, signal: AbortSignal | undefined): Promise<void> {
     const deadline = Date.now() + readyTimeoutMs;
     let lastError: unknown;
     for (;;) {
@@ -141,6 +147,7 @@ export class ServerProcess {
       } catch (error) {
         lastError = error;
       }
+      signal?.throwIfAborted();
       if (Date.now() > deadline) {
         throw await this.#startError(running, `was not ready after ${readyTimeoutMs / 1000} s`, lastError);
       }

@@ -63,15 +63,19 @@ async function serve(
   let stack: Stack | undefined;
   let signals = 0;
   let finish: (code: number) => void = () => undefined;
+  const interrupted = new AbortController();
   const finished = new Promise<number>((resolve) => {
     finish = resolve;
   });
   const onSignal = () => {
     signals++;
-    // While starting there is no stack yet; the servers' guards end what has been started.
-    if (stack === undefined) process.exit(130);
-    if (signals > 1) void stack.kill();
-    else log('stopping');
+    log('stopping');
+    interrupted.abort();
+    if (signals > 1) {
+      // A download that goes on; what has been started is ended by the servers' guards.
+      if (stack === undefined) process.exit(130);
+      void stack.kill();
+    }
     finish(0);
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
@@ -82,7 +86,13 @@ async function serve(
     log('stopping the others');
     finish(1);
   };
-  stack = await startStack({ parts, log, onDeath, ownedByCommand: true });
+  const { signal } = interrupted;
+  try {
+    stack = await startStack({ parts, log, onDeath, signal, ownedByCommand: true });
+  } catch (error) {
+    if (signal.aborted) return 130;
+    throw error;
+  }
   onReady(stack.environment);
   // The servers do not keep this process alive; this does.
   const alive = setInterval(() => undefined, 60_000);

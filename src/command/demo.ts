@@ -32,7 +32,7 @@ export interface DemoArguments {
 const interrupted = 130;
 
 const readyLimitMs = 90_000;
-/** Servers that are being started when somebody wants to stop are given this long, then cut off. */
+/** A download that goes on when somebody wants to stop is given this long, then cut off. */
 const startGraceMs = 15_000;
 
 /**
@@ -65,6 +65,7 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
         destinations,
         say,
         onDeath: (death) => died.reject(deathOf(death)),
+        signal,
       }),
       signal,
       say,
@@ -127,7 +128,7 @@ async function started(
   });
   const first = await Promise.race([starting, aborted]);
   if (first) return first;
-  say('stopping as soon as the servers have started');
+  say('stopping');
   const late = sleep(startGraceMs, null, { ref: false });
   const environment = await Promise.race([starting, late]);
   // A download may take minutes. Servers' guards end what has been started.

@@ -43,6 +43,8 @@ export interface EnvironmentOptions {
   say(line: string): void;
   /** A server ended although nobody asked it to. */
   onDeath(death: PartDeath): void;
+  /** Gives up the start. */
+  signal: AbortSignal;
 }
 
 /** Owner of the application's tables; the pipeline's role is a member of it, and no superuser. */
@@ -57,15 +59,16 @@ const retention = 'tidemark_retain';
  * Starts the servers and prepares databases, roles and files. What the last demo left stays until here, for whoever
  * wants to look at it, and is then removed whole: nothing can be left over that a start would stumble upon, and the
  * disk never holds more than one demo.
- * @throws TidemarkError TM103 when a program is missing; TM901 when another demo runs or a server does not start
+ * @throws TidemarkError TM103 when a program is missing; TM901 when another demo runs or a server does not start; the
+ * signal's reason
  */
 export async function startEnvironment(options: EnvironmentOptions): Promise<DemoEnvironment> {
-  const { folder, destinations, say, onDeath } = options;
+  const { folder, destinations, say, onDeath, signal } = options;
   const directory = join(folder, 'stack');
   const parts = [...usualParts, ...destinations.map(({ part }) => part).filter((part) => part !== null)];
   checkPrerequisites(parts);
   await removeLastDemo(folder, directory, say);
-  const stack = await startStack({ directory, parts, log: say, onDeath });
+  const stack = await startStack({ directory, parts, log: say, onDeath, signal });
   let endpoint: DemoEndpoint | null = null;
   const stop = async () => {
     await endpoint?.close();
