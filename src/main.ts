@@ -25,6 +25,7 @@ export const options = {
   transactions: { type: 'string' },
   rate: { type: 'string' },
   seed: { type: 'string' },
+  findings: { type: 'string' },
   where: { type: 'string' },
   for: { type: 'string' },
   reason: { type: 'string' },

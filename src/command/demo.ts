@@ -24,6 +24,8 @@ export interface DemoArguments {
   rate?: string | undefined;
   /** 1 */
   seed?: string | undefined;
+  /** Rows that are there before anybody streams them, besides a short history; 200,000. */
+  findings?: string | undefined;
   /** Kinds of destinations, separated by commas; postgres and iceberg. */
   destination?: string | undefined;
 }
@@ -45,6 +47,7 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
   const transactions = wholeNumber('--transactions', args.transactions, 2000);
   const rate = wholeNumber('--rate', args.rate, args.once ? 0 : 50);
   const seed = wholeNumber('--seed', args.seed, 1);
+  const findings = wholeNumber('--findings', args.findings, 200_000);
   const destinations = chosenDestinations(args.destination);
   const { signal, sinkKinds } = context;
   const say = (line: string) => void process.stderr.write(`demo: ${line}\n`);
@@ -78,7 +81,11 @@ export async function demoCommand(context: CommandContext, args: DemoArguments):
       if (!quiet) say(`${code ? `${code}: ` : ''}${message}${remedy ? ` → ${remedy}` : ''}`);
     });
     const { log } = notices;
-    const rows = await seedHistory(sourceUrl, seed, args.once ? undefined : new Date());
+    const rows = await seedHistory(sourceUrl, {
+      seed,
+      findings,
+      ...(args.once ? {} : { end: new Date() }),
+    });
     say(`the sample application has ${grouped(rows)} rows, and nobody streams them yet`);
     say('starting reader and delivery');
     pipeline = new DemoPipeline({

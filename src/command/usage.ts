@@ -82,6 +82,7 @@ export const usage = `tidemark <command> [options]
       --transactions 2000           how much, with --once
       --rate 50                     transactions per second (0: as fast as possible)
       --seed 1
+      --findings 200000             that the application has already: the first snapshot brings them
       --destination postgres,parquet      where to: also jsonl, clickhouse, kafka, webhook
 
   --config FILE             tidemark.yaml in the current folder by default (or TIDEMARK_CONFIG)

@@ -162,18 +162,25 @@ async function prepare(
   return { stack, folder, configFile, sourceUrl };
 }
 
-/** Findings besides the history: a source that has been at work for a while before anybody streams it. */
-const bulkRows = 200_000;
+export interface HistoryOptions {
+  seed: number;
+  /** Besides the history: a source that has been at work for a while before anybody streams it. */
+  findings: number;
+  /** Of the history; the sample's own virtual time where absent. */
+  end?: Date;
+}
 
 /**
  * What the tables hold before the pipeline starts: a snapshot brings it.
- * @param end of the history; the sample's own virtual time where absent
  * @returns rows written
  */
-export async function seedHistory(sourceUrl: string, seed: number, end?: Date): Promise<number> {
+export async function seedHistory(
+  sourceUrl: string,
+  { seed, findings, end }: HistoryOptions,
+): Promise<number> {
   return withClient(sourceUrl, async (source) => {
     const counts = await seedSample(source, { seed, ...(end ? { end } : {}) });
     const history = Object.values(counts).reduce((sum, { inserts }) => sum + inserts, 0);
-    return history + (await bulkFindings(source, { rows: bulkRows, seed }));
+    return history + (await bulkFindings(source, { rows: findings, seed }));
   });
 }

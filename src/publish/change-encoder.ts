@@ -183,6 +183,7 @@ export class ChangeEncoder implements PgoutputHandler {
     const { resuming } = this.parking;
     return {
       shape: this.#tables.noteOf(oid),
+      streamed: true,
       renamedFrom: this.#tables.formerNameOf(oid),
       // A message that was parked is older than its Transaction, and the catalogue has moved on since.
       xid: resuming ? null : this.place.transaction.xid,

@@ -9,6 +9,7 @@ import { describeRelation, relationColumns } from '../replicate/catalogue.ts';
 import { catalogueOrigins, fillWithheld, noteOrigins, type ShapeNote } from '../replicate/column-origins.ts';
 import { ColumnProtector } from '../replicate/column-protection.ts';
 import type { Relation } from '../replicate/pgoutput.ts';
+import { existingValues } from '../replicate/rewritten-values.ts';
 import { sourceError } from '../replicate/source.ts';
 import type { EncoderIdentity } from './envelope-frame.ts';
 import { ParkedMessages } from './parked-messages.ts';
@@ -41,6 +42,8 @@ export interface StreamNotes {
   renamedFrom: string | null;
   /** Of the Transaction that is being read; null where the catalogue is not to be asked. */
   xid: number | null;
+  /** The Relation is the stream's, and not the catalogue's: what was written earlier has been read under another one. */
+  streamed: boolean;
   /** How the operator wants the table to come back, whatever its rule says; null: nobody asked. */
   policy: IncompatibleChange | null;
 }
@@ -65,11 +68,10 @@ export async function prepareTable(
   const { sourceColumns, tupleIndex, droppedHere, types, typeOids } = described;
   if (binary) requireReadable(described, config.source.values);
   const topic = topicNames(config.kafka.topicPrefix).table(relation);
+  const noted = await notedOrigins(client, relation, notes.shape);
+  const { xid } = notes;
   const origins =
-    (await notedOrigins(client, relation, notes.shape)) ??
-    (notes.xid === null
-      ? new Map()
-      : await catalogueOrigins(client, relation, notes.xid).catch(sourceFailed));
+    noted ?? (xid === null ? new Map() : await catalogueOrigins(client, relation, xid).catch(sourceFailed));
   if (!versions.has(topic)) await ensureTopics(admin, config.kafka, [relation]);
   const { shape, valueSchemaId, keySchemaId } = await versions.register({
     topic,
@@ -77,6 +79,13 @@ export async function prepareTable(
     oid: relation.oid,
     origins,
     made: notes.shape?.made ?? false,
+    ...(xid !== null &&
+      notes.streamed && {
+        existingValues: (numbers: readonly number[]) =>
+          existingValues(client, { oid: relation.oid, xid, numbers, noted: noted !== null }).catch(
+            sourceFailed,
+          ),
+      }),
     renamedFrom: notes.renamedFrom,
     policy: notes.policy,
   });

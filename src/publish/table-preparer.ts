@@ -61,7 +61,13 @@ export class TablePreparer {
       `select (pg_snapshot_xmax(pg_current_snapshot())::text::numeric % 4294967296)::text as xid`,
       [],
     );
-    const notes = { shape: null, renamedFrom: null, xid: Number(rows[0]!.xid), policy: null };
+    const notes = {
+      shape: null,
+      renamedFrom: null,
+      xid: Number(rows[0]!.xid),
+      streamed: false,
+      policy: null,
+    };
     return prepareTable({ ...this.#context, knownTopics, binary: false }, relation, notes);
   }
 

@@ -10,6 +10,7 @@ import type { Logger } from '../platform/log.ts';
 import type { RegistryClient } from '../platform/registry.ts';
 import type { Compatibility, IncompatibleChange } from '../platform/resolved-config.ts';
 import type { ColumnOrigin } from '../replicate/column-origins.ts';
+import type { ExistingValues } from '../replicate/rewritten-values.ts';
 import {
   keySchema,
   registeredFields,
@@ -46,6 +47,8 @@ export interface DescribedTable {
   /** By name, as far as known. */
   origins: ReadonlyMap<string, ColumnOrigin>;
   made: boolean;
+  /** What existing rows have in these columns, by number, where it is not NULL although nothing that is known says so. */
+  existingValues?(numbers: readonly number[]): Promise<ReadonlyMap<number, ExistingValues>>;
   /** The name that this table had before, where the stream showed it. */
   renamedFrom: string | null;
   /** Whatever the table's rule says; null: as it says. */
@@ -112,15 +115,16 @@ export class TableVersions {
       subject.current === null
         ? (subject.versions.findLast(({ shape }) => looksLike(shape, wanted)) ?? last)
         : subject.versions[subject.current]!;
-    let shape = continued(before.shape, wanted);
-    const { fields } = before;
-    let change = compareShapes(before.shape, shape, { ...table, fields });
+    const origins = await askedOrigins(table, before.shape, wanted);
+    const context = { ...table, origins, fields: before.fields };
+    let shape = continued(before.shape, describedShape(context));
+    let change = compareShapes(before.shape, shape, context);
     const versions = { version: last.version + 1, major: last.major };
     let breaking = await this.#breaking(topic, shape, change);
     if (breaking.length > 0 && this.#policyOf(table, shape) === 'text') {
       const history = [...subject.versions, before];
       shape = carryAsText(history, shape, this.#options.compatibility) ?? shape;
-      change = compareShapes(before.shape, shape, { ...table, fields });
+      change = compareShapes(before.shape, shape, context);
       const { casts } = change;
       const breaksRows = change.breaksRows.filter((text) => !casts.includes(text));
       breaking = await this.#breaking(topic, shape, { ...change, breaksRows });
@@ -282,6 +286,21 @@ export class TableVersions {
 function renamed(from: string): ShapeChange {
   const text = `it was ${from} before, and its rows from then are in the topic of that name`;
   return { changes: [text], breaksReaders: [], breaksRows: [text], casts: [] };
+}
+
+/** Of columns that were added, where rows may have what nobody knows. */
+async function askedOrigins(
+  { origins, made, existingValues }: DescribedTable,
+  before: TableShape,
+  after: TableShape,
+): Promise<ReadonlyMap<string, ColumnOrigin>> {
+  if (!existingValues || made) return origins;
+  const asked = pairColumns(before, after)
+    .added.map(({ name }) => origins.get(name))
+    .filter((origin) => origin !== undefined && origin.missing === null && !origin.computed);
+  if (asked.length === 0) return origins;
+  const existing = await existingValues(asked.map((origin) => origin!.number));
+  return new Map([...origins].map(([name, origin]) => [name, { ...origin, ...existing.get(origin.number) }]));
 }
 
 /** With what is known of its columns beside the Relation. */

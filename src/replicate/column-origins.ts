@@ -149,7 +149,7 @@ function matching(relation: Relation, columns: readonly ColumnOrigin[]): Map<str
 }
 
 /** Under these a value's text is the one that sinks know (connector/sink.ts). */
-const sessionForText =
+export const sessionForText =
   "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC'; set bytea_output = 'hex'; set extra_float_digits = 1";
 
 /** The values of existing rows stand with the relations that have rows: a partitioned table has them in its leaves. */

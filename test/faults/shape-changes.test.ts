@@ -112,6 +112,48 @@ test('without the event trigger, a reader that keeps up follows every compatible
     ]);
   }));
 
+test('a default that a rewrite moved into the rows is read from them; where they differ, the table is parked', () =>
+  faults.run('rewritten', { config }, async (pipeline) => {
+    const tables = ['once', 'later', 'parts', 'both', 'differ'];
+    await run(
+      pipeline,
+      [
+        ...tables
+          .filter((name) => name !== 'parts')
+          .map((name) => `create table app.${name} (id int primary key, v int)`),
+        'create table app.parts (id int primary key, v int) partition by range (id)',
+        'create table app.parts_1 partition of app.parts for values from (0) to (100)',
+        'create table app.parts_2 partition of app.parts for values from (100) to (200)',
+      ],
+      false,
+    );
+    await started(pipeline);
+    const change = (sql: (table: string) => string, names = tables) =>
+      run(pipeline, [names.map((name) => sql(`app.${name}`)).join(';')]);
+    await change((table) => `insert into ${table} select n, n from generate_series(1, 20) n`);
+    const rewrite = 'alter column v type bigint';
+    await pipeline.source.query("alter table app.once add column w text default 'it''s'");
+    await pipeline.source.query(`alter table app.once ${rewrite}`);
+    await pipeline.source.query('alter table app.later add column w int');
+    await pipeline.source.query('vacuum full app.later');
+    await pipeline.source.query('alter table app.later alter column w set default 9');
+    await pipeline.source.query('alter table app.parts add column w date default $$infinity$$');
+    await pipeline.source.query('vacuum full app.parts_1');
+    await pipeline.source.query('vacuum full app.parts_2');
+    await pipeline.source.query(`alter table app.both add column w numeric(8,2) default 1.5, ${rewrite}`);
+    await pipeline.source.query('alter table app.differ add column w int default 1');
+    await pipeline.source.query(
+      `alter table app.differ ${rewrite}, alter column w type bigint using w + id % 2`,
+    );
+    await change(
+      (table) => `insert into ${table} (id, v) values (50, 50); update ${table} set v = 0 where id = 3`,
+    );
+    await pipeline.published();
+    expect((await pipeline.status()).progress?.parked).toMatchObject([{ table: 'app.differ' }]);
+    for (const destination of pipeline.destinations)
+      await pipeline.verify(destination, { parked: ['app.differ'] });
+  }));
+
 test('tables made later join, a publication that was altered is put right, personal columns stay at home', () =>
   faults.run('publications', { config }, async (pipeline) => {
     const { reader } = await started(pipeline);

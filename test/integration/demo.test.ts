@@ -44,6 +44,9 @@ interface Demo {
   exit: Promise<number | null>;
 }
 
+/** Of the history, which would be most of the work: the first case has it as users get it. */
+const few = ['--findings', '5000'];
+
 /** On a terminal (of script's making) where `terminal` is set. */
 function startDemo(args: string[], terminal = false): Demo {
   const command = [process.execPath, program, 'demo', ...args];
@@ -137,7 +140,7 @@ test('demo --once verifies both destinations and leaves nothing running', async 
 
 test('demo --destination takes the other kinds that run on this machine', async () => {
   const kinds = ['--destination', 'parquet,jsonl,clickhouse,kafka,webhook'];
-  const demo = startDemo(['--once', '--transactions', '200', '--seed', '6', '--json', ...kinds]);
+  const demo = startDemo(['--once', '--transactions', '200', '--seed', '6', '--json', ...few, ...kinds]);
   expect(await demo.exit, demo.errors()).toBe(0);
   const summary = JSON.parse(demo.output()) as DemoSummary;
   const verified = summary.destinations.map(({ name, verify }) => [name, verify?.equal ?? null]);
@@ -155,7 +158,7 @@ test('demo --destination takes the other kinds that run on this machine', async 
 });
 
 test('the live demo starts over an earlier one, other commands may look at it, Ctrl+C ends everything', async () => {
-  const demo = startDemo(['--rate', '30']);
+  const demo = startDemo(['--rate', '30', ...few]);
   await shows(demo, /replica [\d.]+ s behind.*lake [\d.]+ s behind/);
   const config = ['--config', join(folder, 'tidemark.yaml')];
   const status = await runTidemark(['status', '--json', ...config], {}, 120_000);
@@ -173,7 +176,7 @@ test('the live demo starts over an earlier one, other commands may look at it, C
 });
 
 test('the Iceberg tables of the demo are read as the README says', async () => {
-  const demo = startDemo(['--rate', '10']);
+  const demo = startDemo(['--rate', '10', ...few]);
   await shows(demo, /lake [\d.]+ s behind/);
   // A finding that is critical comes along sooner or later.
   for (const block of await pythonBlocks(join(root, 'README.md')))
@@ -186,7 +189,7 @@ test('the Iceberg tables of the demo are read as the README says', async () => {
 });
 
 test('on a terminal the view redraws in place, and Ctrl+C gives the terminal back', async () => {
-  const demo = startDemo(['--rate', '30'], true);
+  const demo = startDemo(['--rate', '30', ...few], true);
   await shows(demo, /Tidemark demo.*┌─.*replica: Postgres.*[\d.]+ s behind/s);
   await shows(demo, /last Receipt[^┌]*replica[^┌]*rows to [0-9A-F]+\/[0-9A-F]+/);
   demo.signal('SIGINT');
@@ -199,7 +202,7 @@ test('on a terminal the view redraws in place, and Ctrl+C gives the terminal bac
 });
 
 test('a server that dies ends the demo with what happened, and nothing is left running', async () => {
-  const demo = startDemo(['--rate', '10']);
+  const demo = startDemo(['--rate', '10', ...few]);
   await shows(demo, /replica [\d.]+ s behind/);
   const record = JSON.parse(await readFile(join(folder, 'stack', 'run', 'registry.json'), 'utf8'));
   process.kill(record.pid, 'SIGKILL');
