@@ -40,6 +40,8 @@ export function inDirectory(log: ObjectLog): Subject {
     ...common(kind),
     kind,
     name: `${kind.name} in a directory`,
+    storageOnly: true,
+    schedules: 10,
     unproven: {
       'refused credentials': 'A directory has no credentials and asks nobody to slow down',
       throttling: 'A directory has no credentials and asks nobody to slow down',
@@ -49,14 +51,13 @@ export function inDirectory(log: ObjectLog): Subject {
   };
 }
 
-/** Fewer random schedules: the directory's subject has them. */
 export function inBucket(log: ObjectLog): Subject {
   const { kind } = log;
   return {
     ...common(kind),
     kind,
     name: `${kind.name} in a bucket`,
-    schedules: 10,
+    schedules: 20,
     start: (folder) => startBucket(log, folder),
   };
 }

@@ -36,6 +36,11 @@ export interface Subject {
   refusedRow: { shape: TableShape; values: Row } | null;
   /** Rows of the largest Window; 200,000 where not given. Fewer where every row costs a request. */
   manyRows?: number;
+  /**
+   * Another subject of the kind differs in where objects are kept alone: that one has the cases whose work is over before
+   * anything is stored (rows, TOAST, shapes, values).
+   */
+  storageOnly?: boolean;
   /** Random schedules; 30 where not given. Fewer where another subject of the kind has them. */
   schedules?: number;
 }

@@ -49,12 +49,14 @@ export function conformance(subject: Subject): void {
     const inTrial: InTrial = (work) => () => Trial.run(stage!, work);
 
     describe('the same Window again', () => replayCases(subject, inTrial));
-    describe('rows', () => rowCases(subject, inTrial));
-    describe('unchanged TOAST', () => toastCases(subject, inTrial));
-    describe('rows that the source let go of', () => retiredCases(subject, inTrial));
+    if (!subject.storageOnly) {
+      describe('rows', () => rowCases(subject, inTrial));
+      describe('unchanged TOAST', () => toastCases(subject, inTrial));
+      describe('rows that the source let go of', () => retiredCases(subject, inTrial));
+      describe('changes of shape', () => shapeCases(subject, inTrial));
+      describe('values', () => valueCases(subject, inTrial));
+    }
     describe('snapshots', () => snapshotCases(subject, inTrial));
-    describe('changes of shape', () => shapeCases(subject, inTrial));
-    describe('values', () => valueCases(subject, inTrial));
     describe('names', () => nameCases(subject, inTrial));
     describe('sizes', () => sizeCases(subject, inTrial));
     describe('crashes', () => crashCases(subject, inTrial));
