@@ -128,7 +128,7 @@ export class PublicationWatch {
     if (altered.length > 0) {
       log.warn(
         'the publications follow the tables’ new columns; where they list columns, what was written to a new one before is not in the stream',
-        { tables: altered.map(([name]) => name) },
+        { tables: altered.map(([name]) => name), found: done },
       );
     } else {
       log.warn('the publications were altered and are put right', { found: done });

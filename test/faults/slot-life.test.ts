@@ -189,7 +189,8 @@ describe('a WAL budget', () => {
   async function spend(pipeline: Pipeline): Promise<() => Promise<void>> {
     const holder = await pipeline.connectTo('app');
     await holder.query('begin');
-    await holder.query('select pg_current_xact_id()');
+    // Only one that has written something holds a slot back.
+    await holder.query(`select pg_logical_emit_message(true, 'test', 'held')`);
     await writeElsewhere({ connect: () => pipeline.connectTo('replica') }, 80);
     return async () => {
       await holder.query('rollback');
