@@ -5,7 +5,7 @@ import { LongestFirst } from './longest-first.ts';
 /**
  * Two groups, one after the other. `unit` and `servers` share the first: real Postgres, Kafka, registries and the
  * processes under test wait much of their time, so that three files at a time keep two cores busy, and what is short
- * fills the gaps at the end. `alone` measures time or memory, or lives off short timeouts, and has the machine to itself.
+ * fills the gaps at the end. `alone` measures time, or lives off short timeouts, and has the machine to itself.
  */
 const alone = [
   'test/integration/parquet-speed.test.ts',
@@ -13,9 +13,7 @@ const alone = [
   'test/integration/webhook-speed.test.ts',
   'test/integration/clickhouse-sink-speed.test.ts',
   'test/integration/iceberg-growth.test.ts',
-  'test/integration/deliver-memory.test.ts',
   'test/regression/exact-acknowledgement.test.ts',
-  'test/faults/big-transaction.test.ts',
 ];
 
 /** More than six would be short of memory first: a file of servers takes up to 2 GiB. */

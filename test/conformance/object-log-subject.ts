@@ -40,8 +40,6 @@ export function inDirectory(log: ObjectLog): Subject {
     ...common(kind),
     kind,
     name: `${kind.name} in a directory`,
-    storageOnly: true,
-    schedules: 10,
     unproven: {
       'refused credentials': 'A directory has no credentials and asks nobody to slow down',
       throttling: 'A directory has no credentials and asks nobody to slow down',
@@ -57,7 +55,8 @@ export function inBucket(log: ObjectLog): Subject {
     ...common(kind),
     kind,
     name: `${kind.name} in a bucket`,
-    schedules: 20,
+    storageOnly: true,
+    schedules: 10,
     start: (folder) => startBucket(log, folder),
   };
 }

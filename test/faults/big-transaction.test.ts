@@ -34,10 +34,10 @@ test(`one Transaction of ${rows} rows goes through whole, in bounded memory`, as
     const { reader, delivery } = await pipeline.begin();
     await bulkFindings(pipeline.source, { rows, seed: 'big', inOneTransaction: true });
     const committedAt = performance.now();
-    await pipeline.published(300_000);
+    await pipeline.published(900_000);
     const publishedAfter = performance.now() - committedAt;
     await pipeline.workload.once({ seed: 'big', transactions: 50 });
-    const { progress, peakMiB } = await pipeline.conclude(reader, delivery, { patienceSeconds: 400 });
+    const { progress, peakMiB } = await pipeline.conclude(reader, delivery, { patienceSeconds: 900 });
     console.log(
       `${rows} rows: published after ${(publishedAfter / 1000).toFixed(1)} s; peak MiB ${JSON.stringify(peakMiB)}`,
     );

@@ -66,10 +66,13 @@ export class WindowMerge {
       }
       const prepared = await this.#prepare(attempt);
       await context.failpoint('iceberg-sink-staged');
-      return await finishWindow(this.#at, this.#window, this.#progress, attempt, prepared, {
+      const receipt = await finishWindow(this.#at, this.#window, this.#progress, attempt, prepared, {
         rows: this.#counts.rows,
         contentHash: this.#counts.hash,
       });
+      this.#database.giveBack();
+      this.#database = null;
+      return receipt;
     } catch (error) {
       await attempt.abandon().catch(() => undefined);
       throw error;

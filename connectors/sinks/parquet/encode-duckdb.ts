@@ -9,7 +9,8 @@
  */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { type LentInstance, lendInstance } from '../../duckdb/instances.ts';
 import type { ChangeRow, NativeChange } from '../../object-log/change-row.ts';
 import {
   type DataFile,
@@ -40,7 +41,7 @@ interface Part {
 
 export class DuckdbEncoder implements FileEncoder {
   readonly #settings: EncoderSettings;
-  readonly #instance: DuckDBInstance;
+  readonly #instance: LentInstance;
   /** Of the appenders, whose calls wait for whatever else their connection is doing. */
   readonly #staging: DuckDBConnection;
   readonly #connection: DuckDBConnection;
@@ -51,12 +52,13 @@ export class DuckdbEncoder implements FileEncoder {
   readonly #current = new Map<string, Map<string | null | undefined, number>>();
   #last: (Pick<Part, 'tenant' | 'date'> & { number: number; part: Part }) | null = null;
   #round = 0;
+  #finished = false;
   /** The piece of the round before this one. */
   #writing: Promise<void> = Promise.resolve();
 
   private constructor(
     settings: EncoderSettings,
-    instance: DuckDBInstance,
+    instance: LentInstance,
     staging: DuckDBConnection,
     connection: DuckDBConnection,
   ) {
@@ -69,15 +71,7 @@ export class DuckdbEncoder implements FileEncoder {
 
   static async open(settings: EncoderSettings): Promise<DuckdbEncoder> {
     try {
-      const instance = await DuckDBInstance.create(':memory:', {
-        // One thread: each holds row groups of its own, and rows come from one.
-        threads: '1',
-        memory_limit: `${settings.memoryBytes}B`,
-        temp_directory: join(settings.folder, 'spill'),
-        preserve_insertion_order: 'false',
-        autoinstall_known_extensions: 'false',
-        autoload_known_extensions: 'false',
-      });
+      const instance = await lendInstance(settings);
       const connection = await instance.connect();
       const staging = await instance.connect();
       await connection.run("SET TimeZone = 'UTC'");
@@ -105,23 +99,29 @@ export class DuckdbEncoder implements FileEncoder {
 
   async finish(): Promise<DataFile[]> {
     try {
-      const last = this.#rows.take();
-      if (this.#round === 0)
-        return await this.#copyParts(await last.source(this.#connection, this.#parts.length > fewParts));
-      await this.#writing;
-      if (last.rows > 0) await this.#writePiece(last);
-      const pieces = `read_parquet([${this.#pieces.map(quoteText).join(', ')}])`;
-      return await this.#copyParts({ from: pieces, part: '"_part"', columns: '* EXCLUDE ("_part")' });
+      const files = await this.#copyParts(await this.#staged());
+      this.#finished = true;
+      return files;
     } catch (error) {
       throw duckdbFailure(error, 'write a Parquet file', memoryKey);
     }
+  }
+
+  async #staged(): Promise<StagedSource> {
+    const last = this.#rows.take();
+    if (this.#round === 0) return last.source(this.#connection, this.#parts.length > fewParts);
+    await this.#writing;
+    if (last.rows > 0) await this.#writePiece(last);
+    const pieces = `read_parquet([${this.#pieces.map(quoteText).join(', ')}])`;
+    return { from: pieces, part: '"_part"', columns: '* EXCLUDE ("_part")' };
   }
 
   async close(): Promise<void> {
     await this.#writing.catch(() => {});
     this.#staging.closeSync();
     this.#connection.closeSync();
-    this.#instance.closeSync();
+    if (this.#finished) this.#instance.giveBack();
+    else this.#instance.close();
   }
 
   #partOf(row: ChangeRow | NativeChange): number {

@@ -60,6 +60,8 @@ export async function appendWindow(
       contentHash: rows?.contentHash ?? '0'.repeat(32),
     });
     for (const { table, layout } of tables.values()) await writeScript(table, layout, scripts, context.log);
+    database.giveBack();
+    database = null;
     return receipt;
   } catch (error) {
     await attempt.abandon().catch(() => undefined);

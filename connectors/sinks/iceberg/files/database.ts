@@ -1,10 +1,11 @@
 /** The DuckDB that files are written with. Its relations are the input of write-data-files.ts. */
-import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { lendInstance } from '../../../duckdb/instances.ts';
 
 export interface Database {
-  instance: DuckDBInstance;
   connection: DuckDBConnection;
+  /** Nothing in it failed: whoever is next may have it. */
+  giveBack(): void;
   close(): void;
 }
 
@@ -13,27 +14,19 @@ export interface Database {
  * a limit on the bytes of a row group.
  * @param folder for what does not fit into memory
  */
-export async function openDatabase(
-  folder: string,
-  memoryBytes: number,
-  file = ':memory:',
-): Promise<Database> {
-  const instance = await DuckDBInstance.create(file, {
-    threads: '1',
-    memory_limit: `${memoryBytes}B`,
-    temp_directory: join(folder, 'spill'),
-    preserve_insertion_order: 'false',
-    autoinstall_known_extensions: 'false',
-    autoload_known_extensions: 'false',
-  });
+export async function openDatabase(folder: string, memoryBytes: number): Promise<Database> {
+  const instance = await lendInstance({ folder, memoryBytes });
   const connection = await instance.connect();
   await connection.run("SET TimeZone = 'UTC'");
   return {
-    instance,
     connection,
+    giveBack() {
+      connection.closeSync();
+      instance.giveBack();
+    },
     close() {
       connection.closeSync();
-      instance.closeSync();
+      instance.close();
     },
   };
 }
