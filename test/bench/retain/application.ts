@@ -19,8 +19,7 @@ export const applicationTables = `
   create table bank.history (account int, teller int, branch int, amount int, at timestamptz);
   insert into bank.branches select generate_series(1, ${branches});
   insert into bank.tellers select i, 1 + i % ${branches} from generate_series(1, ${10 * branches}) i;
-  insert into bank.accounts select i, 1 + i % ${branches} from generate_series(1, ${branches * accountsOfBranch}) i;
-  vacuum analyze bank.branches, bank.tellers, bank.accounts;`;
+  insert into bank.accounts select i, 1 + i % ${branches} from generate_series(1, ${branches * accountsOfBranch}) i;`;
 
 async function transfer(client: pg.Client): Promise<void> {
   const account = 1 + Math.floor(Math.random() * branches * accountsOfBranch);

@@ -52,6 +52,7 @@ export async function retain(): Promise<BenchResult> {
       'control.url': control.url,
       'retain.enabled': true,
       'retain.tenants.table': 'app.tenants',
+      'retain.interval': '1s',
       'retain.mark.rows': 200_000,
     });
     await describe(database, postgres('replica', replica));
@@ -69,7 +70,7 @@ export async function retain(): Promise<BenchResult> {
     for (let from = idleRows; from < idleRows + besideRows; from += 100_000)
       await client.query(fill, [from + 1, Math.min(from + 100_000, idleRows + besideRows)]);
     await client.query(applicationTables);
-    await client.query('vacuum analyze app.events');
+    await client.query('vacuum analyze app.events, bank.branches, bank.tellers, bank.accounts');
     await client.query('checkpoint');
     await held(replica, idleRows + besideRows);
     rows.push(...(await beside(database, control, config)));
