@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { quoteName, quoteText } from '../object-log/sql-text.ts';
 
 export interface InstanceOptions {
   memoryBytes: number;
@@ -21,10 +22,8 @@ export interface LentInstance {
 
 /** Whoever works continuously wants it again within a second or two. */
 const idleMs = 10_000;
-/** Of a memory limit; more work at a time has instances of its own. */
-const mostIdle = 1;
-
-const idle = new Map<number, { instance: DuckDBInstance; timer: NodeJS.Timeout }[]>();
+/** One of a memory limit; more work at a time has instances of its own. */
+const idle = new Map<number, { instance: DuckDBInstance; timer: NodeJS.Timeout }>();
 
 /** @throws what DuckDB reports */
 export async function lendInstance({ memoryBytes, folder }: InstanceOptions): Promise<LentInstance> {
@@ -50,13 +49,14 @@ function create(memoryBytes: number, spill: string): Promise<DuckDBInstance> {
 }
 
 async function again(memoryBytes: number, spill: string): Promise<DuckDBInstance | null> {
-  const kept = idle.get(memoryBytes)?.pop();
+  const kept = idle.get(memoryBytes);
   if (!kept) return null;
+  idle.delete(memoryBytes);
   clearTimeout(kept.timer);
   try {
     // Refused where it has spilled to another folder.
     await once(kept.instance, (connection) =>
-      connection.run(`SET GLOBAL temp_directory = '${spill.replaceAll("'", "''")}'`),
+      connection.run(`SET GLOBAL temp_directory = ${quoteText(spill)}`),
     );
     return kept.instance;
   } catch {
@@ -71,23 +71,19 @@ async function keep(memoryBytes: number, instance: DuckDBInstance): Promise<void
       const names = await connection.runAndReadAll(
         'SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal',
       );
-      for (const [name] of names.getRows()) await connection.run(`DROP TABLE "${String(name)}"`);
+      for (const [name] of names.getRows()) await connection.run(`DROP TABLE ${quoteName(String(name))}`);
     });
   } catch {
     instance.closeSync();
     return;
   }
-  const all = idle.get(memoryBytes) ?? [];
-  if (all.length >= mostIdle) return instance.closeSync();
+  if (idle.has(memoryBytes)) return instance.closeSync();
   const timer = setTimeout(() => {
-    const at = all.findIndex((each) => each.instance === instance);
-    if (at < 0) return;
-    all.splice(at, 1);
+    idle.delete(memoryBytes);
     instance.closeSync();
   }, idleMs);
   timer.unref();
-  all.push({ instance, timer });
-  idle.set(memoryBytes, all);
+  idle.set(memoryBytes, { instance, timer });
 }
 
 async function once(

@@ -1,10 +1,11 @@
 /** The table's rows as Postgres prints them, read back from the data files by DuckDB. */
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance, type DuckDBValue } from '@duckdb/node-api';
+import type { DuckDBConnection, DuckDBValue } from '@duckdb/node-api';
 import type { Position } from '../../src/connector/position.ts';
 import { type TableShape, unitName } from '../../src/connector/shape.ts';
 import type { Row } from '../../src/connector/sink.ts';
+import { lendInstance } from '../duckdb/instances.ts';
 import { dictionaryLimit } from './dictionary-limit.ts';
 import { duckdbFailure } from './duckdb-failure.ts';
 import { assignFields, storedColumns } from './fields.ts';
@@ -60,14 +61,7 @@ export async function* readLatestRows(
     const columns = storedColumns(shape, fields, format.storageOf);
     const { uniform, reshaped } = newest;
     const read = { columns, held: heldFields(columns), uniform, longestLine: longestOf(files) };
-    const instance = await DuckDBInstance.create(':memory:', {
-      threads: '1',
-      memory_limit: `${settings.memoryBytes}B`,
-      temp_directory: join(settings.folder, 'spill'),
-      preserve_insertion_order: 'false',
-      autoinstall_known_extensions: 'false',
-      autoload_known_extensions: 'false',
-    });
+    const instance = await lendInstance(settings);
     try {
       const connection = await instance.connect();
       const few = await mergeFiles(connection, paths, settings, format, read);
@@ -82,7 +76,8 @@ export async function* readLatestRows(
     } catch (error) {
       throw duckdbFailure(error, `read ${unit} back`, settings.memoryKey);
     } finally {
-      instance.closeSync();
+      // A setting of its queries is the instance's.
+      instance.close();
     }
   } finally {
     await rm(settings.folder, { recursive: true, force: true });

@@ -152,17 +152,18 @@ function matching(relation: Relation, columns: readonly ColumnOrigin[]): Map<str
 export const sessionForText =
   "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC'; set bytea_output = 'hex'; set extra_float_digits = 1";
 
-/** The values of existing rows stand with the relations that have rows: a partitioned table has them in its leaves. */
+/** The relations that have the rows: a partitioned table has them in its leaves, and the values of existing ones stand there. */
+export const storedRelations = `stored (oid) as (
+    select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)`;
+
 const missingQuery = `
-  with stored (oid) as (
-    select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)
+  with ${storedRelations}
   select a.attnum::int as number, (select (s.attmissingval::text::text[])[1] from stored join pg_attribute s on s.attrelid = stored.oid
            where s.attname = a.attname and s.atthasmissing limit 1) as missing
     from pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`;
 
 const originsQuery = `
-  with stored (oid) as (
-    select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf)
+  with ${storedRelations}
   select a.attname as name, a.attnum::int as number, age(a.xmin) >= age($2::text::xid) as then, a.atttypid::int8::float8 as type, a.atttypmod as typmod,
          (select (s.attmissingval::text::text[])[1] from stored join pg_attribute s on s.attrelid = stored.oid
            where s.attname = a.attname and s.atthasmissing limit 1) as missing,

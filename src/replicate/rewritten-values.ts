@@ -4,7 +4,7 @@
  * and the catalogue forgets it. Then the rows themselves are asked.
  */
 import pg from 'pg';
-import { type ColumnOrigin, sessionForText } from './column-origins.ts';
+import { type ColumnOrigin, sessionForText, storedRelations } from './column-origins.ts';
 
 export interface AddedColumns {
   oid: number;
@@ -75,8 +75,7 @@ async function distinctValues(
 
 /** Of tables that were rewritten at some time: their file has not the number that it was made with. */
 const suspectsQuery = `
-  with stored (oid) as (
-    select $1::oid union select relid from pg_partition_tree($1::oid) where isleaf),
+  with ${storedRelations},
   rewritten as (
     select c.oid from stored join pg_class c using (oid)
      where c.relkind = 'r' and pg_relation_filenode(c.oid) <> c.oid)

@@ -71,7 +71,6 @@ export class WindowMerge {
         contentHash: this.#counts.hash,
       });
       this.#database.giveBack();
-      this.#database = null;
       return receipt;
     } catch (error) {
       await attempt.abandon().catch(() => undefined);

@@ -1,7 +1,8 @@
 /** One Parquet file of several of the same writer. */
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
 import { TidemarkError } from '../../../src/connector/failure.ts';
+import { lendInstance } from '../../duckdb/instances.ts';
 import type { FileEncoderSettings } from '../../object-log/data-file.ts';
 import { dictionaryLimit } from '../../object-log/dictionary-limit.ts';
 import { duckdbFailure } from '../../object-log/duckdb-failure.ts';
@@ -23,14 +24,7 @@ export async function mergeParquet(
   settings: Omit<EncoderSettings, keyof FileEncoderSettings>,
 ): Promise<void> {
   try {
-    const instance = await DuckDBInstance.create(':memory:', {
-      threads: '1',
-      memory_limit: `${settings.memoryBytes}B`,
-      temp_directory: join(folder, 'spill'),
-      preserve_insertion_order: 'false',
-      autoinstall_known_extensions: 'false',
-      autoload_known_extensions: 'false',
-    });
+    const instance = await lendInstance({ memoryBytes: settings.memoryBytes, folder });
     try {
       const connection = await instance.connect();
       const columns = await columnsOf(connection, sources.at(-1)!);
@@ -44,7 +38,7 @@ export async function mergeParquet(
       }
       connection.closeSync();
     } finally {
-      instance.closeSync();
+      instance.close();
     }
   } catch (error) {
     throw duckdbFailure(error, 'merge Parquet files', memoryKey);

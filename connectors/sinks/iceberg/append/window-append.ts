@@ -61,7 +61,6 @@ export async function appendWindow(
     });
     for (const { table, layout } of tables.values()) await writeScript(table, layout, scripts, context.log);
     database.giveBack();
-    database = null;
     return receipt;
   } catch (error) {
     await attempt.abandon().catch(() => undefined);

@@ -6,6 +6,7 @@ export interface Database {
   connection: DuckDBConnection;
   /** Nothing in it failed: whoever is next may have it. */
   giveBack(): void;
+  /** Nothing to do where it was given back. */
   close(): void;
 }
 
@@ -18,13 +19,16 @@ export async function openDatabase(folder: string, memoryBytes: number): Promise
   const instance = await lendInstance({ folder, memoryBytes });
   const connection = await instance.connect();
   await connection.run("SET TimeZone = 'UTC'");
+  let isGivenBack = false;
   return {
     connection,
     giveBack() {
+      isGivenBack = true;
       connection.closeSync();
       instance.giveBack();
     },
     close() {
+      if (isGivenBack) return;
       connection.closeSync();
       instance.close();
     },
