@@ -22,9 +22,10 @@ import { boundSpec } from '../../connectors/sinks/iceberg/plan/table-reader.ts';
 import { currentSchema } from '../../connectors/sinks/iceberg/spec/table-metadata.ts';
 import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
 import type { MergeSink, MergeWindow, Row, RowState, SinkContext } from '../../src/connector/sink.ts';
-import { shapeOf } from '../conformance/example-tables.ts';
+import { columnOf, shapeOf } from '../conformance/example-tables.ts';
 import { optionValues } from '../conformance/option-values.ts';
 import { icebergReader } from '../iceberg/readers.ts';
+import * as shared from '../iceberg/sink-place.ts';
 
 const shape = shapeOf('events', ['id bigint key', 'note text']);
 const position = (n: number) => formatPosition({ epoch: 1, lsn: BigInt(n), ordinal: 1 });
@@ -239,4 +240,82 @@ test('what a worker wrote before it died is removed by the next one, and nothing
     ['9', 'second 9'],
   ]);
   await heir.close();
+});
+
+const org = columnOf('org', 'integer', 1, true);
+const id = columnOf('id', 'bigint', 2, true);
+const at = columnOf('at', 'date', 3, true);
+const note = columnOf('note', 'text', 4);
+const parts = (columns: (typeof org)[], more = {}) => shapeOf('parts', columns, { tenantColumn: 0, ...more });
+
+test.each([
+  {
+    what: 'the table is made anew',
+    now: parts([org, id, at, note], { oid: 17_000 }),
+    stays: false,
+    spec: 'org~,at_day~',
+    names: 'org,id,at,note',
+  },
+  {
+    what: 'a partition column gets another type',
+    now: parts([{ ...org, type: 'text' }, id, at, note]),
+    stays: true,
+    spec: 'at_day,org~',
+    names: 'org,id,at,note',
+  },
+  {
+    what: 'a partition column is dropped',
+    now: parts([id, at, note], { tenantColumn: null }),
+    stays: true,
+    spec: 'at_day',
+    names: 'id,at,note',
+  },
+  {
+    what: 'a column is added that has the name of a partition',
+    now: parts([org, id, at, note, columnOf('at_day', 'text', 5)]),
+    stays: true,
+    spec: 'org,at_day',
+    names: 'org,id,at,note,at_day~2',
+  },
+  {
+    what: 'a partition column is renamed and another gets its name',
+    now: parts([{ ...org, name: 'account' }, id, at, note, columnOf('org', 'text', 5)]),
+    stays: true,
+    spec: 'org,at_day',
+    names: 'account,id,at,note,org~2',
+  },
+])('$what: the partitions are those of the columns that there are', async ({ now, stays, spec, names }) => {
+  places += 1;
+  const place = new shared.Place(stack, folder, `parts_${places}`);
+  const sink = await place.open();
+  const merge = (n: number, shape: typeof now, ids: number[]) => {
+    const rows = ids.map((each) => {
+      const row = shape.columns.map(
+        ({ number }) => [null, '7', `${each}`, '2024-01-01', `note ${n}`, 'x'][number!]!,
+      );
+      return shared.upsert(
+        n,
+        shape.keyColumns.map((i) => row[i]!),
+        row,
+      );
+    });
+    return sink.mergeWindow(shared.windowOf(n, 1n, shape, rows));
+  };
+  await merge(1, parts([org, id, at, note]), [1, 2]);
+  await merge(2, now, [2, 3]);
+  await merge(3, now, [3]);
+  await place.inLake(now, async (_lake, { metadata }) => {
+    const current = metadata['partition-specs'].find(
+      (each) => each['spec-id'] === metadata['default-spec-id'],
+    );
+    expect(current!.fields.map(({ name }) => name).join()).toBe(spec);
+    const own = currentSchema(metadata).fields.filter(({ name }) => !name.startsWith('_tidemark'));
+    expect(own.map(({ name }) => name).join()).toBe(names);
+  });
+  const seen = shapeOf('parts', [id, note]);
+  const expected = [...(stays ? [['1', 'note 1']] : []), ['2', 'note 2'], ['3', 'note 3']];
+  await sink.maintain(shared.upkeep({ steps: ['compact'] }));
+  for (const reader of ['pyiceberg', 'spark'] as const)
+    expect(await place.rows(seen, reader), reader).toEqual(expected);
+  await sink.close();
 });

@@ -9,6 +9,7 @@ import { BaseRows } from './merge/base-rows.ts';
 import { Layout } from './merge/layout.ts';
 import { newTable } from './merge/new-table.ts';
 import { type NextLayout, nextLayout } from './merge/next-layout.ts';
+import { specUpdates } from './merge/next-spec.ts';
 import { TableMerge } from './merge/table-merge.ts';
 import { identifierOf } from './names.ts';
 import type { IcebergSettings } from './options.ts';
@@ -32,6 +33,8 @@ export interface RunningTable {
   merge: TableMerge | null;
   /** As of the last shape. */
   definition: TableUpdate[];
+  /** Fields of columns that go on in another field, by the field that the table has them in. */
+  moved: ReadonlyMap<number, number>;
   metadata: TableMetadata;
   hadRetired: boolean;
 }
@@ -69,6 +72,7 @@ export async function openTable(
     currentSchema(metadata),
     metadata['last-column-id'],
     before?.shape ?? shape,
+    metadata['partition-specs'],
   );
   const known = await lake.known(table, next.layout.keyIds);
   const base = new BaseRows(connection, table, known, cache, `${prefix}_deleted`);
@@ -83,21 +87,28 @@ export async function openTable(
           layout: next.layout,
           mayHaveRetired: hadRetired,
         }),
-    definition: definitionOf(next),
+    definition: definitionOf(metadata, next),
+    moved: new Map(),
     metadata,
     hadRetired,
   };
 }
 
-/** The updates that give a table its next schema. */
-export function definitionOf({
-  schema,
-  schemaChanged,
-  lastColumnId,
-}: Pick<NextLayout, 'schema' | 'schemaChanged' | 'lastColumnId'>): TableUpdate[] {
+/**
+ * The updates that give a table its next schema.
+ * @param moved fields of columns that go on in another field, by the field that they have in `metadata`
+ */
+export function definitionOf(
+  metadata: TableMetadata,
+  { schema, schemaChanged, lastColumnId }: Pick<NextLayout, 'schema' | 'schemaChanged' | 'lastColumnId'>,
+  moved: ReadonlyMap<number, number> = new Map(),
+): TableUpdate[] {
   if (!schemaChanged) return [];
+  const { before, behind } = specUpdates(metadata, schema, moved);
   return [
+    ...before,
     { action: 'add-schema', schema, 'last-column-id': lastColumnId },
     { action: 'set-current-schema', 'schema-id': -1 },
+    ...behind,
   ];
 }

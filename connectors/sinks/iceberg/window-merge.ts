@@ -14,7 +14,7 @@ import { finishWindow, prepareAppend, windowSummary } from './finish-window.ts';
 import type { OpenTable } from './lake.ts';
 import { type FinishSettings, finishDeletes, finishRows } from './merge/finish-table.ts';
 import { HistoryRows, newHistory } from './merge/history.ts';
-import { nextLayout } from './merge/next-layout.ts';
+import { movedFields, nextLayout } from './merge/next-layout.ts';
 import { identifierOf } from './names.ts';
 import { memoryKey } from './options.ts';
 import type { LiveChange } from './plan/live-files.ts';
@@ -108,9 +108,11 @@ export class WindowMerge {
     if (merge && JSON.stringify(merge.layout.shape) !== JSON.stringify(shape)) {
       const { metadata } = running;
       const now = applyUpdates(metadata, running.definition, Date.now());
-      const next = nextLayout(merge.layout, currentSchema(now), now['last-column-id'], shape);
+      const { 'last-column-id': last, 'partition-specs': specs } = now;
+      const next = nextLayout(merge.layout, currentSchema(now), last, shape, specs);
+      running.moved = movedFields(running.moved, merge.layout, next);
+      if (next.schemaChanged) running.definition = definitionOf(metadata, next, running.moved);
       await this.#inDuckdb(() => merge.evolve(next));
-      if (next.schemaChanged) running.definition = definitionOf(next);
     }
     const staged = merge?.stage() ?? null;
     if (shape.keyColumns.length > 0) {

@@ -49,7 +49,7 @@ export async function appendWindow(
     const prepared: WindowTable[] = [];
     for (const { table, held, files, layout, changed } of tables.values()) {
       if (held) continue;
-      const definition = changed ? definitionOf(changed) : [];
+      const definition = changed ? definitionOf(table.metadata, changed) : [];
       const properties = { [propertyNames.changes]: JSON.stringify(layout) };
       prepared.push(await prepareAppend(at, window, attempt, table, { files, definition, properties }));
     }

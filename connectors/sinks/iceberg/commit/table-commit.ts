@@ -46,6 +46,15 @@ export async function commitOf(
     requirements.push(
       { type: 'assert-current-schema-id', 'current-schema-id': table.metadata['current-schema-id'] },
       { type: 'assert-last-assigned-field-id', 'last-assigned-field-id': table.metadata['last-column-id'] },
+      { type: 'assert-default-spec-id', 'default-spec-id': table.metadata['default-spec-id'] },
+      {
+        type: 'assert-last-assigned-partition-id',
+        'last-assigned-partition-id': table.metadata['last-partition-id'],
+      },
+      {
+        type: 'assert-default-sort-order-id',
+        'default-sort-order-id': table.metadata['default-sort-order-id'],
+      },
     );
   }
   const updates: TableUpdate[] = [

@@ -11,6 +11,7 @@ import type { Cell } from '../../../../src/connector/sink.ts';
 import { foldCase } from '../../../values/fold-case.ts';
 import { recast } from '../../../values/recast.ts';
 import { unsupported } from '../failures.ts';
+import type { PartitionSpec } from '../spec/partition-spec.ts';
 import { highestFieldId, type NestedField, type Schema, sameSchema } from '../spec/schema.ts';
 import { canPromote } from '../spec/types.ts';
 import { columnStorage, type HouseFields, houseNames, houseTypes, icebergType, Layout } from './layout.ts';
@@ -34,18 +35,22 @@ export interface NextLayout {
   rows: RowsChange;
 }
 
-/** @param before null where no Window was merged into the table yet */
+/**
+ * @param before null where no Window was merged into the table yet
+ * @param specs the table's partition specs
+ */
 export function nextLayout(
   before: Layout | null,
   current: Schema,
   lastColumnId: number,
   shape: TableShape,
+  specs: readonly PartitionSpec[] = [],
 ): NextLayout {
   const ids = new FieldIds(Math.max(lastColumnId, highestFieldId(current)));
   const found = before ? follow(before, shape, ids) : adopt(current, shape, ids);
   const house = before?.house ?? houseOf(current, ids);
   const layout = new Layout(shape, found.ids, house);
-  const schema = schemaOf(layout, before, current, found.rows.kind === 'gone');
+  const schema = schemaOf(layout, before, current, found.rows.kind === 'gone', specs);
   return {
     layout,
     schema,
@@ -53,6 +58,27 @@ export function nextLayout(
     schemaChanged: !sameSchema(current, schema),
     rows: found.rows,
   };
+}
+
+/**
+ * Fields of columns that go on in another field, by the field that they had at first.
+ * @param before the same, up to the layout `from`
+ */
+export function movedFields(
+  before: ReadonlyMap<number, number>,
+  from: Layout,
+  { layout }: NextLayout,
+): Map<number, number> {
+  const fieldOf = ({ columns, shape }: Layout, column: ColumnShape) =>
+    columns[shape.columns.indexOf(column)]!.fieldId;
+  const step = new Map(
+    pairColumns(from.shape, layout.shape).kept.map(([old, now]) => [
+      fieldOf(from, old),
+      fieldOf(layout, now),
+    ]),
+  );
+  const first = new Map([...before].map(([old, now]) => [now, old]));
+  return new Map([...step].map(([old, now]) => [first.get(old) ?? old, now]));
 }
 
 class FieldIds {
@@ -168,9 +194,15 @@ export function fieldNames({ columns }: TableShape): string[] {
 }
 
 /** The columns in their order, ours behind them, and then what somebody else added to the table. */
-function schemaOf(layout: Layout, before: Layout | null, current: Schema, gone: boolean): Schema {
+function schemaOf(
+  layout: Layout,
+  before: Layout | null,
+  current: Schema,
+  gone: boolean,
+  specs: readonly PartitionSpec[],
+): Schema {
   const { shape, house } = layout;
-  const names = fieldNames(shape);
+  const names = besidePartitions(fieldNames(shape), layout, specs);
   const known = new Map(current.fields.map((field) => [field.id, field]));
   const keys = new Set(layout.keyed ? layout.matched.map(({ fieldId }) => fieldId) : []);
   const fields = layout.columns.map(({ fieldId, type, lossy }, i): NestedField => {
@@ -205,6 +237,24 @@ function schemaOf(layout: Layout, before: Layout | null, current: Schema, gone: 
     ...(identifiers.length === keys.size && keys.size > 0 ? { 'identifier-field-ids': identifiers } : {}),
     fields,
   };
+}
+
+/** A column may have a partition field's name only where it is what that works on; catalogs refuse the table else. */
+function besidePartitions(
+  names: readonly string[],
+  { columns }: Layout,
+  specs: readonly PartitionSpec[],
+): string[] {
+  const there = new Set(columns.map(({ fieldId }) => fieldId));
+  const parts = specs.flatMap(({ fields }) => fields).filter((each) => there.has(each['source-id']));
+  const taken = new Set([...names, ...parts.map(({ name }) => name)].map(foldCase));
+  return names.map((name, i) => {
+    if (parts.every((part) => part.name !== name || part['source-id'] === columns[i]!.fieldId)) return name;
+    let suffix = 2;
+    while (taken.has(foldCase(`${name}~${suffix}`))) suffix += 1;
+    taken.add(foldCase(`${name}~${suffix}`));
+    return `${name}~${suffix}`;
+  });
 }
 
 function docOf(field: NestedField | undefined): { doc: string } | Record<string, never> {
