@@ -10,6 +10,7 @@ import { type Stack, startStack } from '../../compose/local-stack.ts';
 import { reachableFiles } from '../../connectors/sinks/iceberg/upkeep/reachable-files.ts';
 import type { MergeTable, OptionValues, Row, RowState } from '../../src/connector/sink.ts';
 import { shapeOf } from '../conformance/example-tables.ts';
+import { startCatalogFront } from '../iceberg/catalog-front.ts';
 import { runInSpark } from '../iceberg/readers.ts';
 import {
   countsOf,
@@ -157,6 +158,23 @@ describe('compaction', () => {
     });
     expect((await writer.maintain(upkeep({ steps: ['compact'] })))[0]!.counts.commits).toBe(0);
     await writer.close();
+  });
+
+  test('keeps its files where the catalog made the commit and answers a conflict, as a proxy that sends twice makes it', async () => {
+    const here = place();
+    const front = await startCatalogFront(here.uri);
+    const writer = await here.open(undefined, { 'iceberg.catalog.uri': front.uri });
+    for (let n = 1; n <= 4; n += 1)
+      await writer.mergeWindow(windowOf(n, 1n, lines, [upsert(n, [`${n}`], [`${n}`, 'x'])]));
+    const before = await here.rows(lines);
+    const conflict = { error: { message: 'overtaken', type: 'CommitFailedException', code: 409 } };
+    const answer = { status: 409, body: JSON.stringify(conflict) };
+    front.expect(/^POST .*\/tables\/lines$/, { kind: 'forward and answer', answer });
+    const [done] = await writer.maintain(upkeep({ steps: ['compact'] }));
+    expect(done!.counts).toMatchObject({ filesAfter: 1, commits: 1 });
+    expect(await here.rows(lines)).toEqual(before);
+    await writer.close();
+    front.stop();
   });
 
   test('writes what is mostly deleted anew, and makes few files of deletes of many', async () => {
