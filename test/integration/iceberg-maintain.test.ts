@@ -1,12 +1,13 @@
 /** Upkeep of Iceberg tables beside the sink that writes them: no row changes, and nothing is left behind. */
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Stack, startStack } from '../../compose/local-stack.ts';
+import { progressIdentifier } from '../../connectors/sinks/iceberg/names.ts';
 import { reachableFiles } from '../../connectors/sinks/iceberg/upkeep/reachable-files.ts';
 import type { MergeTable, OptionValues, Row, RowState } from '../../src/connector/sink.ts';
 import { shapeOf } from '../conformance/example-tables.ts';
@@ -261,6 +262,42 @@ describe('what is past', () => {
     expect(await here.stored(lines, 'other.parquet')).toHaveLength(1);
     await merge(7);
     expect((await here.rows(lines)).find(([id]) => id === '1')).toEqual(['1', '7']);
+    await writer.close();
+  });
+
+  test('takes nothing that a tag needs, though what is known of the attempt came to light late', async () => {
+    const here = place();
+    const identifier = progressIdentifier(String(here.options['iceberg.namespace']), {
+      sourceId: 'source',
+      destination: 'lake',
+    });
+    const records = async () => {
+      const at = await here.inLake(lines, async (lake) => (await lake.load(identifier))!.metadata.location);
+      const folder = join(fileURLToPath(at), 'metadata', 'tidemark-attempts');
+      return (await readdir(folder)).map((name) => join(folder, name));
+    };
+    let kept: { path: string; body: Buffer } | null = null;
+    const writer = await here.open(async (name) => {
+      if (name !== 'iceberg-sink-committed' || kept !== null) return;
+      const [path] = await records();
+      kept = { path: path!, body: await readFile(path!) };
+    });
+    const merge = (sink: typeof writer, n: number, token: bigint) =>
+      sink.mergeWindow(windowOf(n, token, lines, [upsert(n, [`${n}`], [`${n}`, 'x'])]));
+    await merge(writer, 1, 1n);
+    await merge(writer, 2, 1n);
+    const tag = (await writer.tag('q3')).tables.find(({ table }) => table.endsWith('.lines'))!;
+    const then = await here.rows(lines);
+    await merge(writer, 3, 1n);
+    const all = upkeep({ steps: ['compact', 'expire'], expireAfterMs: 0, keepLast: 1 });
+    await writer.maintain(all);
+    // The store was away for a moment when the record of the first Window was to be removed.
+    await writeFile(kept!.path, kept!.body);
+    const heir = await here.open();
+    await merge(heir, 4, 2n);
+    expect(await records()).toEqual([]);
+    expect(await here.rows(lines, 'pyiceberg', tag.snapshot!)).toEqual(then);
+    await heir.close();
     await writer.close();
   });
 

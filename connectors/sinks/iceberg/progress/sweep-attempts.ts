@@ -5,6 +5,7 @@
 import { TidemarkError } from '../../../../src/connector/failure.ts';
 import { CommitConflict } from '../catalog/failures.ts';
 import type { Lake, OpenTable } from '../lake.ts';
+import { removeUnnamed } from '../upkeep/reachable-files.ts';
 import type { AttemptedTable, AttemptRecord } from './attempt.ts';
 import { attemptsLocation } from './attempt.ts';
 import { fence } from './progress-table.ts';
@@ -54,10 +55,8 @@ async function sweepTable(
       await table.store.delete(unused);
       return unused.length;
     }
-    if (state === 'impossible') {
-      await table.store.delete(attempted.files);
-      return attempted.files.length;
-    }
+    // Its own snapshot may have expired, and its files be in none but an older one that a tag keeps.
+    if (state === 'impossible') return removeUnnamed(table, attempted.files);
     try {
       const own = BigInt(table.metadata.properties[propertyNames.token] ?? 0);
       if (own > token) throw new TidemarkError('TM403', 'a table has a newer owner');

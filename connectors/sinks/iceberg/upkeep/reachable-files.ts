@@ -33,3 +33,11 @@ export async function reachableFiles(
   await Promise.all(Array.from({ length: atOnce }, next));
   return files;
 }
+
+/** Removes what no snapshot of the table needs. @returns how many files */
+export async function removeUnnamed(table: OpenTable, files: readonly string[]): Promise<number> {
+  const named = await reachableFiles(table, table.metadata.snapshots);
+  const unnamed = files.filter((each) => !named.has(each));
+  await table.store.delete(unnamed);
+  return unnamed.length;
+}

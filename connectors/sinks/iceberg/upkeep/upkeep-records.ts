@@ -16,7 +16,7 @@ import type { FileStore } from '../file-store.ts';
 import type { Lake, OpenTable } from '../lake.ts';
 import { fence } from '../progress/progress-table.ts';
 import type { TableMetadata } from '../spec/table-metadata.ts';
-import { reachableFiles } from './reachable-files.ts';
+import { removeUnnamed } from './reachable-files.ts';
 
 interface RecordBody {
   id: string;
@@ -171,11 +171,4 @@ async function sweepRecord(lake: Lake, body: RecordBody): Promise<number> {
     const after = await lake.load(body.identifier);
     return after === null ? 0 : removeUnnamed(after, body.files);
   }
-}
-
-async function removeUnnamed(table: OpenTable, files: readonly string[]): Promise<number> {
-  const named = await reachableFiles(table, table.metadata.snapshots);
-  const unnamed = files.filter((each) => !named.has(each));
-  await table.store.delete(unnamed);
-  return unnamed.length;
 }
