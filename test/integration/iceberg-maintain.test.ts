@@ -301,6 +301,31 @@ describe('what is past', () => {
     await writer.close();
   });
 
+  test('stays where the table says that its files may be those of another', async () => {
+    const here = place();
+    const writer = await here.open();
+    for (let n = 1; n <= 2; n += 1)
+      await writer.mergeWindow(windowOf(n, 1n, lines, [upsert(n, ['1'], ['1', `${n}`])]));
+    const location = await here.inLake(lines, async (lake, { identifier, metadata }) => {
+      const updates = { 'gc.enabled': 'false' };
+      await lake.catalog.commit([
+        { identifier, requirements: [], updates: [{ action: 'set-properties', updates }] },
+      ]);
+      return fileURLToPath(metadata.location);
+    });
+    const stray = join(location, 'data', 'left.parquet');
+    await writeFile(stray, 'of another table');
+    await utimes(stray, new Date(0), new Date(0));
+    const steps = ['expire', 'orphans'] as const;
+    const done = await writer.maintain(upkeep({ steps, expireAfterMs: 0, keepLast: 1, orphanAgeMs: 0 }));
+    const own = done.filter(({ table }) => table.endsWith('.lines'));
+    expect(own.map(({ counts, left }) => [counts.filesRemoved, left])).toEqual(
+      steps.map(() => [0, expect.stringContaining('gc.enabled')]),
+    );
+    expect(await here.stored(lines, 'left.parquet')).toHaveLength(1);
+    await writer.close();
+  });
+
   test('many manifests become few, and say the same', async () => {
     const here = place();
     const writer = await here.open();

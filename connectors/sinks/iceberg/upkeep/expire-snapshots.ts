@@ -14,6 +14,7 @@ import { mainBranch, type Snapshot } from '../spec/snapshot.ts';
 import type { TableMetadata } from '../spec/table-metadata.ts';
 import type { TableRequirement, TableUpdate } from '../spec/updates.ts';
 import type { UpkeepPlace } from './commit-upkeep.ts';
+import { sharedFiles } from './shared-files.ts';
 import { UpkeepRecord } from './upkeep-records.ts';
 
 export interface ExpiryRules {
@@ -27,6 +28,8 @@ export interface Expired {
   snapshotsBefore: number;
   snapshotsAfter: number;
   filesRemoved: number;
+  /** Why the table is left as it is. */
+  left: string | null;
 }
 
 const day = 24 * 60 * 60 * 1000;
@@ -99,14 +102,17 @@ export async function expireSnapshots(
   const record = new UpkeepRecord(place.progress, table);
   for (let attempt = 1; ; attempt += 1) {
     const { metadata } = table;
+    const left = sharedFiles(metadata);
+    if (left !== null)
+      return { snapshotsBefore: before, snapshotsAfter: metadata.snapshots.length, filesRemoved: 0, left };
     const { snapshots, refs } = planExpiry(metadata, rules, Date.now());
     const after = metadata.snapshots.length - snapshots.length;
-    const result = { snapshotsBefore: before, snapshotsAfter: after, filesRemoved: 0 };
+    const result = { snapshotsBefore: before, snapshotsAfter: after, filesRemoved: 0, left };
     const says = metadata.properties[removesMetadata] !== undefined;
     if (dryRun || (snapshots.length === 0 && refs.length === 0 && says)) return result;
     const gone = new Set(snapshots);
-    const left = metadata.snapshots.filter((each) => !gone.has(each));
-    const files = snapshots.length === 0 ? [] : await reader.onlyIn(metadata, snapshots, left);
+    const kept = metadata.snapshots.filter((each) => !gone.has(each));
+    const files = snapshots.length === 0 ? [] : await reader.onlyIn(metadata, snapshots, kept);
     if (!(await record.stands())) return { ...result, snapshotsAfter: metadata.snapshots.length };
     if (files.length > 0)
       await record.willExpire(

@@ -92,7 +92,8 @@ async function runStep(
       return done({ ...(await mergeTableManifests(place, table, dryRun)) });
     case 'expire': {
       const rules = { maxAgeMs: request.expireAfterMs, keepLast: request.keepLast };
-      return done({ ...(await expireSnapshots(place, table, rules, dryRun)) });
+      const { left, ...counts } = await expireSnapshots(place, table, rules, dryRun);
+      return done(counts, left);
     }
     case 'orphans': {
       const uuid = table.metadata['table-uuid'];

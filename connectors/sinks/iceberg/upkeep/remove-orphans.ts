@@ -10,6 +10,7 @@ import type { OpenTable } from '../lake.ts';
 import { attemptsLocation } from '../progress/attempt.ts';
 import type { UpkeepPlace } from './commit-upkeep.ts';
 import { reachableFiles } from './reachable-files.ts';
+import { sharedFiles } from './shared-files.ts';
 import { recordedFiles, upkeepLocation } from './upkeep-records.ts';
 
 export interface RemovedOrphans {
@@ -27,6 +28,8 @@ export async function removeOrphans(
   dryRun: boolean,
 ): Promise<RemovedOrphans> {
   const result: RemovedOrphans = { filesRemoved: 0, bytesRemoved: 0, left: null };
+  const mark = sharedFiles(metadata);
+  if (mark !== null) return { ...result, left: mark };
   const own = canonical(metadata.location);
   const folders = [dataLocation(metadata), metadataLocation(metadata)].map(canonical);
   if (!folders.every((each) => each.startsWith(`${own}/`)))
