@@ -319,3 +319,45 @@ test.each([
     expect(await place.rows(seen, reader), reader).toEqual(expected);
   await sink.close();
 });
+
+test('a table that somebody rolled back or emptied is not written on, until it is what it says again', async () => {
+  places += 1;
+  const place = new shared.Place(stack, folder, `rolled_${places}`);
+  let meanwhile = async (): Promise<void> => {};
+  const sink = await place.open(async (name) => {
+    if (name === 'iceberg-sink-before-commit') await meanwhile();
+  });
+  const merge = (n: number) => sink.mergeWindow(shared.windowOf(n, 1n, shape, states(n, [n], 'of')));
+  for (let n = 1; n <= 3; n += 1) await merge(n);
+  const ids = await place.inLake(shape, async (_lake, { metadata }) =>
+    metadata.snapshots.map((each) => each['snapshot-id']),
+  );
+  const main = (update: TableCommit['updates'][number]) =>
+    place.inLake(shape, (lake, { identifier }) =>
+      lake.catalog.commit([
+        { identifier, requirements: [], updates: [{ 'ref-name': 'main', type: 'branch', ...update }] },
+      ]),
+    );
+  const goTo = (n: number) => main({ action: 'set-snapshot-ref', 'snapshot-id': ids[n - 1] });
+  await goTo(2);
+  const refused = {
+    code: 'TM404',
+    message: expect.stringContaining('it had Window 3, and somebody took it back to Window 2'),
+    remedy: expect.stringContaining(String(ids[2])),
+  };
+  await expect(merge(4)).rejects.toMatchObject(refused);
+  // Whoever merges its files hides nothing of it.
+  const [compacted] = await sink.maintain(shared.upkeep({ steps: ['compact'] }));
+  expect(compacted!.counts.commits).toBe(1);
+  await expect(merge(4)).rejects.toMatchObject(refused);
+  await main({ action: 'remove-snapshot-ref' });
+  await expect(merge(4)).rejects.toThrow(/back to before its first one/);
+  await goTo(3);
+  meanwhile = async () => void (await goTo(1));
+  await expect(merge(4)).rejects.toThrow(/back to Window 1/);
+  meanwhile = async () => {};
+  await goTo(3);
+  await merge(4);
+  expect((await place.rows(shape)).map(([id]) => id)).toEqual(['1', '2', '3', '4']);
+  await sink.close();
+});

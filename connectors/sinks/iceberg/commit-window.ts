@@ -19,6 +19,7 @@ import type { Lake } from './lake.ts';
 import type { Attempt, PendingFiles } from './progress/attempt.ts';
 import { checkToken } from './progress/progress-table.ts';
 import { propertyNames, type WindowHead } from './progress/properties.ts';
+import { checkHistory } from './progress/table-history.ts';
 
 const tries = 20;
 
@@ -112,6 +113,7 @@ async function rebased(
     if (now === null) throw new StaleMerge(table.table.identifier.name);
     checkToken(now, window.fencingToken, window);
     if (now.metadata.properties[propertyNames.attempt] === attempt.id) continue;
+    checkHistory(now);
     if (Number(now.metadata.properties[propertyNames.sequence] ?? 0) >= window.sequence)
       throw new StaleMerge(table.table.identifier.name);
     left.push({ table: await rebaseTable(table, now), files });

@@ -6,7 +6,7 @@ export function malformed(what: string, cause?: unknown): TidemarkError {
   return new TidemarkError('TM405', what, {
     ...(cause === undefined ? {} : { cause }),
     remedy:
-      'Read the table with the tool that writes it. If it cannot either, roll the table back to a snapshot before the damage.',
+      'Read the table with the tool that writes it. If it cannot either, restore its files, or drop it and bring its rows anew with `tidemark destination resync`.',
   });
 }
 

@@ -16,6 +16,7 @@ import type { IcebergSettings } from './options.ts';
 import type { TableCache } from './plan/table-cache.ts';
 import type { ProgressTable } from './progress/progress-table.ts';
 import { propertyNames, readMark } from './progress/properties.ts';
+import { checkHistory } from './progress/table-history.ts';
 import { currentSchema, type TableMetadata } from './spec/table-metadata.ts';
 import type { TableUpdate } from './spec/updates.ts';
 
@@ -52,6 +53,7 @@ export async function openTable(
   const table = await lake.ensure(identifier, () => newTable(shape, window, settings));
   const { metadata } = table;
   const mark = readMark(metadata.properties, context, `table ${identifier.name}`);
+  checkHistory(table);
   if (metadata.properties[propertyNames.changes] !== undefined) {
     throw unsupported(
       `table ${identifier.name} keeps every Change, and iceberg.mode is merge`,

@@ -20,6 +20,7 @@ import { memoryKey } from './options.ts';
 import type { LiveChange } from './plan/live-files.ts';
 import { Attempt, PendingFiles } from './progress/attempt.ts';
 import { markProperties, propertyNames, readMark } from './progress/properties.ts';
+import { checkHistory } from './progress/table-history.ts';
 import { definitionOf, openTable, type RunningTable, type Surroundings } from './running-table.ts';
 import { applyUpdates } from './spec/apply-updates.ts';
 import { currentSchema, type TableMetadata } from './spec/table-metadata.ts';
@@ -150,6 +151,7 @@ export class WindowMerge {
     if (!history) {
       const table = await lake.ensure(identifier, () => newHistory(this.#window));
       const mark = readMark(table.metadata.properties, context, `table ${identifier.name}`);
+      checkHistory(table);
       const holds = mark !== null && mark.sequence >= this.#window.sequence;
       const rows = holds ? null : new HistoryRows(this.#database!.connection, `h${this.#histories.size}`);
       await rows?.begin();

@@ -32,6 +32,7 @@ import { identifierOf } from '../names.ts';
 import { memoryKey } from '../options.ts';
 import { boundSpec } from '../plan/table-reader.ts';
 import { readMark, type WindowHead } from '../progress/properties.ts';
+import { checkHistory } from '../progress/table-history.ts';
 import type { Surroundings } from '../running-table.ts';
 import type { BoundPartitionField, PartitionTuple } from '../spec/partition-spec.ts';
 import { currentSchema } from '../spec/table-metadata.ts';
@@ -91,6 +92,7 @@ export class TableAppends {
     const table = await lake.ensure(identifier, () => newChangesTable(shape, window));
     const { properties } = table.metadata;
     const mark = readMark(properties, context, `table ${identifier.name}`);
+    checkHistory(table);
     const layout = changeLayoutOf(table);
     if (layout && tableName(layout.shape) !== tableName(shape)) {
       throw new TidemarkError(

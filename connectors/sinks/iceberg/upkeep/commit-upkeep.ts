@@ -17,6 +17,7 @@ import type { KnownTable } from '../plan/row-finder.ts';
 import type { TableCache } from '../plan/table-cache.ts';
 import { PendingFiles } from '../progress/attempt.ts';
 import { propertyNames } from '../progress/properties.ts';
+import { windowInHistory } from '../progress/table-history.ts';
 import { snapshotById, type TableMetadata } from '../spec/table-metadata.ts';
 import { UpkeepRecord } from './upkeep-records.ts';
 
@@ -132,11 +133,12 @@ function merging(metadata: TableMetadata, leastManifests: number | undefined): T
   return { ...metadata, properties };
 }
 
-/** The rows are those of the same Window as before. */
-function carriedOver({ properties }: TableMetadata): Record<string, string> {
+/** The rows are those of the same Window as before; of a table that was rolled back, those of the one that it is at. */
+function carriedOver(metadata: TableMetadata): Record<string, string> {
+  const known = windowInHistory(metadata) ?? metadata.properties;
   return Object.fromEntries(
     [propertyNames.position, propertyNames.sequence].flatMap((name) =>
-      properties[name] === undefined ? [] : [[name, properties[name]]],
+      known[name] === undefined ? [] : [[name, known[name]]],
     ),
   );
 }
