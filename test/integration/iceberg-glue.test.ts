@@ -44,6 +44,8 @@ let glue: GlueClient;
 let front: CatalogFront;
 let catalog: Catalog;
 let failMetadata: (() => Promise<void>) | null = null;
+/** Locations of metadata before and after the commits that came in. */
+const past: [string, string][] = [];
 
 beforeAll(async () => {
   await rm(directory, { recursive: true, force: true });
@@ -98,6 +100,9 @@ const files: MetadataFiles = {
   },
   async removeMetadata(location) {
     await store.delete([location]);
+  },
+  async removePast(base, now) {
+    past.push([base.metadataLocation, now.metadataLocation]);
   },
 };
 
@@ -177,6 +182,7 @@ it('keeps where the metadata is, and was, and what Glue shows of the table', asy
   );
   const [committed] = await catalog.commit([setting(identifier, { b: '2' })]);
   expect(committed!.metadata.properties).toMatchObject({ made: 'here', b: '2' });
+  expect(past.at(-1)).toEqual([table.metadataLocation, committed!.metadataLocation]);
   expect(await entry(identifier)).toMatchObject({
     Description: 'kept',
     TableType: 'EXTERNAL_TABLE',

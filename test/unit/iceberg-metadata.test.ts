@@ -1,8 +1,11 @@
 /** Table metadata, schemas, updates and names of the Iceberg sink, without a table. */
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import type { TableMetadata as CatalogMetadata } from '../../connectors/sinks/iceberg/catalog/catalog.ts';
 import { type JsonObject, parseJson } from '../../connectors/sinks/iceberg/catalog/exact-json.ts';
 import { dataLocation, metadataLocation } from '../../connectors/sinks/iceberg/commit/locations.ts';
+import type { FileStore } from '../../connectors/sinks/iceberg/file-store.ts';
+import { StoredMetadataFiles } from '../../connectors/sinks/iceberg/glue-metadata-files.ts';
 import { applyUpdates } from '../../connectors/sinks/iceberg/spec/apply-updates.ts';
 import { evolveSchema } from '../../connectors/sinks/iceberg/spec/evolve-schema.ts';
 import {
@@ -176,6 +179,53 @@ describe('updates', () => {
     expect(after.snapshots).toEqual([]);
     expect(after.refs).toEqual({});
     expect(after['metadata-log']).toHaveLength(2);
+  });
+
+  it('keep as many files of the past as the table says, and the catalog’s client removes the others where it says so', async () => {
+    const stored = new Map<string, Buffer>();
+    const store = {
+      get: async (location: string) => stored.get(location) ?? null,
+      put: async (location: string, body: Buffer) => void stored.set(location, body),
+      delete: async (locations: readonly string[]) => locations.forEach((each) => void stored.delete(each)),
+    };
+    const files = new StoredMetadataFiles(async () => store as unknown as FileStore);
+    const identifier = { namespace: ['a'], name: 't' };
+    const commit = (updates: Record<string, string>) => ({
+      identifier,
+      requirements: [],
+      updates: [{ action: 'set-properties', updates }],
+    });
+    const metadataLocation = 's3://b/t/metadata/00041-x.metadata.json';
+    let now = { metadata: parseJson(formatTableMetadata(base())) as CatalogMetadata, metadataLocation };
+    const step = async (updates: Record<string, string>) => {
+      const next = await files.writeMetadata(now, commit(updates));
+      await files.removePast(now, next);
+      now = next;
+    };
+    await store.put(metadataLocation, Buffer.from(''));
+    for (let n = 0; n < 5; n += 1) await step({ 'write.metadata.previous-versions-max': '3' });
+    expect(now.metadataLocation).toMatch(/\/00046-/);
+    expect(now.metadata['metadata-log']).toHaveLength(3);
+    expect(stored.size).toBe(6);
+    for (let n = 0; n < 3; n += 1) await step({ 'write.metadata.delete-after-commit.enabled': 'true' });
+    const numbers = [...stored.keys()].map((each) => Number(/\/(\d+)-/.exec(each)![1]));
+    // Those from before the table said so stay.
+    expect(numbers).toEqual([41, 42, 46, 47, 48, 49]);
+  });
+
+  it('take statistics of snapshots with these', () => {
+    const statistics = [3055729675574597004n, 3055729675574597005n].map((id) => ({
+      'snapshot-id': id,
+      'statistics-path': `s3://b/t/${id}.puffin`,
+    }));
+    const before = { ...base(), statistics, 'partition-statistics': statistics };
+    const after = applyUpdates(
+      before,
+      [{ action: 'remove-snapshots', 'snapshot-ids': [3055729675574597004n] }],
+      5,
+    );
+    expect(after.statistics).toEqual(statistics.slice(1));
+    expect(after['partition-statistics']).toEqual(statistics.slice(1));
   });
 
   it('refuse a snapshot twice, a number twice and a reference to nothing', () => {

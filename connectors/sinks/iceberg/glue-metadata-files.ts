@@ -32,15 +32,30 @@ export class StoredMetadataFiles implements MetadataFiles {
     const updates = commit.updates as unknown as TableUpdate[];
     const metadata = applyUpdates(before, updates, Date.now(), base?.metadataLocation);
     const text = formatTableMetadata(metadata);
-    const version = String(metadata['metadata-log'].length).padStart(5, '0');
+    const version = String(versionOf(base?.metadataLocation) + 1).padStart(5, '0');
     const location = `${metadataLocation(metadata)}/${version}-${randomUUID()}.metadata.json`;
     await (await this.#storeOf(location)).put(location, Buffer.from(text));
     return { metadata: asJson(text), metadataLocation: location };
   }
 
+  async removePast({ metadata: base }: WrittenMetadata, { metadata }: WrittenMetadata): Promise<void> {
+    const { properties, 'metadata-log': log } = parseTableMetadata(metadata);
+    if (properties['write.metadata.delete-after-commit.enabled'] !== 'true') return;
+    const kept = new Set(log.map((each) => each['metadata-file']));
+    const past = parseTableMetadata(base)['metadata-log'].map((each) => each['metadata-file']);
+    for (const location of past)
+      if (!kept.has(location)) await (await this.#storeOf(location)).delete([location]);
+  }
+
   async removeMetadata(location: string): Promise<void> {
     await (await this.#storeOf(location)).delete([location]);
   }
+}
+
+/** By its file's name, as writers number them: `00012-….metadata.json`; -1 where there is none. */
+function versionOf(location: string | undefined): number {
+  const digits = /\/(\d+)-[^/]*$/.exec(location ?? '')?.[1];
+  return digits === undefined ? -1 : Number(digits);
 }
 
 function asJson(text: string): CatalogMetadata {

@@ -53,6 +53,8 @@ export interface MetadataFiles {
    */
   writeMetadata(base: WrittenMetadata | null, commit: TableCommit): Promise<WrittenMetadata>;
   removeMetadata(location: string): Promise<void>;
+  /** After a commit: removes the files that the table's log names no more, where the table wants that. */
+  removePast(base: WrittenMetadata, now: WrittenMetadata): Promise<void>;
 }
 
 export interface GlueSettings {
@@ -141,7 +143,8 @@ export class GlueCatalog implements Catalog {
     const what = `commit table ${tableText(identifier)}`;
     const entry = await this.#entry(identifier);
     if (entry === null) throw new NoSuchTable(what);
-    const written = await this.#files.writeMetadata(await this.#metadata(entry, identifier), commit);
+    const base = await this.#metadata(entry, identifier);
+    const written = await this.#files.writeMetadata(base, commit);
     const request = new UpdateTableCommand({
       ...this.#catalog,
       DatabaseName: databaseOf(identifier.namespace),
@@ -151,6 +154,8 @@ export class GlueCatalog implements Catalog {
       SkipArchive: true,
     });
     await this.#swap(identifier, what, written, () => this.#client.send(request));
+    // What stays is found as an orphan.
+    await this.#files.removePast(base, written).catch(() => undefined);
     return [this.#loaded(identifier, written)];
   }
 

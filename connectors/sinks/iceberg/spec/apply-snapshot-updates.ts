@@ -1,4 +1,5 @@
 /** The part of apply-updates.ts that is about snapshots and references. */
+import { isObject, type Json } from '../catalog/exact-json.ts';
 import { malformed } from '../failures.ts';
 import { mainBranch } from './snapshot.ts';
 import { snapshotById, type TableMetadata } from './table-metadata.ts';
@@ -44,6 +45,10 @@ export function applyToSnapshots(metadata: TableMetadata, update: SnapshotUpdate
       metadata.refs = Object.fromEntries(
         Object.entries(metadata.refs).filter(([, reference]) => !gone.has(reference['snapshot-id'])),
       );
+      const counts = (file: Json) =>
+        !isObject(file) || !gone.has(BigInt(file['snapshot-id'] as number | bigint));
+      metadata.statistics = metadata.statistics.filter(counts);
+      metadata['partition-statistics'] = metadata['partition-statistics'].filter(counts);
       const lastGone = metadata['snapshot-log'].findLastIndex((each) => gone.has(each['snapshot-id']));
       metadata['snapshot-log'] = metadata['snapshot-log'].slice(lastGone + 1);
     }

@@ -33,10 +33,17 @@ export function applyUpdates(
   const metadata = structuredClone(base) ?? emptyTable();
   const last: LastAdded = { schema: null, spec: null, order: null };
   for (const update of updates) applyOne(metadata, update, last, nowMs);
-  if (base && baseFile !== undefined)
+  if (base && baseFile !== undefined) {
     metadata['metadata-log'].push({ 'metadata-file': baseFile, 'timestamp-ms': base['last-updated-ms'] });
+    metadata['metadata-log'] = metadata['metadata-log'].slice(-mostPrevious(metadata));
+  }
   metadata['last-updated-ms'] = Math.max(nowMs, metadata['last-updated-ms']);
   return metadata;
+}
+
+function mostPrevious({ properties }: TableMetadata): number {
+  const most = Number(properties['write.metadata.previous-versions-max'] ?? Number.NaN);
+  return Number.isInteger(most) ? Math.max(1, most) : 100;
 }
 
 function emptyTable(): TableMetadata {
