@@ -20,7 +20,7 @@ import {
   readTableMetadata,
 } from '../../connectors/sinks/iceberg/spec/read-table-metadata.ts';
 import { parseSchema, type Schema } from '../../connectors/sinks/iceberg/spec/schema.ts';
-import { newSnapshotId } from '../../connectors/sinks/iceberg/spec/snapshot.ts';
+import { newSnapshotId, parseSnapshotReference } from '../../connectors/sinks/iceberg/spec/snapshot.ts';
 import { formatTableMetadata } from '../../connectors/sinks/iceberg/spec/table-metadata.ts';
 import type { PrimitiveType, Value } from '../../connectors/sinks/iceberg/spec/types.ts';
 import { unmetRequirement } from '../../connectors/sinks/iceberg/spec/updates.ts';
@@ -133,6 +133,11 @@ describe('table metadata', () => {
     const read = () => parseTableMetadata(json);
     if (complaint === undefined) expect(read).not.toThrow();
     else expect(read).toThrow(complaint);
+  });
+
+  it('has tags that stay for ever, as others say it', () => {
+    const tag = parseJson('{"snapshot-id": 1, "type": "tag", "max-ref-age-ms": 9223372036854775807}');
+    expect(parseSnapshotReference(tag, 'a tag')['max-ref-age-ms']).toBe(Number.MAX_SAFE_INTEGER);
   });
 
   it('that is no JSON is refused without its text', () => {

@@ -63,6 +63,9 @@ function parseSummary(reader: JsonReader): SnapshotSummary {
   return { ...summary, operation: operation as SnapshotOperation };
 }
 
+/** Others say 2^63 - 1 for ever. */
+const longest = BigInt(Number.MAX_SAFE_INTEGER);
+
 /** @throws TidemarkError TM405 */
 export function parseSnapshotReference(json: Json | undefined, what: string): SnapshotReference {
   const reader = new JsonReader(json, what);
@@ -70,9 +73,13 @@ export function parseSnapshotReference(json: Json | undefined, what: string): Sn
   if (type !== 'branch' && type !== 'tag') throw malformed(`${what} is neither branch nor tag`);
   const reference: SnapshotReference = { 'snapshot-id': reader.long('snapshot-id'), type };
   for (const name of ['min-snapshots-to-keep', 'max-snapshot-age-ms', 'max-ref-age-ms'] as const) {
-    if (reader.has(name)) reference[name] = reader.integer(name);
+    if (reader.has(name)) reference[name] = Number(smaller(reader.long(name), longest));
   }
   return reference;
+}
+
+function smaller(one: bigint, other: bigint): bigint {
+  return one < other ? one : other;
 }
 
 /** A positive 63-bit integer. @param taken ids of the table's snapshots */
