@@ -254,7 +254,7 @@ test.each([
     now: parts([org, id, at, note], { oid: 17_000 }),
     stays: false,
     spec: 'org~,at_day~',
-    names: 'org,id,at,note',
+    names: 'org,id,at,note,at~',
   },
   {
     what: 'a partition column gets another type',
@@ -269,6 +269,13 @@ test.each([
     stays: true,
     spec: 'at_day',
     names: 'id,at,note',
+  },
+  {
+    what: 'a column is dropped that a sort order has',
+    now: parts([org, id, note]),
+    stays: true,
+    spec: 'org,at_day',
+    names: 'org,id,note,at',
   },
   {
     what: 'a column is added that has the name of a partition',
@@ -302,6 +309,14 @@ test.each([
     return sink.mergeWindow(shared.windowOf(n, 1n, shape, rows));
   };
   await merge(1, parts([org, id, at, note]), [1, 2]);
+  await place.inLake(now, (lake, { identifier }) => {
+    const asc = { transform: 'identity', direction: 'asc', 'null-order': 'nulls-first' };
+    const updates = [
+      { action: 'add-sort-order', 'sort-order': { 'order-id': 1, fields: [{ ...asc, 'source-id': 3 }] } },
+      { action: 'set-default-sort-order', 'sort-order-id': -1 },
+    ];
+    return lake.catalog.commit([{ identifier, requirements: [], updates }]);
+  });
   await merge(2, now, [2, 3]);
   await merge(3, now, [3]);
   await place.inLake(now, async (_lake, { metadata }) => {

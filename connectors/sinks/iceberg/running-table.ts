@@ -74,7 +74,7 @@ export async function openTable(
     currentSchema(metadata),
     metadata['last-column-id'],
     before?.shape ?? shape,
-    metadata['partition-specs'],
+    metadata,
   );
   const known = await lake.known(table, next.layout.keyIds);
   const base = new BaseRows(connection, table, known, cache, `${prefix}_deleted`);

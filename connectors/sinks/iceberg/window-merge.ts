@@ -109,8 +109,7 @@ export class WindowMerge {
     if (merge && JSON.stringify(merge.layout.shape) !== JSON.stringify(shape)) {
       const { metadata } = running;
       const now = applyUpdates(metadata, running.definition, Date.now());
-      const { 'last-column-id': last, 'partition-specs': specs } = now;
-      const next = nextLayout(merge.layout, currentSchema(now), last, shape, specs);
+      const next = nextLayout(merge.layout, currentSchema(now), now['last-column-id'], shape, now);
       running.moved = movedFields(running.moved, merge.layout, next);
       if (next.schemaChanged) running.definition = definitionOf(metadata, next, running.moved);
       await this.#inDuckdb(() => merge.evolve(next));

@@ -13,6 +13,7 @@ import { recast } from '../../../values/recast.ts';
 import { unsupported } from '../failures.ts';
 import type { PartitionSpec } from '../spec/partition-spec.ts';
 import { highestFieldId, type NestedField, type Schema, sameSchema } from '../spec/schema.ts';
+import type { TableMetadata } from '../spec/table-metadata.ts';
 import { canPromote } from '../spec/types.ts';
 import { columnStorage, type HouseFields, houseNames, houseTypes, icebergType, Layout } from './layout.ts';
 
@@ -35,22 +36,22 @@ export interface NextLayout {
   rows: RowsChange;
 }
 
-/**
- * @param before null where no Window was merged into the table yet
- * @param specs the table's partition specs
- */
+/** What of a table's metadata its next schema has to go by. */
+export type SchemaBounds = Pick<TableMetadata, 'partition-specs' | 'sort-orders'>;
+
+/** @param before null where no Window was merged into the table yet */
 export function nextLayout(
   before: Layout | null,
   current: Schema,
   lastColumnId: number,
   shape: TableShape,
-  specs: readonly PartitionSpec[] = [],
+  bounds: SchemaBounds = { 'partition-specs': [], 'sort-orders': [] },
 ): NextLayout {
   const ids = new FieldIds(Math.max(lastColumnId, highestFieldId(current)));
   const found = before ? follow(before, shape, ids) : adopt(current, shape, ids);
   const house = before?.house ?? houseOf(current, ids);
   const layout = new Layout(shape, found.ids, house);
-  const schema = schemaOf(layout, before, current, found.rows.kind === 'gone', specs);
+  const schema = schemaOf(layout, before, current, found.rows.kind === 'gone', bounds);
   return {
     layout,
     schema,
@@ -199,10 +200,14 @@ function schemaOf(
   before: Layout | null,
   current: Schema,
   gone: boolean,
-  specs: readonly PartitionSpec[],
+  { 'partition-specs': specs, 'sort-orders': orders }: SchemaBounds,
 ): Schema {
   const { shape, house } = layout;
-  const names = besidePartitions(fieldNames(shape), layout, specs);
+  const dropped = droppedOf(layout, before);
+  // Catalogs refuse a schema without a column that a sort order works on, or ever did.
+  const sorted = new Set(orders.flatMap((order) => order.fields.map((each) => each['source-id'])));
+  const left = current.fields.filter(({ id }) => dropped.has(id) && sorted.has(id));
+  const names = besidePartitions(fieldNames(shape), layout, left, specs);
   const known = new Map(current.fields.map((field) => [field.id, field]));
   const keys = new Set(layout.keyed ? layout.matched.map(({ fieldId }) => fieldId) : []);
   const fields = layout.columns.map(({ fieldId, type, lossy }, i): NestedField => {
@@ -214,11 +219,14 @@ function schemaOf(
   });
   for (const each of ['position', 'retired', 'exact'] as const)
     fields.push({ id: house[each], name: houseNames[each], required: false, type: houseTypes[each] });
-  const ours = new Set([
-    ...fields.map(({ id }) => id),
-    ...(before?.columns.map(({ fieldId }) => fieldId) ?? []),
-  ]);
+  const ours = new Set([...fields.map(({ id }) => id), ...dropped]);
   const taken = new Set(fields.map(({ name }) => foldCase(name)));
+  for (const field of left) {
+    let { name } = field;
+    while (taken.has(foldCase(name))) name += '~';
+    taken.add(foldCase(name));
+    fields.push({ ...field, name, required: false });
+  }
   for (const field of current.fields) {
     if (ours.has(field.id)) continue;
     if (field.required || taken.has(foldCase(field.name))) {
@@ -239,13 +247,20 @@ function schemaOf(
   };
 }
 
+/** Fields of columns that the source has no more. */
+function droppedOf({ columns }: Layout, before: Layout | null): Set<number> {
+  const kept = new Set(columns.map(({ fieldId }) => fieldId));
+  return new Set(before?.columns.flatMap(({ fieldId }) => (kept.has(fieldId) ? [] : [fieldId])) ?? []);
+}
+
 /** A column may have a partition field's name only where it is what that works on; catalogs refuse the table else. */
 function besidePartitions(
   names: readonly string[],
   { columns }: Layout,
+  left: readonly NestedField[],
   specs: readonly PartitionSpec[],
 ): string[] {
-  const there = new Set(columns.map(({ fieldId }) => fieldId));
+  const there = new Set([...columns.map(({ fieldId }) => fieldId), ...left.map(({ id }) => id)]);
   const parts = specs.flatMap(({ fields }) => fields).filter((each) => there.has(each['source-id']));
   const taken = new Set([...names, ...parts.map(({ name }) => name)].map(foldCase));
   return names.map((name, i) => {

@@ -1,10 +1,9 @@
 /**
- * What a table's next schema asks of its partition spec and its sort order (Iceberg specification, "Partition Evolution"):
- * catalogs and readers refuse a table in which these work on a column that is not there.
+ * What a table's next schema asks of its partition spec (Iceberg specification, "Partition Evolution"): catalogs and readers
+ * refuse a table whose spec works on a column that is not there.
  */
 import type { PartitionField } from '../spec/partition-spec.ts';
 import { fieldById, type Schema } from '../spec/schema.ts';
-import { unsorted } from '../spec/sort-order.ts';
 import { defaultSpec, type TableMetadata } from '../spec/table-metadata.ts';
 import { canTransform, parseTransform } from '../spec/transforms.ts';
 import type { TableUpdate } from '../spec/updates.ts';
@@ -24,7 +23,8 @@ export function specUpdates(
 ): SpecUpdates {
   const { fields } = defaultSpec(metadata);
   const stays = ({ 'source-id': source, transform }: PartitionField) =>
-    transform === 'void' || fieldById(schema, source) !== undefined;
+    transform === 'void' ||
+    (fieldById(schema, source) !== undefined && (moved.get(source) ?? source) === source);
   const kept = fields.filter(stays);
   const names = new Set([
     ...metadata['partition-specs'].flatMap((spec) => spec.fields.map(({ name }) => name)),
@@ -43,7 +43,7 @@ export function specUpdates(
     return [{ ...field, 'source-id': source!, 'field-id': last, name }];
   });
   return {
-    before: [...(kept.length === fields.length ? [] : specOf(kept)), ...orderUpdates(metadata, schema)],
+    before: kept.length === fields.length ? [] : specOf(kept),
     behind: anew.length === 0 ? [] : specOf([...kept, ...anew]),
   };
 }
@@ -52,15 +52,5 @@ function specOf(fields: PartitionField[]): TableUpdate[] {
   return [
     { action: 'add-spec', spec: { 'spec-id': 0, fields } },
     { action: 'set-default-spec', 'spec-id': -1 },
-  ];
-}
-
-function orderUpdates(metadata: TableMetadata, schema: Schema): TableUpdate[] {
-  const id = metadata['default-sort-order-id'];
-  const order = metadata['sort-orders'].find((each) => each['order-id'] === id) ?? unsorted;
-  if (order.fields.every((field) => fieldById(schema, field['source-id']) !== undefined)) return [];
-  return [
-    { action: 'add-sort-order', 'sort-order': unsorted },
-    { action: 'set-default-sort-order', 'sort-order-id': -1 },
   ];
 }
