@@ -11,13 +11,16 @@ import type { TableCommit } from '../../connectors/sinks/iceberg/catalog/catalog
 import { dataLocation } from '../../connectors/sinks/iceberg/commit/locations.ts';
 import { prepareCommit } from '../../connectors/sinks/iceberg/commit/prepare-commit.ts';
 import { rebaseCommit } from '../../connectors/sinks/iceberg/commit/rebase-commit.ts';
+import type { TableChange } from '../../connectors/sinks/iceberg/commit/table-change.ts';
 import { openDatabase } from '../../connectors/sinks/iceberg/files/database.ts';
 import { metricsModes } from '../../connectors/sinks/iceberg/files/metrics-mode.ts';
 import { writeDataFiles } from '../../connectors/sinks/iceberg/files/write-data-files.ts';
+import { writePositionDeletes } from '../../connectors/sinks/iceberg/files/write-position-deletes.ts';
 import { icebergSink } from '../../connectors/sinks/iceberg/index.ts';
 import { Lake, type OpenTable } from '../../connectors/sinks/iceberg/lake.ts';
 import { identifierOf } from '../../connectors/sinks/iceberg/names.ts';
 import { resolveSettings } from '../../connectors/sinks/iceberg/options.ts';
+import type { LiveFile } from '../../connectors/sinks/iceberg/plan/live-file.ts';
 import { boundSpec } from '../../connectors/sinks/iceberg/plan/table-reader.ts';
 import { currentSchema } from '../../connectors/sinks/iceberg/spec/table-metadata.ts';
 import { beforeEverything, formatPosition, type Position } from '../../src/connector/position.ts';
@@ -154,18 +157,23 @@ async function foreignCommit(place: Place, rows: string, compacts: boolean): Pro
     );
     database.close();
     for (const { file, localPath } of written) await store.putFile(file.file_path, localPath);
-    const prepared = await prepareCommit(store, metadata, {
+    await commitChange(lake, table, {
       added: written.map(({ file }) => ({ file, specId })),
       deletes: [],
       removed: compacts ? [...live.dataFiles()].map(({ path }) => path) : [],
     });
-    const attempt = await rebaseCommit(store, prepared, metadata, live, { nowMs: Date.now() });
-    if ('vanished' in attempt) throw new Error('nothing can have vanished');
-    const { requirements, updates } = attempt;
-    await lake.catalog.commit([
-      { identifier: table.identifier, requirements, updates } as unknown as TableCommit,
-    ]);
   });
+}
+
+async function commitChange(lake: Lake, table: OpenTable, change: TableChange): Promise<void> {
+  const { identifier, metadata, store } = table;
+  const prepared = await prepareCommit(store, metadata, change);
+  const attempt = await rebaseCommit(store, prepared, metadata, await lake.live(table), {
+    nowMs: Date.now(),
+  });
+  if ('vanished' in attempt) throw new Error('nothing can have vanished');
+  const { requirements, updates } = attempt;
+  await lake.catalog.commit([{ identifier, requirements, updates } as unknown as TableCommit]);
 }
 
 const noRows = 'SELECT CAST(0 AS BIGINT) AS id, NULL AS note, NULL AS _tidemark_position WHERE false';
@@ -374,5 +382,47 @@ test('a table that somebody rolled back or emptied is not written on, until it i
   await goTo(3);
   await merge(4);
   expect((await place.rows(shape)).map(([id]) => id)).toEqual(['1', '2', '3', '4']);
+  await sink.close();
+});
+
+test('a row whose delete somebody takes back while a Window waits is replaced all the same', async () => {
+  places += 1;
+  const place = new shared.Place(stack, folder, `undeleted_${places}`);
+  let meanwhile = async (): Promise<void> => {};
+  const sink = await place.open(async (name) => {
+    if (name === 'iceberg-sink-before-commit') await meanwhile();
+  });
+  await sink.mergeWindow(shared.windowOf(1, 1n, shape, states(1, [1, 2], 'first')));
+  const before = await place.inLake(shape, async (lake, table) => {
+    const { metadata, store } = table;
+    const [{ path, specId, partition }] = [...(await lake.live(table)).dataFiles()] as [LiveFile];
+    const scratch = join(folder, randomUUID());
+    await mkdir(scratch, { recursive: true });
+    const database = await openDatabase(scratch, 256 << 20);
+    const deletes = await writePositionDeletes(
+      database.connection,
+      `(SELECT ${quoteText(path)} AS file_path, 1 AS pos)`,
+      [{ path, specId, partition, fields: boundSpec(metadata, specId) }],
+      dataLocation(metadata),
+      'file',
+      { folder: scratch, memoryBytes: 256 << 20, rowGroupRows: 1000, targetFileBytes: 1 << 26 },
+    );
+    database.close();
+    for (const { file, localPath } of deletes) await store.putFile(file.file_path, localPath);
+    await commitChange(lake, table, { added: [], deletes, removed: [] });
+    return metadata['current-snapshot-id'];
+  });
+  expect(await place.rows(shape)).toEqual([['1', 'first 1']]);
+  meanwhile = () =>
+    place.inLake(shape, async (lake, { identifier }) => {
+      meanwhile = async () => {};
+      const back = { action: 'set-snapshot-ref', 'ref-name': 'main', type: 'branch', 'snapshot-id': before };
+      await lake.catalog.commit([{ identifier, requirements: [], updates: [back] }]);
+    });
+  await sink.mergeWindow(shared.windowOf(2, 1n, shape, states(2, [2], 'second')));
+  expect(await place.rows(shape)).toEqual([
+    ['1', 'first 1'],
+    ['2', 'second 2'],
+  ]);
   await sink.close();
 });

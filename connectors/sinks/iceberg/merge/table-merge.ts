@@ -64,12 +64,14 @@ export class TableMerge {
     const space = this.#space;
     const isData = ({ content }: LiveFile) => content === fileContent.data;
     const [fresh, lost] = [added.filter(isData), removed.filter(isData)];
-    if (fresh.length + lost.length === 0) return true;
+    // Where somebody took deletes back, rows are there again that were deleted when they were looked for, in whatever file.
+    const undeleted = !space.emptied && removed.some((each) => !isData(each));
+    if (fresh.length + lost.length === 0 && !undeleted) return true;
     if (space.emptied || !space.replannable) return false;
     const paths = lost.map(({ path }) => quoteText(path));
     if (paths.length > 0)
       await space.connection.run(`DELETE FROM ${space.gone} WHERE file_path IN (${paths.join(', ')})`);
-    await this.#loseFound(await space.find(space.keys, new Set(fresh)));
+    await this.#loseFound(await space.find(space.keys, undeleted ? undefined : new Set(fresh)));
     return true;
   }
 
