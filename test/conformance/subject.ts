@@ -41,7 +41,7 @@ export interface Subject {
    * anything is stored (rows, TOAST, shapes, values).
    */
   storageOnly?: boolean;
-  /** Random schedules; 30 where not given. Fewer where another subject of the kind has them. */
+  /** Random schedules; 12 where not given, other ones each time. Fewer where another subject of the kind has them. */
   schedules?: number;
 }
 

@@ -8,7 +8,7 @@ import { Schedule } from '../schedule.ts';
 import type { Subject } from '../subject.ts';
 import type { InTrial } from '../suite.ts';
 
-export function randomCases({ schedules = 30 }: Subject, inTrial: InTrial): void {
+export function randomCases({ schedules = 12 }: Subject, inTrial: InTrial): void {
   const wanted = process.env.CONFORMANCE_SEED;
   const first = Math.floor(Math.random() * 2 ** 31);
   const seeds =
