@@ -222,12 +222,13 @@ function keyedView({ columns, keyColumns }: ViewTable, output: ViewOutput): stri
     keyColumns.includes(index) || !canBeUnchanged(column) ? [] : [{ ...column, slot: `c${index}` }],
   );
   const slots = new Map(fillable.map(({ field, slot }) => [field, slot]));
+  // Not FILTER, for which DuckDB rearranges every column once for every aggregate: 3 s of 4 for a thousand columns.
   const sources = fillable.map(
-    (column) => `,\n    max(l."_at") FILTER (WHERE ${isKnown('l', column)}) AS ${column.slot}`,
+    (column) => `,\n    max(CASE WHEN ${isKnown('l', column)} THEN l."_at" END) AS ${column.slot}`,
   );
   const values = fillable.map(
     ({ shown, slot }) =>
-      `,\n    any_value(l.${quoteName(shown)}) FILTER (WHERE l."_at" = s.${slot}) AS v_${slot}`,
+      `,\n    any_value(CASE WHEN l."_at" = s.${slot} THEN l.${quoteName(shown)} END) AS v_${slot}`,
   );
   const selected = columns.map((column) => {
     const name = quoteName(column.shown);
