@@ -351,7 +351,7 @@ export class DestinationWorker {
       store,
       fetcher: this.#options.fetcher,
       watermarks: this.#options.watermarks,
-      newestEnds: () => follower.newest?.endOffsets ?? {},
+      newestEnds: () => (follower.caughtUp && follower.newest?.endOffsets) || null,
       tenant:
         destination.tenant === null ? null : new TenantFilter(destination.tenant, this.#options.registry),
       crowded: () => this.#store!.bytes >= crowded,

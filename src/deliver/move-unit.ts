@@ -6,12 +6,12 @@ import type { Mark } from './cut-window.ts';
 import type { OwnedUnit } from './ledger.ts';
 import type { Move, Moves } from './moves.ts';
 import { type Offsets, pickTopics } from './offsets.ts';
+import type { ProgressFollower } from './progress-follower.ts';
 
 export interface MoveContext {
   moves: Moves;
   sink: Sink;
-  /** Known boundaries, oldest first. */
-  boundaries: readonly Boundary[];
+  progress: Pick<ProgressFollower, 'boundaries' | 'caughtUp' | 'reachesBack'>;
   topicsIn(endOffsets: Offsets): readonly string[];
 }
 
@@ -26,8 +26,11 @@ export async function moveUnit(unit: OwnedUnit, move: Move, context: MoveContext
 async function skip(
   unit: OwnedUnit,
   move: Move,
-  { moves, sink, boundaries, topicsIn }: MoveContext,
+  { moves, sink, progress, topicsIn }: MoveContext,
 ): Promise<OwnedUnit | null> {
+  // While it is read (once more) it may begin behind the place that is meant, or end before it.
+  if (!progress.caughtUp || (unit.mark && !progress.reachesBack(unit.mark.position))) return null;
+  const { boundaries } = progress;
   const boundary = move.target === null ? boundaries.at(-1) : atOrAfter(boundaries, move.target);
   if (!boundary) return null;
   if (unit.open && sink.mode !== 'send') {

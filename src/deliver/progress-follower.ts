@@ -77,6 +77,12 @@ export class ProgressFollower {
     return this.#snapshots;
   }
 
+  /** Whether `newest` is just that: everything was read that the topic had when reading began, perhaps anew. */
+  get caughtUp(): boolean {
+    const next = this.#reading?.position ?? null;
+    return this.#startedAt !== null && next !== null && next >= this.#highAtStart;
+  }
+
   /** Whether everything that Progress said since then was read, as far as the topic has it. */
   reachesBack(mark: Position): boolean {
     if (this.#startedAt === null) return false;
@@ -121,8 +127,7 @@ export class ProgressFollower {
    * @throws TidemarkError TM307 when the topic does not hold its origin any more
    */
   origin(): Boundary | null {
-    const next = this.#reading?.position ?? null;
-    if (this.#startedAt === null || next === null || next < this.#highAtStart) return null;
+    if (this.#startedAt === null || !this.caughtUp) return null;
     if (this.#boundaries.latestOrigin) return this.#boundaries.latestOrigin;
     if (this.#startedAt > this.#low || this.newest === null) return null;
     throw new TidemarkError('TM307', 'the progress topic does not reach back to its origin any more', {

@@ -23,8 +23,8 @@ export interface UnitIngestOptions {
   fetcher: Fetcher;
   /** First and next offset of every partition of a topic. @throws TidemarkError TM301 */
   watermarks(topic: string): Promise<Watermarks[]>;
-  /** End offsets of the newest Progress. */
-  newestEnds(): Offsets;
+  /** End offsets of the newest Progress; null while it is not known which that is. */
+  newestEnds(): Offsets | null;
   /** Set where the destination is bound to a tenant. */
   tenant: TenantFilter | null;
   /** The store of the destination holds so much that only what a Window waits for may come in. */
@@ -100,14 +100,16 @@ export class UnitIngest {
    * Reads every partition from where it stopped, or from the mark.
    * @throws TidemarkError TM307 when Kafka expired what is missing, TM306 when it lost it, TM301
    */
-  async begin(mark: Mark): Promise<void> {
+   * @returns false where it is not known yet whether what is missing was ever needed: ask again when more of Progress is read
+  async begin(mark: Mark): Promise<boolean> {
     const watermarks = new Map<string, Watermarks[]>();
     for (const topic of Object.keys(this.#assignment))
       watermarks.set(topic, await this.#options.watermarks(topic));
     await this.requireTenants(
       Object.fromEntries([...watermarks].map(([topic, list]) => [topic, list.map(({ high }) => high)])),
     );
-    if (this.#closed) return;
+    if (this.#closed) return false;
+    const newestEnds = this.#options.newestEnds();
     this.#mark = mark;
     const starts: { topic: string; partition: number; start: number }[] = [];
     for (const [topic, partitions] of Object.entries(this.#assignment)) {
@@ -116,14 +118,18 @@ export class UnitIngest {
         const name = `${topic}/${partition}`;
         if ((this.#readings.get(name)?.position ?? null) !== null) continue;
         const wanted = this.#next.get(name) ?? mark.offsets[topic]?.[partition] ?? 0;
-        const start = this.#checkedStart(topic, partition, wanted, watermarks.get(topic)?.[partition]);
-        starts.push({ topic, partition, start });
+        const known = watermarks.get(topic)?.[partition];
+        // An older Progress would tell that nothing was written behind `wanted`, and so that nothing is gone.
+        if (known && known.low > wanted && newestEnds === null) return false;
+        const end = newestEnds?.[topic]?.[partition];
+        starts.push({ topic, partition, start: checkedStart(topic, partition, wanted, known, end) });
       }
     }
     this.#failure = null;
     for (const { topic, partition, start } of starts) this.#read(topic, partition, start);
   }
 
+    return true;
   /**
    * Where the destination is a tenant's: nothing below `ends` can be where it is not looked for.
    * @throws TidemarkError TM413, TM304
@@ -242,29 +248,28 @@ export class UnitIngest {
   #pauseOrResume(topic: string, partition: number): void {
     if (this.#closed) return;
     const awaited = (this.#target?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
+}
     this.#readings.get(`${topic}/${partition}`)?.setPaused(!awaited && this.#options.crowded());
   }
 
-  #checkedStart(
-    topic: string,
-    partition: number,
-    wanted: number,
-    watermarks: Watermarks | undefined,
-  ): number {
-    if (!watermarks) throw new TidemarkError('TM306', `${topic} has no partition ${partition} any more`);
-    const { low, high } = watermarks;
-    if (lostToRetention(wanted, low, this.#options.newestEnds()[topic]?.[partition])) {
-      throw new TidemarkError(
-        'TM307',
-        `${topic}/${partition} begins at offset ${low}, this destination continues at ${wanted}`,
-      );
-    }
-    if (high < wanted)
-      throw new TidemarkError(
-        'TM306',
-        `${topic}/${partition} ends at ${high}, before ${wanted} that was read`,
-      );
-    return Math.max(low, wanted);
+/** @param newestEnd of the newest Progress */
+function checkedStart(
+  topic: string,
+  partition: number,
+  wanted: number,
+  watermarks: Watermarks | undefined,
+  newestEnd: number | undefined,
+): number {
+  if (!watermarks) throw new TidemarkError('TM306', `${topic} has no partition ${partition} any more`);
+  const { low, high } = watermarks;
+  if (lostToRetention(wanted, low, newestEnd)) {
+    throw new TidemarkError(
+      'TM307',
+      `${topic}/${partition} begins at offset ${low}, this destination continues at ${wanted}`,
+  if (high < wanted)
+    throw new TidemarkError('TM306', `${topic}/${partition} ends at ${high}, before ${wanted} that was read`);
+  return Math.max(low, wanted);
+    );
   }
 }
 

@@ -251,7 +251,11 @@ export class UnitWorker {
       follower.track(this.#key, this.#unit!.mark);
     }
     if (this.#begunIn !== generation) {
-      await this.#options.ingest.begin(this.#unit!.mark!);
+      if (!(await this.#options.ingest.begin(this.#unit!.mark!))) {
+        if (follower.failure) throw follower.failure;
+        await this.#wake.wait(idleWaitMs);
+        return null;
+      }
       this.#begunIn = generation;
     }
     this.#options.ingest.throwIfFailed();
@@ -269,7 +273,7 @@ export class UnitWorker {
     if (!move) return true;
     follower.track(this.#key, unit.mark);
     const moved = await this.#options.sink.with(({ sink }) =>
-      moveUnit(unit, move, { ...this.#options, sink, boundaries: follower.boundaries }),
+      moveUnit(unit, move, { ...this.#options, sink, progress: follower }),
     );
     if (!moved) {
       await this.#wake.wait(idleWaitMs);

@@ -399,6 +399,25 @@ describe('what cannot go on stops and says so', () => {
     expect(Object.keys(store.contents.rows['app.notes']!).length).toBe(10);
   });
 
+  test('TM307 also while Progress is read once more from where an old mark is', async () => {
+    const others = Array.from({ length: 8 }, (_, i) => shape(`more${i}`, ['id', 'title']));
+    const source = await openSource([notes, ...others]);
+    const store = new MemoryStore();
+    const config = harness.config(source, [{}]);
+    const first = await start(config, memorySink(store));
+    await source.commit(many(10));
+    await until('first', () => marksAt(first, source.position));
+    await first.stop();
+    const mark = source.position;
+    // More than a follower without a mark looks back at.
+    for (let i = 0; i < 150; i++) await source.commit([create(1000 + i)]);
+    await source.expire('notes');
+    await start(config, memorySink(store));
+    await until('error', async () => (await ledgerUnit(source)).error_code === 'TM307');
+    expect((await ledgerUnit(source)).mark).toBe(mark);
+    expect(Object.keys(store.contents.rows['app.notes']!).length).toBe(10);
+  });
+
   test('an expired log without undelivered records is no loss', async () => {
     const source = await openSource();
     const store = new MemoryStore();

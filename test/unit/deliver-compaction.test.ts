@@ -57,7 +57,7 @@ class Bench {
   readonly ingest: UnitIngest;
   readonly #fetcher = new FakeFetcher();
   readonly #offsets = new Map<string, number>();
-  readonly #begun: Promise<void>;
+  readonly #begun: Promise<boolean>;
   #lsn = 1n;
 
   constructor(topics: string[]) {

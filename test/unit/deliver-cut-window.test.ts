@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { formatPosition, type Position } from '../../src/connector/position.ts';
+import type { Sink } from '../../src/connector/sink.ts';
 import { type Boundary, BoundaryList } from '../../src/deliver/boundary-list.ts';
 import {
   type Cut,
@@ -8,6 +9,9 @@ import {
   type HoldState,
   type Mark,
 } from '../../src/deliver/cut-window.ts';
+import type { OwnedUnit } from '../../src/deliver/ledger.ts';
+import { moveUnit } from '../../src/deliver/move-unit.ts';
+import type { Moves } from '../../src/deliver/moves.ts';
 import { lostToRetention, recordsBetween } from '../../src/deliver/offsets.ts';
 import type { Progress } from '../../src/publish/progress.ts';
 import { type Random, random } from './deliver-random.ts';
@@ -285,4 +289,36 @@ test('lostToRetention: markers are no loss, records are', () => {
   expect(lostToRetention(10, 12, 20)).toBe(true);
   expect(lostToRetention(10, 50, 10)).toBe(false);
   expect(lostToRetention(0, 1, 20)).toBe(true);
+});
+
+test('a skip waits until Progress was read to its end, and back to where the Unit is', async () => {
+  const boundaries = [5, 7, 9].map(
+    (lsn): Boundary => ({
+      position: at(lsn),
+      commitTimeUs: 0n,
+      origin: false,
+      endOffsets: {},
+    }),
+  );
+  const unit = { mark: { position: at(4), commitTimeUs: 0n, offsets: {} }, open: null } as OwnedUnit;
+  const skipTo = async (target: Position | null, read: { caughtUp: boolean; back: boolean }) => {
+    const { caughtUp, back } = read;
+    const moved = await moveUnit(
+      unit,
+      { id: 1, kind: 'skip', target },
+      {
+        moves: {
+          skip: async (_: unknown, __: unknown, to: Mark) => ({ ...unit, mark: to }),
+        } as unknown as Moves,
+        sink: { mode: 'send' } as Sink,
+        progress: { boundaries, caughtUp, reachesBack: () => back },
+        topicsIn: () => [],
+      },
+    );
+    return moved?.mark?.position ?? null;
+  };
+  expect(await skipTo(null, { caughtUp: false, back: true })).toBeNull();
+  expect(await skipTo(at(6), { caughtUp: true, back: false })).toBeNull();
+  expect(await skipTo(null, { caughtUp: true, back: true })).toBe(at(9));
+  expect(await skipTo(at(6), { caughtUp: true, back: true })).toBe(at(7));
 });
