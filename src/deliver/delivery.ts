@@ -23,6 +23,7 @@ import { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { retentionLeft } from './retention-left.ts';
 import { RowSchemas } from './row-schemas.ts';
 import { SettingsWatch } from './settings-watch.ts';
+import { TenantTables } from './tenant-tables.ts';
 import type { DeliveredWindow } from './unit-worker.ts';
 import { Wake } from './wake.ts';
 
@@ -87,6 +88,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
   const quarantineLedger = new QuarantineLedger(pool);
   const deadLetters = new DeadLetters(kafka, config.kafka);
   const schemas = new RowSchemas(registry);
+  const tenantTables = new TenantTables(registry);
   const watermarks = new WatermarkReader(kafka.admin());
   const fetcher = new SharedFetcher(kafka, log);
   const follower = new ProgressFollower({
@@ -116,6 +118,7 @@ export async function startDelivery(options: DeliveryOptions): Promise<Delivery>
         follower,
         schemas,
         registry,
+        tenantTables,
         watermarks: (topic) => watermarks.of(topic),
         log,
         onDelivery,

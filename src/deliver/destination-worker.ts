@@ -26,9 +26,10 @@ import type { ProgressFollower } from './progress-follower.ts';
 import type { DeadLetters } from './quarantine/dead-letters.ts';
 import type { QuarantineLedger } from './quarantine/quarantine-ledger.ts';
 import { UnitQuarantine } from './quarantine/unit-quarantine.ts';
-import type { RowSchemas } from './row-schemas.ts';
+import type { RowSchemas, SchemaSource } from './row-schemas.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
-import { TenantFilter, type TenantSchemas } from './tenant-filter.ts';
+import { TenantFilter } from './tenant-filter.ts';
+import type { TenantTables } from './tenant-tables.ts';
 import { UnitIngest, type Watermarks } from './unit-ingest.ts';
 import type { UnitStore } from './unit-store.ts';
 import { matchTopics, unitsOf } from './unit-topics.ts';
@@ -54,7 +55,8 @@ export interface DestinationWorkerOptions {
   deadLetters: DeadLetters;
   follower: ProgressFollower;
   schemas: RowSchemas;
-  registry: TenantSchemas;
+  registry: SchemaSource;
+  tenantTables: TenantTables;
   watermarks(topic: string): Promise<Watermarks[]>;
   log: Logger;
   onDelivery(delivery: DeliveredWindow): void;
@@ -354,6 +356,7 @@ export class DestinationWorker {
       newestEnds: () => (follower.caughtUp && follower.newest?.endOffsets) || null,
       tenant:
         destination.tenant === null ? null : new TenantFilter(destination.tenant, this.#options.registry),
+      tenantTables: this.#options.tenantTables,
       crowded: () => this.#store!.bytes >= crowded,
       changed: () => worker.ring(),
     });

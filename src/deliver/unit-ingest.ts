@@ -10,6 +10,7 @@ import { lostToRetention, type Offsets } from './offsets.ts';
 import { readRecord } from './read-record.ts';
 import type { IncomingChange } from './stored-change.ts';
 import type { TenantFilter } from './tenant-filter.ts';
+import type { TenantTables } from './tenant-tables.ts';
 import type { UnitStore } from './unit-store.ts';
 
 export interface Watermarks {
@@ -27,6 +28,7 @@ export interface UnitIngestOptions {
   newestEnds(): Offsets | null;
   /** Set where the destination is bound to a tenant. */
   tenant: TenantFilter | null;
+  tenantTables: Pick<TenantTables, 'require'>;
   /** The store of the destination holds so much that only what a Window waits for may come in. */
   crowded(): boolean;
   /** Something was ingested, or failed. */
@@ -98,9 +100,9 @@ export class UnitIngest {
 
   /**
    * Reads every partition from where it stopped, or from the mark.
+   * @returns false where it is not known yet whether what is missing was ever needed: ask again when more of Progress is read
    * @throws TidemarkError TM307 when Kafka expired what is missing, TM306 when it lost it, TM301
    */
-   * @returns false where it is not known yet whether what is missing was ever needed: ask again when more of Progress is read
   async begin(mark: Mark): Promise<boolean> {
     const watermarks = new Map<string, Watermarks[]>();
     for (const topic of Object.keys(this.#assignment))
@@ -127,23 +129,19 @@ export class UnitIngest {
     }
     this.#failure = null;
     for (const { topic, partition, start } of starts) this.#read(topic, partition, start);
+    return true;
   }
 
-    return true;
   /**
    * Where the destination is a tenant's: nothing below `ends` can be where it is not looked for.
    * @throws TidemarkError TM413, TM304
    */
   async requireTenants(ends: Offsets): Promise<void> {
-    const { tenant } = this.#options;
+    const { tenant, tenantTables } = this.#options;
     if (!tenant) return;
     const all = new Set(this.#topics);
     for (const [topic, list] of Object.entries(ends))
-      await tenant.requireTenant(
-        topic,
-        splitTopic(topic, all).table,
-        list.some((end) => end > 0),
-      );
+      await tenantTables.require(topic, splitTopic(topic, all).table, list);
   }
 
   #read(topic: string, partition: number, start: number): void {
@@ -248,9 +246,9 @@ export class UnitIngest {
   #pauseOrResume(topic: string, partition: number): void {
     if (this.#closed) return;
     const awaited = (this.#target?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
-}
     this.#readings.get(`${topic}/${partition}`)?.setPaused(!awaited && this.#options.crowded());
   }
+}
 
 /** @param newestEnd of the newest Progress */
 function checkedStart(
@@ -266,11 +264,11 @@ function checkedStart(
     throw new TidemarkError(
       'TM307',
       `${topic}/${partition} begins at offset ${low}, this destination continues at ${wanted}`,
+    );
+  }
   if (high < wanted)
     throw new TidemarkError('TM306', `${topic}/${partition} ends at ${high}, before ${wanted} that was read`);
   return Math.max(low, wanted);
-    );
-  }
 }
 
 function cannotCatchUp(topic: string): TidemarkError {

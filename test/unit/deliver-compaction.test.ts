@@ -68,6 +68,7 @@ class Bench {
       watermarks: async () => partitions.map(() => ({ low: 0, high: 0 })),
       newestEnds: () => ({}),
       tenant: null,
+      tenantTables: { require: async () => {} },
       crowded: () => false,
       changed: () => {},
     });

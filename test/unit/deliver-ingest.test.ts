@@ -21,6 +21,7 @@ function ingestOver(watermarks: () => Promise<Watermarks[]>, newestEnds: () => O
     watermarks,
     newestEnds,
     tenant: null,
+    tenantTables: { require: async () => {} },
     crowded: () => true,
     changed: () => {},
   });
