@@ -45,6 +45,11 @@ export class DestinationSettings {
     this.#sink ??= new SinkInUse(await this.#openSink(this.#current), this.#options.log);
   }
 
+  /** The destination refuses those in use: what it refused before may be what it wants by now. */
+  reconsider(): void {
+    this.#refused = null;
+  }
+
   async apply(found: DestinationConfig): Promise<SettingsChange> {
     const before = this.#current;
     const next = this.#withFixed(found);
@@ -95,8 +100,14 @@ export class DestinationSettings {
   async #openSink(settings: DestinationConfig): Promise<OpenSink> {
     const { kind, ledger, context, sourceId } = this.#options;
     const sink = await kind.open(await context(), settings.options);
-    const salt = `${sourceId}/${settings.name}`;
-    const fingerprint = await credentialsFingerprint(kind.options, settings.options, salt);
-    return { sink, credentials: await ledger.credentialsVersion(settings.name, fingerprint) };
+    try {
+      const salt = `${sourceId}/${settings.name}`;
+      const fingerprint = await credentialsFingerprint(kind.options, settings.options, salt);
+      return { sink, credentials: await ledger.credentialsVersion(settings.name, fingerprint) };
+    } catch (error) {
+      // It is opened anew when the ledger answers.
+      await sink.close().catch(() => {});
+      throw error;
+    }
   }
 }

@@ -197,7 +197,7 @@ export class DestinationWorker {
         this.#log.warn('the destination cannot be opened', { ...errorFields(error), retryInMs: delayMs });
         failingSince ??= Date.now();
         const { pauseAfterMs } = this.#settings.current;
-        if (error.code === 'TM402') this.#options.refused();
+        if (error.code === 'TM402') this.#credentialsRefused();
         if (pauseAfterMs !== null && Date.now() - failingSince >= pauseAfterMs)
           await this.#pauseItself(error).catch((lost) => this.#log.debug('not paused', errorFields(lost)));
         await this.#moved.wait(delayMs);
@@ -262,6 +262,11 @@ export class DestinationWorker {
 
   get #name(): DestinationName {
     return { sourceId: this.#options.config.source.id, destination: this.#options.destination.name };
+  }
+
+  #credentialsRefused(): void {
+    this.#settings.reconsider();
+    this.#options.refused();
   }
 
   /** It failed for so long that asking again is of no use: somebody has to look at it. */
@@ -377,7 +382,7 @@ export class DestinationWorker {
       owner: this.#options.owner,
       cutSettings: () => this.#cutSettings(name, store),
       sink: this.#settings.sink!,
-      refused: () => this.#options.refused(),
+      refused: () => this.#credentialsRefused(),
       ledger: this.#options.ledger,
       follower,
       store,
