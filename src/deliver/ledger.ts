@@ -196,6 +196,18 @@ export class Ledger {
     });
   }
 
+  /** Whether another attempt at an open Window may begin: not when the destination is paused. @throws TidemarkError TM403 */
+  async mayAttempt(unit: OwnedUnit): Promise<boolean> {
+    return inTransaction(this.#pool, async (client) => {
+      await lockUnit(client, unit);
+      const { rows } = await client.query(
+        'select from tidemark.destinations where source_id = $1 and destination = $2 and paused_at is not null',
+        [unit.sourceId, unit.destination],
+      );
+      return rows.length === 0;
+    });
+  }
+
   /** Stores the Receipt and moves the mark, in one transaction. @throws TidemarkError TM403 */
   async recordDelivery(
     unit: OwnedUnit,
@@ -206,7 +218,8 @@ export class Ledger {
       await lockUnit(client, unit);
       const { rowCount } = await client.query(
         `update tidemark.deliveries set state = 'delivered', delivered_at = now(), receipt = $5, error_code = null,
-           error = null, remedy = null, next_attempt_at = null, attempts = attempts + 1, token = $6, duration_ms = $7, credentials = $8
+           error = null, remedy = null, next_attempt_at = null, attempts = attempts + 1, token = $6, duration_ms = $7, credentials = $8,
+           mark_offsets = case when $9::jsonb = end_offsets then mark_offsets else $9::jsonb end
          where source_id = $1 and destination = $2 and unit = $3 and sequence = $4 and state = 'decided'`,
         [
           ...key(unit),
@@ -215,6 +228,7 @@ export class Ledger {
           unit.token,
           Math.round(durationMs),
           credentials,
+          JSON.stringify(delivery.markOffsets),
         ],
       );
       if (rowCount !== 1)

@@ -308,7 +308,7 @@ export class UnitWorker {
       await this.#wake.wait(idleWaitMs);
       return;
     }
-    if (unit.open) return this.#deliver(unit, unit.open);
+    if (unit.open) return this.#again(unit, this.#stillSubscribed(unit.open));
     if (this.#options.replaysWanted() && (await this.#decideReplay(unit))) return;
     const cut = this.#cut(unit.mark!);
     if (!cut) {
@@ -327,6 +327,28 @@ export class UnitWorker {
     if (!open) return this.#options.refreshHold();
     this.#unit = { ...unit, open };
     await this.#deliver(this.#unit, open);
+  }
+
+  /** Another attempt at a Window, perhaps of another process: unless it was paused while its records were waited for. */
+  async #again(unit: OwnedUnit, open: OpenDelivery): Promise<void> {
+    if (!(await this.#ingested(open.ingestOffsets))) return;
+    if (!(await this.#options.ledger.mayAttempt(unit))) return this.#options.refreshHold();
+    await this.#deliver(unit, open);
+  }
+
+  /** Without what nobody reads any more of a Window that was decided when other tables were subscribed. */
+  #stillSubscribed(open: OpenDelivery): OpenDelivery {
+    const { ingestOffsets, markOffsets, snapshots } = open;
+    const topics = this.#options.topicsIn(ingestOffsets);
+    if (topics.length === Object.keys(ingestOffsets).length) return open;
+    const isOurs = ({ topic }: { topic: string }) => topics.includes(topic);
+    return {
+      ...open,
+      ingestOffsets: pickTopics(ingestOffsets, topics),
+      // As if they had never been: who subscribes to them again is told that something is missing.
+      markOffsets: pickTopics(markOffsets, topics),
+      snapshots: { open: snapshots.open.filter(isOurs), ended: snapshots.ended.filter(isOurs) },
+    };
   }
 
   /** A Window of its own for rows of Quarantine that somebody wants replayed: false where none of them is ours. */
