@@ -36,7 +36,7 @@ async function skip(
   if (unit.open && sink.mode !== 'send') {
     // Written, and not recorded: then it was delivered, and is recorded first.
     const held = await sink.held(unit.unit);
-    if (held?.position === unit.open.to) return unit;
+    if (held?.position === unit.open.to && held.sequence === unit.open.sequence) return unit;
   }
   if (unit.mark && boundary.position <= unit.mark.position) return moves.skip(unit, move, unit.mark);
   return moves.skip(unit, move, markAt(boundary, topicsIn));

@@ -8,6 +8,7 @@ import type { Mark } from './cut-window.ts';
 import { lockUnit, type OwnedUnit, type UnitName } from './ledger.ts';
 import type { Offsets } from './offsets.ts';
 import type { DestinationName } from './pauses.ts';
+import { quarantineAgain } from './quarantine/quarantine-again.ts';
 
 export interface Move {
   id: number;
@@ -139,6 +140,7 @@ export class Moves {
         );
       }
       const to = delivered && markOf(delivered);
+      if (held) await quarantineAgain(client, unit, held);
       await client.query(
         'delete from tidemark.deliveries where source_id = $1 and destination = $2 and unit = $3 and sequence > $4',
         [...key(unit), held?.sequence ?? 0],

@@ -15,15 +15,16 @@ import type { UnitStore } from './unit-store.ts';
 export async function checkHeld(sink: Sink, { destination, unit, merged, open }: OwnedUnit): Promise<void> {
   if (sink.mode === 'send') return;
   const held = await sink.held(unit);
-  if ((held?.position ?? '') === (merged?.position ?? '')) return;
-  if (merged && (!held || held.position < merged.position)) {
+  // A Window of rows that came out of Quarantine ends where it begins: only its number tells whether it is there.
+  if (held?.position === merged?.position && held?.sequence === merged?.sequence) return;
+  if (merged && (!held || held.position < merged.position || held.sequence < merged.sequence)) {
     throw new TidemarkError(
       'TM404',
       `${destination} holds ${unit} up to ${held?.position ?? 'nothing'}; ${merged.position} was acknowledged`,
     );
   }
   // Merged but not recorded: merging it again answers alreadyHeld.
-  if (open && held!.position === open.to) return;
+  if (open && held!.position === open.to && held!.sequence === open.sequence) return;
   throw new TidemarkError(
     'TM404',
     `${destination} holds ${unit} up to ${held!.position}, which the ledger does not know`,

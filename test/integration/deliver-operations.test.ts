@@ -6,6 +6,7 @@ import type { Delivery } from '../../src/deliver/delivery.ts';
 import { readDeliveries, readDestinations } from '../../src/deliver/destination-list.ts';
 import { type MoveOutcome, moveOutcomes, requestMove } from '../../src/deliver/moves.ts';
 import { pauseDestination, resumeDestination } from '../../src/deliver/pauses.ts';
+import { QuarantineLedger } from '../../src/deliver/quarantine/quarantine-ledger.ts';
 import { deliver, type Harness, marksAt, startHarness, until } from './deliver-harness.ts';
 import { MemoryStore, memorySink } from './deliver-memory-sink.ts';
 import { shape } from './deliver-records.ts';
@@ -79,6 +80,24 @@ describe('pause', () => {
     expect(await resumeDestination(harness.pool, s.place)).toMatchObject({ by: 'me' });
     await settled(s);
     expect(s.store.dump()).toEqual(s.source.expected());
+  });
+
+  test('when it is paused, no further attempt at an open Window begins', async () => {
+    const s = await scene();
+    for (const from of [0, 10, 20]) {
+      s.store.refuse = new TidemarkError('TM401', 'the destination is away');
+      await s.source.commit(many(3, from));
+      // The next attempt comes within 200 ms, and a worker hears of a pause within 500.
+      await until('failing', () => errorCode(s) === 'TM401');
+      await pauseDestination(harness.pool, s.place, { by: 'me', reason: 'maintenance' });
+      // One that was under way ends by itself.
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      s.store.refuse = null;
+      await until('paused', () => s.delivery.snapshot().destinations[0]!.paused);
+      expect(s.store.contents.windows).toHaveLength(from / 10);
+      await resumeDestination(harness.pool, s.place);
+      await settled(s);
+    }
   });
 
   test('a destination that fails for longer than pause.after pauses itself; resume tries at once', async () => {
@@ -183,6 +202,12 @@ describe('settings', () => {
     now = [{ ...now[0]!, options: { password: 'three' } }];
     await commit(30);
     expect((await versions())[0]).toBe(3);
+    // In the instance file before the destination knows them: refused at first, used when the old ones are.
+    now = [{ ...now[0]!, options: { password: 'four' } }];
+    await until('told', problem);
+    accepted.add('four').delete('three');
+    await commit(40);
+    expect((await versions())[0]).toBe(4);
     expect(store.dump()).toEqual(source.expected());
   });
 });
@@ -262,5 +287,85 @@ describe('moves', () => {
     await move(s, 'replay');
     await settled(s);
     expect(s.store.dump()).toEqual(s.source.expected());
+  });
+
+  test('replay: rows that came out of Quarantine after the backup was made come again', async () => {
+    const s = await scene();
+    s.store.refuseRow = (_, row) => row[1] === 'n1';
+    await s.source.commit(many(3));
+    await settled(s);
+    const backup = structuredClone(s.store.contents);
+    s.store.refuseRow = () => false;
+    const ledger = new QuarantineLedger(harness.pool);
+    const entries = (all: boolean) => ledger.list(s.place.sourceId, { destination: 'warehouse', all });
+    const replayed = async () => {
+      await ledger.ask(
+        s.place.sourceId,
+        (await entries(false)).map(({ id }) => id),
+        'replaying',
+      );
+      await until('replayed', async () => (await entries(false)).length === 0);
+    };
+    await replayed();
+    expect(s.store.dump()).toEqual(s.source.expected());
+    s.store.commit(backup);
+    await s.restart();
+    // The Window of the replay ended where it began: the Position alone does not tell that it is gone.
+    await until('TM404', () => errorCode(s) === 'TM404');
+    await move(s, 'replay');
+    expect(await entries(true)).toMatchObject([{ state: 'held' }]);
+    await replayed();
+    await s.source.commit(many(2, 30));
+    await settled(s);
+    expect(s.store.dump()).toEqual(s.source.expected());
+  });
+});
+
+describe('subscriptions', () => {
+  test('a Window that was decided with a table that is not subscribed any more goes on without it', async () => {
+    const source = harness.source();
+    await source.open([notes, shape('tags', ['id', 'title'])]);
+    cleanups.push(() => source.close());
+    const store = new MemoryStore();
+    const config = harness.config(source, [{}]);
+    let delivery = await deliver(config, memorySink(store));
+    cleanups.push(() => delivery.stop());
+    store.refuse = new TidemarkError('TM401', 'the destination is away');
+    await source.commit([...many(3), { table: 'tags', change: { op: 'c', row: ['1', 'tag'] } }]);
+    const failing = () => delivery.snapshot().destinations[0]!.units[0]?.lastError;
+    await until('failing', failing);
+    await delivery.stop();
+    store.refuse = null;
+    delivery = await deliver(harness.config(source, [{ tables: ['app.notes'] }]), memorySink(store));
+    await until('delivered', () => marksAt(delivery, source.position), 20_000);
+    expect(store.dump()).toEqual({ 'app.notes': source.expected()['app.notes'] });
+    // It missed what was in that Window: nobody skips that in silence.
+    await delivery.stop();
+    delivery = await deliver(config, memorySink(store));
+    await source.commit([{ table: 'tags', change: { op: 'c', row: ['2', 'tag'] } }]);
+    await until('TM307', () => failing()?.code === 'TM307');
+  });
+
+  test('one tenant: rows are not looked for in one partition once their table has no tenant column', async () => {
+    const source = harness.source();
+    const withTenant = { ...notes, tenantColumn: 1 };
+    await source.open([withTenant], 8);
+    cleanups.push(() => source.close());
+    const store = new MemoryStore();
+    const delivery = await deliver(harness.config(source, [{ tenant: 'a' }]), memorySink(store));
+    cleanups.push(() => delivery.stop());
+    const row = (id: number): TableChange => ({
+      table: 'notes',
+      change: { op: 'c', row: [String(id), 'a'] },
+    });
+    await source.commit([row(1)]);
+    await until('delivered', () => marksAt(delivery, source.position));
+    const mark = source.position;
+    await source.tables.get('notes')!.records.setShape(notes);
+    // Each in a transaction of its own: some are in other partitions.
+    for (let id = 2; id < 9; id++) await source.commit([row(id)]);
+    const unit = () => delivery.snapshot().destinations[0]!.units[0]!;
+    await until('TM413', () => unit().lastError?.code === 'TM413', 20_000);
+    expect(unit().mark).toBe(mark);
   });
 });
