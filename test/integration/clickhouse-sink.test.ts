@@ -508,6 +508,24 @@ describe('history', () => {
     expect(await seen()).toEqual([first, ['u', at(2), '2023-11-14 22:13:20.123456', 'v2', '0', "['bio']"]]);
     await sink.close();
   });
+
+  it('never takes the place of a table that is called so, when it is turned on later', async () => {
+    const options = server.place();
+    const plain = await openClickHouse(options);
+    const namesake: TableShape = { ...users, name: 'users_changes' };
+    const own = { unit: 'app.users_changes' };
+    const row = { states: [{ ...upsert(namesake, ['1', 'kept', null]), position: at(1) }] };
+    await plain.mergeWindow(windowOf(1, [named(1, 1, 'one')], unit));
+    await plain.mergeWindow(windowOf(1, [mergeTable(namesake, row)], own));
+    await plain.close();
+    const sink = await openClickHouse({ ...options, history: true });
+    const refused = await failure(sink.mergeWindow(windowOf(2, [named(2, 1, 'two')], unit)));
+    expect(refused).toMatchObject({ code: 'TM405', message: expect.stringContaining('users_changes') });
+    expect(await sink.held(own.unit)).toMatchObject({ sequence: 1 });
+    const seen = await server.query(`SELECT name FROM ${view(options, 'app.users_changes')}`);
+    expect(seen).toEqual([['kept']]);
+    await sink.close();
+  });
 });
 
 describe('tidemark check', () => {

@@ -4,7 +4,8 @@
  * ends at the Position of the table's mark, so rows of a Window that is not committed do not show.
  */
 
-import type { TableShape } from '../../../src/connector/shape.ts';
+import { TidemarkError } from '../../../src/connector/failure.ts';
+import { type TableShape, tableName } from '../../../src/connector/shape.ts';
 import type { MergeTable, MergeWindow, RowEvent } from '../../../src/connector/sink.ts';
 import { Blocks } from './blocks.ts';
 import type { Maker } from './generation.ts';
@@ -61,7 +62,10 @@ export async function writeHistory(
   return bytes;
 }
 
-/** After the rows are visible: the history shows up to the mark of the table that it names. */
+/**
+ * After the rows are visible: the history shows up to the mark of the table that it names.
+ * @throws TidemarkError TM405 where something else has the view's name
+ */
 export async function showHistory(unit: Unit, { rows, layout }: Generation): Promise<void> {
   const { server, names, name } = unit;
   const view = changesName(layout.shape);
@@ -71,6 +75,14 @@ export async function showHistory(unit: Unit, { rows, layout }: Generation): Pro
   );
   const comment = `tidemark-changes ${names.id} ${rows}`;
   if (found[0]?.[0] === comment) return;
+  // A table of the source may be called so; its view says what it holds, and must not be replaced.
+  if (found.length > 0 && !found[0]![0]!.startsWith(`tidemark-changes ${names.id} `)) {
+    throw new TidemarkError(
+      'TM405',
+      `${tableName(layout.shape)}: its history would be ${server.table(view)}, which is something else`,
+      { remedy: 'Set history to false, or rename one of the two tables.' },
+    );
+  }
   await server.run(
     `CREATE OR REPLACE VIEW ${server.table(view)} AS SELECT ${columns.join(', ')} FROM ${server.table(names.changes)} FINAL
 WHERE position <= (SELECT max(JSONExtractString(_progress, 'position')) FROM ${server.table(rows)} FINAL WHERE _kind = 1)
