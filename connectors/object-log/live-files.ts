@@ -41,19 +41,29 @@ export async function filesUpTo(
   at: Position,
 ): Promise<{ files: LiveFile[]; newest: Manifest | null }> {
   const generation = await latestGeneration(store, unit);
-  const files = (generation?.files ?? []).filter(({ from }) => from < at);
+  const files: LiveFile[] = [];
   let newest: Manifest | null = null;
   for await (const manifest of manifestsAfter(store, unit, generation?.through ?? 0)) {
     newest = manifest;
     // Every later Window begins later still.
-    if (manifest.from >= at) break;
+    if (isBeyond(manifest, at)) break;
     files.push(...liveFilesOf(manifest));
   }
-  if (generation !== null) newest = await manifestAt(store, unit, at, generation);
-  return { files, newest };
+  if (generation === null) return { files, newest };
+  newest = await manifestAt(store, unit, at, generation);
+  const beyond = isBeyond(newest, at) ? newest.sequence : Number.POSITIVE_INFINITY;
+  const listed = generation.files.filter(
+    ({ from, sequence }) => from < at || (from === at && sequence < beyond),
+  );
+  return { files: [...listed, ...files], newest };
 }
 
-/** The first manifest that begins at or behind `at`, else the last one. */
+/** Nothing of it is at or before `at`. A Window of rows that came out of Quarantine ends where it begins. */
+function isBeyond({ from, to }: Manifest, at: Position): boolean {
+  return from >= at && to > at;
+}
+
+/** The first manifest beyond `at`, else the last one. */
 async function manifestAt(
   store: ObjectStore,
   unit: string,
@@ -66,7 +76,7 @@ async function manifestAt(
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     const manifest = await readManifest(store, unit, middle);
-    if (manifest.from >= at) {
+    if (isBeyond(manifest, at)) {
       high = middle;
       found = manifest;
     } else low = middle + 1;

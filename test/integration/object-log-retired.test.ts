@@ -112,6 +112,23 @@ describe.each(['duckdb', 'parquetjs', 'jsonl'])('%s', (writer) => {
     ]);
   });
 
+  test('rows that came out of Quarantine are there at the Position at which their Window begins and ends', async () => {
+    serial += 1;
+    const parquet: OptionValues = { ...place.options(`retired-${serial}`), 'parquet.encoder': writer };
+    const { sink } = await openSink(
+      writer === 'jsonl' ? asJsonl(parquet) : parquet,
+      join(scratch.path, String(serial)),
+    );
+    await sink.appendWindow(windowOf(shape, 1, [0, 1000], [change('c', 1, '1', 'first')]));
+    await sink.appendWindow(windowOf(shape, 2, [1000, 1000], [change('c', 2, '2', 'refused once')]));
+    await sink.appendWindow(windowOf(shape, 3, [1000, 2000], [change('c', 1001, '3', 'later')]));
+    const ids = async (position: number) =>
+      sorted(await readAll(sink, shape, at(position))).map(([id]) => id);
+    expect(await ids(1000)).toEqual(['1', '2']);
+    expect(await ids(2000)).toEqual(['1', '2', '3']);
+    await sink.close();
+  });
+
   test('an eviction of what a truncate or a snapshot had removed brings nothing back', async () => {
     const seen = await rowsAfter([
       [change('c', 1, '1', 'a'), change('c', 2, '2', 'b')],
