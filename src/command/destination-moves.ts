@@ -58,6 +58,11 @@ export async function moveDestination(
   };
   const ids = await requestMove(pool, { sourceId: source.id, destination: name }, request);
   const outcomes = await made(context, pool, ids, timeoutMs);
+  if (kind === 'replay' && target !== null && outcomes.some((each) => each.to !== null && each.to > target))
+    throw new TidemarkError('TM101', `${name} says itself what it holds, and did not go back to ${target}`, {
+      remedy:
+        'Where it lost something: --from held. Where rows are wrong: `tidemark destination resync` reads tables again.',
+    });
   const answer = { ok: true, destination: name, kind, units: outcomes };
   context.stdout(
     context.json

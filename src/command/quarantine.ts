@@ -33,6 +33,7 @@ export async function quarantineCommand(
   const pool = openControl(config.control, context.log, 1);
   try {
     const ledger = new QuarantineLedger(pool);
+    if (args.destination !== undefined) await requireDestination(config, ledger, args.destination);
     switch (action) {
       case 'list':
         return await list(context, config, ledger, args);
@@ -50,6 +51,19 @@ export async function quarantineCommand(
   } finally {
     await pool.end();
   }
+}
+
+/** One that is configured no more may still have entries. @throws TidemarkError TM101 */
+async function requireDestination(
+  { source, destinations }: ResolvedConfig,
+  ledger: QuarantineLedger,
+  destination: string,
+): Promise<void> {
+  if (destinations.some(({ name }) => name === destination)) return;
+  if ((await ledger.list(source.id, { destination, all: true })).length > 0) return;
+  throw new TidemarkError('TM101', `there is no destination ${destination}`, {
+    remedy: `Instance files name these: ${destinations.map(({ name }) => name).join(', ') || '(none)'}.`,
+  });
 }
 
 interface Wish {
@@ -157,7 +171,11 @@ async function wanted(
     return (await chosen(ledger, sourceId, idsOf(named), { all: false })).map(({ id }) => id);
   if (destination === undefined)
     throw new TidemarkError('TM101', 'which rows? Ids or --destination', { remedy: usage });
-  return (await ledger.list(sourceId, { destination, all: false })).map(({ id }) => id);
+  // What was dropped stays so, unless somebody names it.
+  const waiting = (await ledger.list(sourceId, { destination, all: false })).filter(
+    ({ state }) => state !== 'dropped',
+  );
+  return waiting.map(({ id }) => id);
 }
 
 async function chosen(

@@ -43,7 +43,11 @@ async function skip(
 }
 
 async function replay(unit: OwnedUnit, move: Move, { moves, sink }: MoveContext): Promise<OwnedUnit> {
-  if (sink.mode !== 'send') return moves.replayFromHeld(unit, move, await sink.held(unit.unit));
+  if (sink.mode !== 'send') {
+    // It would answer that it holds what is older: whoever asked is told that nothing moved.
+    if (move.target !== null) return moves.stay(unit, move);
+    return moves.replayFromHeld(unit, move, await sink.held(unit.unit));
+  }
   if (move.target !== null) return moves.replayFrom(unit, move, move.target);
   throw new TidemarkError('TM404', `${unit.destination} cannot say what it holds`, {
     remedy: 'Name the Position: tidemark destination replay … --from <position>.',

@@ -102,6 +102,15 @@ export class Moves {
     }
   }
 
+  /** A move that goes nowhere. @throws TidemarkError TM403, TM409 */
+  async stay(unit: OwnedUnit, move: Move): Promise<OwnedUnit> {
+    await inTransaction(this.#pool, async (client) => {
+      await lockUnit(client, unit);
+      await done(client, move, unit.mark, unit.mark);
+    });
+    return unit;
+  }
+
   /** Forward to a boundary; an open Window is given up. @throws TidemarkError TM403, TM409 */
   async skip(unit: OwnedUnit, move: Move, to: Mark): Promise<OwnedUnit> {
     await inTransaction(this.#pool, async (client) => {

@@ -135,6 +135,20 @@ test('a worker that dies between the dead letters and the ledger lists no row tw
     expect(done.map(({ state }) => state).sort()).toEqual(['replayed', 'replayed', 'superseded']);
     // Asked for again, it is no more there to be replayed.
     expect((await pipeline.command(['quarantine', 'replay', ...ids])).code).toBe(2);
+    // A name that is not there is no empty Quarantine.
+    for (const action of ['list', 'replay', 'drop'])
+      expect((await pipeline.command(['quarantine', action, '--destination', 'replicas'])).code).toBe(2);
+    // All of a destination's rows are those that wait: what was dropped stays so.
+    const [id] = done.flatMap(({ id, state }) => (state === 'replayed' ? [id] : []));
+    await control.query(`update tidemark.quarantine set state = 'dropped' where id = $1`, [id]);
+    const none = await pipeline.command(['quarantine', 'replay', '--destination', 'replica', '--json']);
+    expect(JSON.parse(none.stdout)).toMatchObject({ ok: true, replayed: 0 });
+    expect(await entries(pipeline)).toMatchObject([{ id, state: 'dropped' }]);
+    await control.query(`update tidemark.quarantine set state = 'replayed' where id = $1`, [id]);
+    const back = '--from=00000001/0000000000000001/0000000000000001';
+    const notMoved = await pipeline.command(['destination', 'replay', 'replica', back, '--yes', '--json']);
+    expect(notMoved.code, notMoved.stdout).toBe(2);
+    expect(notMoved.stdout).toContain('--from held');
     await source.query(`update app.notes set title = 'later' where id = 1`);
     await until('a later change', 60_000, async () => (await titles())[1] === 'later');
     await pipeline.verify('replica');
