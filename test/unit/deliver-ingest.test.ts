@@ -1,10 +1,15 @@
 /** Where reading starts, and that it does not start where a Unit's former life had got. */
+import type { KafkaMessage } from 'kafkajs';
 import { expect, test } from 'vitest';
 import { formatPosition } from '../../src/connector/position.ts';
 import type { Offsets } from '../../src/deliver/offsets.ts';
+import { readRecord } from '../../src/deliver/read-record.ts';
+import { TenantFilter } from '../../src/deliver/tenant-filter.ts';
 import { UnitIngest, type Watermarks } from '../../src/deliver/unit-ingest.ts';
 import type { UnitStore } from '../../src/deliver/unit-store.ts';
 import { FakeFetcher } from '../fixtures/fake-fetcher.ts';
+import { fetchedRecord } from '../fixtures/fetched-record.ts';
+import { shape, TableRecords } from '../integration/deliver-records.ts';
 
 const mark = {
   position: formatPosition({ epoch: 1, lsn: 100n, ordinal: 1 }),
@@ -70,4 +75,31 @@ test('what Kafka expired is not judged by a Progress that may be an old one', as
   // Nothing was written since: what is gone were markers.
   newest = { 'p.app.a': [5, 7] };
   expect(await ingest.begin(mark)).toBe(true);
+});
+
+test('a tenant is not told whose a row was before it came to it', async () => {
+  const schemas: string[] = [];
+  const own = { ...shape('own', ['tenant', 'text']), tenantColumn: 0 };
+  const table = new TableRecords('p', own, 1, async (_, schema) => schemas.push(schema) - 1);
+  await table.setShape(own);
+  let ordinal = 0;
+  const next = () => formatPosition({ epoch: 1, lsn: 1n, ordinal: ++ordinal });
+  const changes = [
+    ...table.records({ op: 'c', row: ['1', 'x'] }, 0n, next),
+    ...table.records({ op: 'k', oldKey: '1', row: ['2', 'x'] }, 0n, next),
+    ...table.records({ op: 't' }, 0n, next),
+  ].flatMap((message) => {
+    const record = fetchedRecord({ ...message, offset: '0' } as KafkaMessage);
+    return readRecord(record, 0, table.topic, 'd') ?? [];
+  });
+  expect(changes.map(({ oldKey }) => oldKey !== null)).toEqual([false, false, true, false]);
+  const schemaById = async (id: number) => schemas[id]!;
+  const handed = async (tenant: string) =>
+    (await new TenantFilter(tenant, { schemaById }).own(changes)).map(({ position, oldKey, oldKeyEnd }) => [
+      changes.findIndex((each) => each.position === position),
+      oldKey,
+      oldKeyEnd,
+    ]);
+  expect(await handed('1')).toEqual([0, 1, 3].map((change) => [change, null, null]));
+  expect(await handed('2')).toEqual([2, 3].map((change) => [change, null, null]));
 });
