@@ -165,6 +165,31 @@ describe('definitions', () => {
       await other.close();
     }));
 
+  test("a source that tracks another destination's own tables does not write to this one's", () =>
+    withSink(server, async (sink, database) => {
+      const client = await server.connect(database);
+      await sink.mergeWindow(windowOf(1, [mergeTable(users, { states: [upsert(users, ['1', 'a', 'b'])] })]));
+      const { rows: columns } = await client.query(
+        `SELECT attname AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute
+          WHERE attrelid = '_tidemark.progress'::regclass AND attnum > 0 ORDER BY attnum`,
+      );
+      const keys = ['source_id', 'destination', 'unit'];
+      const progress = {
+        ...users,
+        schema: '_tidemark',
+        name: 'progress',
+        columns: columns.map(({ name, type }) => {
+          const key = keys.includes(name);
+          return { name, type, key, nullable: !key };
+        }),
+        keyColumns: keys.map((key) => columns.findIndex(({ name }) => name === key)),
+      };
+      // All that kept it out was that its columns allow no NULL, and what was advised against that.
+      const error = await failure(sink.mergeWindow(windowOf(2, [mergeTable(progress, { truncated: true })])));
+      expect(error).toMatchObject({ code: 'TM405', remedy: expect.stringContaining('schema.map') });
+      expect(await sink.held('*')).toMatchObject({ sequence: 1 });
+    }));
+
   test('a type name that is no type name is refused', () =>
     withSink(server, async (sink) => {
       const evil = shape('app', 'evil', ['id integer key', 'x text); DROP SCHEMA app; --']);

@@ -33,6 +33,13 @@ export function checkOwner(
   owner: TablesOwner,
   placement: Placement,
 ): void {
+  if (shape.schema === '_tidemark') {
+    throw refused(
+      shape,
+      'would stand among what the destination keeps for itself',
+      'Give its schema another name with schema.map (`_tidemark=tidemark_of_the_source`), or leave the table out of `tables`.',
+    );
+  }
   if (found.elsewhere !== null) {
     throw refused(
       shape,
