@@ -173,7 +173,7 @@ export class Ledger {
   ): Promise<OpenDelivery | null> {
     return inTransaction(this.#pool, async (client) => {
       const sequence = await lockUnit(client, unit);
-      if (await heldBack(client, unit, cut.to)) return null;
+      if (await heldBack(client, unit, cut)) return null;
       const delivery = { ...cut, snapshots, replays, sequence: sequence + 1 };
       await client.query(
         `insert into tidemark.deliveries (source_id, destination, unit, sequence, from_position, to_position,
@@ -264,7 +264,8 @@ export class Ledger {
   async advanceEmpty(unit: OwnedUnit, mark: Mark): Promise<OwnedUnit | null> {
     return inTransaction(this.#pool, async (client) => {
       await lockUnit(client, unit);
-      if (unit.mark && (await heldBack(client, unit, mark.position))) return null;
+      if (unit.mark && (await heldBack(client, unit, { from: unit.mark.position, to: mark.position })))
+        return null;
       await client.query(
         `update tidemark.units set mark = $5, mark_time_us = $6, mark_offsets = $7, ${allWell} where ${ownUnit}`,
         [...key(unit), unit.token, mark.position, mark.commitTimeUs, JSON.stringify(mark.offsets)],
@@ -400,14 +401,15 @@ export async function lockUnit(client: PoolClient, unit: OwnedUnit): Promise<num
 async function heldBack(
   client: PoolClient,
   { sourceId, destination }: UnitName,
-  to: Position,
+  { from, to }: Pick<Cut, 'from' | 'to'>,
 ): Promise<boolean> {
   const { rows } = await client.query(
     `select from tidemark.holds where source_id = $1 and destination = $2 and expires_at > now()
-       and (target is null or target < $3)
+       and (target is null or target < $3 or (target = $3 and $4))
      union all
      select from tidemark.destinations where source_id = $1 and destination = $2 and paused_at is not null`,
-    [sourceId, destination, to],
+    // One that changes what is held at the target itself: rows come out of Quarantine.
+    [sourceId, destination, to, from === to],
   );
   return rows.length > 0;
 }

@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Row } from '../../src/connector/sink.ts';
 import type { Delivery } from '../../src/deliver/delivery.ts';
+import { releaseHold, requestHold, setTarget } from '../../src/deliver/holds.ts';
 import { QuarantineLedger } from '../../src/deliver/quarantine/quarantine-ledger.ts';
 import { topicNames } from '../../src/publish/record-format.ts';
 import { random } from '../unit/deliver-random.ts';
@@ -223,6 +224,22 @@ describe('quarantine', () => {
     await commit({ op: 'u', row: ['1', 'good', undefined] }, { op: 'c', row: ['2', 'good', null] });
     expect(rows()).toEqual(['["2","good",null]']);
     await commit({ op: 'u', row: ['1', 'good', 'whole'] });
+    expect(store.dump()).toEqual(source.expected());
+  });
+
+  test('nothing comes out of it while somebody compares the destination', async () => {
+    const { store, commit, entries, source, ledger, rows } = await scene();
+    store.refuseRow = has('bad');
+    await commit({ op: 'c', row: ['1', 'bad', 'x'] });
+    store.refuseRow = () => false;
+    const hold = { sourceId: source.sourceId, destination: 'warehouse', holder: 'me' };
+    await requestHold(harness.pool, hold, 60_000);
+    await setTarget(harness.pool, hold, source.position);
+    await ledger.ask(source.sourceId, [(await entries())[0]!.id], 'replaying');
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect(rows()).toEqual([]);
+    await releaseHold(harness.pool, hold);
+    await until('replayed', async () => (await entries()).length === 0);
     expect(store.dump()).toEqual(source.expected());
   });
 
