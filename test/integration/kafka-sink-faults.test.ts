@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { OptionValues } from '../../src/connector/sink.ts';
+import type { OptionValues, RowEvent } from '../../src/connector/sink.ts';
 import { LostMarkers } from '../fixtures/lost-markers.ts';
 import { at, event, openSink, Target, users, windowOf } from './kafka-sink-harness.ts';
 import { manyEvents, manyShape, rowsPerWindow } from './kafka-sink-load.ts';
@@ -148,6 +148,28 @@ test('a Window longer than half of transaction.timeout is seen in parts; one tha
   expect(await second.sink.held('*')).toEqual({ position: at(1000, 999_999), sequence: 1, fencingToken: 2n });
   await second.sink.close();
   await expectOnce(prefix, 1);
+});
+
+test('what is there of a Window that was given up is not taken for what another one brings', async () => {
+  const { prefix, options } = target.options({ 'transaction.timeout': 1000 });
+  let row: RowEvent | undefined;
+  for await (const [first] of manyEvents(1)) row ??= first;
+  let batches = 0;
+  const slow = async () => {
+    await sleep(200);
+    if (++batches === 5) throw new Error('given up');
+  };
+  const { sink } = await openSink(options);
+  const part = { shape: manyShape, events: () => manyEvents(1, slow) };
+  await expect(sink.appendWindow(windowOf(1, [part]))).rejects.toThrow('given up');
+  // As rows come out of Quarantine: older than where the Unit stands.
+  const mark = at(2000, 999_999);
+  const again = windowOf(1, [{ shape: manyShape, events: [row!] }], { from: mark, to: mark });
+  expect(await sink.appendWindow(again)).toMatchObject({ alreadyHeld: false });
+  await sink.close();
+  const records = await target.consume(`${prefix}.app.many`);
+  const same = records.filter(({ headers }) => String(headers!['tidemark.position']) === row!.position);
+  expect(same).toHaveLength(2);
 });
 
 test('Kafka loses the end of a committed transaction in one partition: TM401, and the retry commits it again', async () => {

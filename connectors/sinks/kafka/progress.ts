@@ -23,6 +23,11 @@ export interface Progress {
 
 export interface Partial {
   sequence: number;
+  /**
+   * Where that Window ends; absent from what older versions wrote. An operator may have given it up: another one with its
+   * number (of rows out of Quarantine, say, which are older) has nothing there.
+   */
+  to?: Position;
   /** By topic: the last Change of the Window that is there. A retry may have the tables in another order. */
   reached: Readonly<Record<string, Position>>;
 }

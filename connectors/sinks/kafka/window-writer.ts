@@ -45,6 +45,8 @@ export class WindowWriter {
   readonly #rows = { upserted: 0, deleted: 0, appended: 0 };
   /** Owners of topics as this Window leaves them. */
   readonly #owners = new Map<string, TopicOwner>();
+  /** By topic: the last Change that an attempt before left there. */
+  readonly #there: Readonly<Record<string, Position>>;
   /** By topic: the last Change that is written, in this transaction or one before. */
   readonly #reached: Record<string, Position>;
   #begunAt = 0;
@@ -63,7 +65,9 @@ export class WindowWriter {
     this.#settings = settings;
     this.#formats = formats;
     this.#control = control;
-    this.#reached = { ...session.state.progress.partial?.reached };
+    const { partial } = session.state.progress;
+    this.#there = partial && (partial.to ?? window.to) === window.to ? partial.reached : {};
+    this.#reached = { ...this.#there };
     this.#outbox = new Outbox((messages) => session.send(messages));
   }
 
@@ -179,7 +183,7 @@ export class WindowWriter {
 
   async #writePart(part: Part, records: TableRecords): Promise<void> {
     const { topic } = part;
-    const before = this.#session.state.progress.partial?.reached[topic] ?? null;
+    const before = this.#there[topic] ?? null;
     const there = (position: Position) => before !== null && position <= before;
     let last: Position | null = null;
     for await (const batch of part.table.events()) {
@@ -227,9 +231,9 @@ export class WindowWriter {
   /** What is written is committed, with a note of how far that is in each topic, and a new transaction goes on. */
   async #cut(topic: string): Promise<void> {
     const { state } = this.#session;
-    const { sequence, fencingToken } = this.#window;
+    const { sequence, to, fencingToken } = this.#window;
     await this.#outbox.done();
-    const partial = { sequence, reached: { ...this.#reached } };
+    const partial = { sequence, to, reached: { ...this.#reached } };
     const progress = { ...state.progress, partial, fencingToken };
     await this.#session.sendProgress([state.progressMessage(progress)]);
     await this.#session.commit();
