@@ -17,13 +17,16 @@ export interface TenantSchemas {
 
 /** Of one topic: nothing below these ends has another version than those that were looked at. */
 interface LookedAt {
-  version: number;
+  /** The newest; null: there was none, and no record either. */
+  version: number | null;
   ends: readonly number[];
 }
 
 export class TenantTables {
   readonly #schemas: TenantSchemas;
   readonly #lookedAt = new Map<string, LookedAt>();
+  /** Topics that somebody asks the registry about: two hundred destinations come with the same question at once. */
+  readonly #asking = new Map<string, Promise<void>>();
 
   constructor(schemas: TenantSchemas) {
     this.#schemas = schemas;
@@ -35,20 +38,28 @@ export class TenantTables {
    * @throws TidemarkError TM413, TM304
    */
   async require(topic: string, table: string, ends: readonly number[]): Promise<void> {
-    const before = this.#lookedAt.get(topic);
-    if (before && ends.every((end, partition) => end <= (before.ends[partition] ?? 0))) return;
-    const latest = await this.#schemas.latest(`${table}-value`);
-    if (latest === null) {
-      if (ends.some((end) => end > 0))
-        throw new TidemarkError('TM304', `the registry has no schema of ${table}, which has records`);
-      return;
+    for (;;) {
+      const known = this.#lookedAt.get(topic)?.ends;
+      if (known && ends.every((end, partition) => end <= (known[partition] ?? 0))) return;
+      const asking = this.#asking.get(topic);
+      if (!asking) break;
+      // What it finds out may be about less than this.
+      await asking.catch(() => {});
     }
-    if (before?.version !== latest.version) await this.#requireOneColumn(table);
-    // Somebody else may have looked at it meanwhile, and further.
-    const known = this.#lookedAt.get(topic)?.ends ?? [];
+    const looking = this.#look(topic, table, ends).finally(() => this.#asking.delete(topic));
+    this.#asking.set(topic, looking);
+    await looking;
+  }
+
+  async #look(topic: string, table: string, ends: readonly number[]): Promise<void> {
+    const before = this.#lookedAt.get(topic);
+    const latest = await this.#schemas.latest(`${table}-value`);
+    if (latest === null && ends.some((end) => end > 0))
+      throw new TidemarkError('TM304', `the registry has no schema of ${table}, which has records`);
+    if (latest && before?.version !== latest.version) await this.#requireOneColumn(table);
     this.#lookedAt.set(topic, {
-      version: latest.version,
-      ends: ends.map((end, partition) => Math.max(end, known[partition] ?? 0)),
+      version: latest?.version ?? null,
+      ends: ends.map((end, partition) => Math.max(end, before?.ends[partition] ?? 0)),
     });
   }
 

@@ -5,6 +5,7 @@ import { formatPosition } from '../../src/connector/position.ts';
 import type { Offsets } from '../../src/deliver/offsets.ts';
 import { readRecord } from '../../src/deliver/read-record.ts';
 import { TenantFilter } from '../../src/deliver/tenant-filter.ts';
+import { TenantTables } from '../../src/deliver/tenant-tables.ts';
 import { UnitIngest, type Watermarks } from '../../src/deliver/unit-ingest.ts';
 import type { UnitStore } from '../../src/deliver/unit-store.ts';
 import { FakeFetcher } from '../fixtures/fake-fetcher.ts';
@@ -103,3 +104,41 @@ test('a tenant is not told whose a row was before it came to it', async () => {
   expect(await handed('1')).toEqual([0, 1, 3].map((change) => [change, null, null]));
   expect(await handed('2')).toEqual([2, 3].map((change) => [change, null, null]));
 });
+
+test('the versions of a table are looked at once for all destinations, and again when the topic has grown', async () => {
+  const { register, schemas } = registryInMemory();
+  const own = { ...shape('own', ['tenant', 'text']), tenantColumn: 0 };
+  const table = new TableRecords('p', own, 2, register);
+  let asked = 0;
+  const tables = new TenantTables({
+    latest: async () => {
+      asked++;
+      return schemas.length > 0 ? { version: schemas.length } : null;
+    },
+    versions: async () => schemas.map((schema) => ({ schema })),
+  });
+  const require = (...ends: number[]) =>
+    Promise.all(Array.from({ length: 5 }, () => tables.require(table.topic, 'p.app.own', ends)));
+  await require(0, 0);
+  expect(asked).toBe(1);
+  await expect(require(1, 0)).rejects.toMatchObject({ code: 'TM304' });
+  await table.setShape(own);
+  asked = 0;
+  await require(4, 2);
+  await require(3, 2);
+  expect(asked).toBe(1);
+  await require(3, 3);
+  expect(asked).toBe(2);
+  await table.setShape({ ...own, tenantColumn: null });
+  // Below these there is none of the new version.
+  await require(4, 3);
+  await expect(require(5, 3)).rejects.toMatchObject({ code: 'TM413' });
+});
+
+/** Value schemas alone have a number here. */
+function registryInMemory() {
+  const schemas: string[] = [];
+  const register = async (subject: string, schema: string) =>
+    subject.endsWith('-value') ? schemas.push(schema) - 1 : 0;
+  return { schemas, register };
+}
