@@ -132,6 +132,11 @@ function byTable(rows: readonly MarkedRow[]): Map<string, MarkedRow[]> {
   return Map.groupBy(rows, ({ tableOid }) => tableOid);
 }
 
+/** VACUUM FULL and CLUSTER move rows, each with its xmin: of one transaction, one lies where another lay. */
+function keyOf({ key }: EvictableTable, cells: ReadonlyMap<string, string | null>): string {
+  return JSON.stringify(key.map((name) => cells.get(name)));
+}
+
 function placeOf({ tableOid, ctid }: Pick<MarkedRow, 'tableOid' | 'ctid'>): string {
   return `${tableOid} ${ctid}`;
 }
@@ -160,8 +165,8 @@ async function lockRows(
       for (const [ctid, xmin, tenant, ...values] of found) {
         for (const value of values) characters += value?.length ?? 0;
         const mark = known.get(ctid!)!;
-        if (mark.xmin !== xmin || mark.tenant !== tenant) continue;
         const cells = new Map(table.kept.map((name, i) => [name, values[i]!]));
+        if (mark.xmin !== xmin || mark.tenant !== tenant || mark.key !== keyOf(table, cells)) continue;
         locked.push({ mark, hash: hashRow(cells), digest: readBack ? digestOf(cells, table.kept) : '' });
       }
       if (found.length < wanted) break;

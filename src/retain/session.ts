@@ -37,8 +37,13 @@ export async function connectRetention(
   client.on('error', () => {});
   try {
     await client.connect();
-    // A policy of row security would hide rows; an error is better.
-    await client.query([...valueStatements, 'set row_security = off'].join('; '));
+    // A policy of row security would hide rows; an error is better. With an older view of the source than the locks that were
+    // waited for, a legal hold that was placed meanwhile would not be seen.
+    const own = [
+      'set row_security = off',
+      'set session characteristics as transaction isolation level read committed',
+    ];
+    await client.query([...valueStatements, ...own].join('; '));
     return client;
   } catch (error) {
     await client.end().catch(() => {});

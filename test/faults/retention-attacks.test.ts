@@ -14,10 +14,15 @@ import { runTidemark, type TidemarkProcess } from '../fixtures/tidemark-process.
 const names = [
   'acted',
   'again',
+  'beside',
+  'deferred',
   'edited',
   'emptied',
+  'isolated',
   'raced',
+  'rebound',
   'restored',
+  'rewritten',
   'shared',
   'skipped',
   'triggered',
@@ -43,7 +48,14 @@ beforeAll(async () => {
     insert into app.owned select t, t * 10 + n, 'body', now() - interval '100 days' from generate_series(1, 6) t, generate_series(1, 3) n;
     insert into app.owned values (0, 1, 'nobody''s', now() - interval '100 days');
     insert into tidemark_retention.policies (table_schema, table_name, age_column) values ('app', 'owned', 'at');
-    create table app.children (id int primary key, parent int)`);
+    create table app.children (id int primary key, parent int);
+    create table app.linked (id int, at timestamptz, primary key (id, at)) partition by range (at);
+    create table app.linked_old partition of app.linked for values from (minvalue) to (now() - interval '40 days');
+    insert into app.linked select n, now() - interval '100 days' from generate_series(1, 6) n;
+    alter table app.linked_old add unique (id);
+    create table app.attached (id int, at timestamptz, primary key (id, at)) partition by range (at);
+    insert into tidemark_retention.policies (table_schema, table_name, age_column, retention_days)
+      values ('app', 'linked', 'at', 30), ('app', 'attached', 'at', 30)`);
   for (const name of names)
     await pipeline.source.query(`create table app.${name} (id int primary key, body text, at timestamptz);
       insert into app.${name} select n, 'body ' || n, now() - interval '100 days' from generate_series(1, 6) n;
@@ -275,6 +287,66 @@ test('a trigger that deletes more than the rows that go stops its table', () =>
     expect(await idsOf(table)).toHaveLength(6);
     await source.query(`drop trigger drop_children on ${table}`);
     await rounds.until(table, ({ evicted }) => evicted === 5);
+  }));
+
+test('a row that goes is the one that was marked, also where VACUUM FULL moved others to its place', () =>
+  attack('rewritten', async (table) => {
+    const { source } = pipeline;
+    await source.query(`delete from ${table} where id = 1`);
+    await pipeline.published();
+    await stalled(
+      () => rounds.until(table, ({ staying }) => staying['changed since'] === 5),
+      () => source.query(`vacuum full ${table}`),
+    );
+    expect(await idsOf(table)).toEqual([2, 3, 4, 5, 6]);
+    await rounds.until(table, ({ evicted }) => evicted === 5);
+    expect(await entombed(table)).toEqual([2, 3, 4, 5, 6].map((id) => `["${id}"]`));
+    await evictedEverywhere(table, 5);
+  }));
+
+test('a hold that is placed while a batch waits for it wins, whatever isolation the role of the service has', () =>
+  attack('isolated', async (table) => {
+    const { source } = pipeline;
+    const isolation = (level: string) =>
+      source.query(`do $$ begin execute format('alter role %I in database %I set default_transaction_isolation = %L',
+        current_user, current_database(), '${level}'); end $$`);
+    await isolation('repeatable read');
+    await rounds.retention.close();
+    const officer = await pipeline.connectTo('app');
+    await officer.query(`begin isolation level read committed; insert into tidemark_retention.legal_holds
+      (table_schema, table_name, reason) values ('app', 'isolated', 'case 12')`);
+    const batch = rounds.until(table, ({ staying, evicted }) => staying['on hold'] === 6 || evicted > 0);
+    batch.catch(() => {});
+    await waitingBackend();
+    await officer.query('commit');
+    expect(await batch).toMatchObject({ evicted: 0, staying: { 'on hold': 6 } });
+    await isolation('read committed');
+    await rounds.retention.close();
+    expect(await idsOf(table)).toHaveLength(6);
+  }));
+
+test('a trigger that waits for the commit is not waited for in vain', () =>
+  attack('deferred', async (table) => {
+    const { source } = pipeline;
+    await source.query(`insert into app.children values (20, 1), (21, 2);
+      create function app.drop_later() returns trigger language plpgsql as $$ begin delete from app.children where parent = old.id; return null; end $$;
+      create constraint trigger drop_later after delete on ${table} deferrable initially deferred for each row execute function app.drop_later()`);
+    const round = await rounds.until(table, ({ problem, evicted }) => problem !== null || evicted > 0);
+    expect(round).toMatchObject({ evicted: 0, problem: { code: 'TM503' } });
+    expect(await idsOf('app.children')).toEqual([20, 21]);
+    await source.query(`drop trigger drop_later on ${table}; delete from app.children`);
+    await rounds.until(table, ({ evicted }) => evicted === 6);
+  }));
+
+test('a row that others refer to by a foreign key to its partition stays, and they stay as they are', () =>
+  attack('linked', async (table) => {
+    const { source } = pipeline;
+    await source.query(`create table app.linked_children (id int primary key, parent int references app.linked_old (id) on delete set null);
+      insert into app.linked_children values (1, 1), (2, null)`);
+    await rounds.until(table, ({ evicted }) => evicted >= 5);
+    expect(await idsOf(table)).toEqual([1]);
+    expect(await idsOf('app.linked_children', 'parent = 1')).toEqual([1]);
+    await rounds.until(table, ({ staying }) => staying['referred to'] === 1);
   }));
 
 test('a mark that somebody moved in the ledger by hand lets nothing go', () =>
