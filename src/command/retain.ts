@@ -140,10 +140,11 @@ async function runOnce(context: CommandContext, retention: Retention, timeoutMs:
   return ok ? exitCode.ok : exitCode.no;
 }
 
-/** What changed since it was marked is marked once more. */
+/** What changed since it was marked is marked once more; what an attached partition brought along is being read. */
 function isOver({ problem, marked, evicted, staying }: TableRound): boolean {
   if (problem) return true;
-  return marked === 0 && evicted === 0 && (staying['changed since'] ?? 0) === 0;
+  const coming = (staying['changed since'] ?? 0) + (staying['partition not read yet'] ?? 0);
+  return marked === 0 && evicted === 0 && coming === 0;
 }
 
 async function status(context: CommandContext, config: RetainingConfig): Promise<number> {

@@ -199,6 +199,7 @@ export type StayReason =
   | 'changed since'
   | 'referred to'
   | 'table is parked'
+  | 'partition not read yet'
   | 'snapshot under way';
 
 /** @param passed Position up to which a destination must be */

@@ -22,6 +22,7 @@ export interface EvictableTable extends TableId {
   unit: string;
   topic: string;
   oid: number;
+  partitioned: boolean;
   /** For FROM, with the alias `t`. */
   from: string;
   /** The key's columns in the order of the record key. */
@@ -116,6 +117,7 @@ export async function evictableTable(
     unit: unitName(table),
     topic: topics.table(table),
     oid: table.oid,
+    partitioned: table.kind === 'partitioned',
     from: `${from} as t`,
     key: key.toSorted((left, right) => left.at - right.at).map((column) => column.name),
     kept: columns.map((column) => column.name).filter((column) => !withheld.includes(column)),

@@ -62,31 +62,39 @@ export function tenantText(client: Client, { tenant }: Pick<EvictableTable, 'ten
   return tenant === null ? 'null::text' : `format('%s', t.${client.escapeIdentifier(tenant)})`;
 }
 
-/**
- * @param limit rows that are marked at most
- * @param without tenants of which nothing is marked
- */
+export interface MarkOptions {
+  retain: RetainConfig;
+  /** Rows that are marked at most. */
+  limit: number;
+  /**
+   * Partitions whose rows come through the stream or were asked for, by oid. What another one brought along when it was
+   * attached is at no destination, and the stream does not tell.
+   */
+  partitions: readonly number[];
+  /** Tenants of which nothing is marked. */
+  without?: ReadonlySet<string>;
+}
+
 export async function markRows(
   client: Client,
   table: EvictableTable,
-  retain: RetainConfig,
   holds: Holds,
-  limit: number,
-  without: ReadonlySet<string> = new Set(),
+  { retain, limit, partitions, without = new Set() }: MarkOptions,
 ): Promise<Marks> {
   const { join, where, days } = dueCondition(client, table, retain);
   const tenant = tenantText(client, table);
   const key = table.key.map((name) => `t.${client.escapeIdentifier(name)}`).join(', ');
   const marks: Marks = { rows: [], lsn: 0n, timeline: 0, held: 0, more: false };
-  const free = `${where} and (${tenant} is null or ${tenant} <> all($1::text[]))`;
+  const known = table.partitioned ? 't.tableoid = any ($2::oid[])' : '$2::oid[] is not null';
+  const free = `${where} and (${tenant} is null or ${tenant} <> all($1::text[])) and ${known}`;
   let after: (string | null)[] | null = null;
   while (marks.rows.length < limit && !holds.all) {
     const rows = await textRows(
       client,
       `select t.tableoid, t.ctid, t.xmin, ${tenant}, ${table.age}, ${days}, ${key} from ${table.from} ${join}
-        where ${free} ${after ? `and (${table.age}, t.tableoid, t.ctid) > ($2::timestamptz, $3::oid, $4::tid)` : ''}
+        where ${free} ${after ? `and (${table.age}, t.tableoid, t.ctid) > ($3::timestamptz, $4::oid, $5::tid)` : ''}
         order by ${table.age}, t.tableoid, t.ctid limit ${pageRows}`,
-      [[...holds.tenants, ...without], ...(after ?? [])],
+      [[...holds.tenants, ...without], partitions, ...(after ?? [])],
     );
     const recalled = await recalledRows(
       client,
@@ -116,6 +124,28 @@ export async function markRows(
   marks.lsn = parseLsn(end.rows[0]!.lsn);
   marks.timeline = Number.parseInt(end.rows[0]!.file.slice(0, 8), 16);
   return marks;
+}
+
+/** Rows that are old enough, in partitions that nobody has read yet. */
+export async function countUnread(
+  client: Client,
+  table: EvictableTable,
+  { retain, partitions }: Pick<MarkOptions, 'retain' | 'partitions'>,
+): Promise<number> {
+  if (!table.partitioned) return 0;
+  const { rows } = await client.query<{ unread: number[] }>(
+    `select coalesce(array_agg(relid::oid::int8::float8), '{}') as unread from pg_partition_tree($1::oid)
+      where isleaf and relid <> all ($2::oid[])`,
+    [table.oid, partitions],
+  );
+  const { unread } = rows[0]!;
+  if (unread.length === 0) return 0;
+  const { join, where } = dueCondition(client, table, retain);
+  const found = await client.query<{ count: number }>(
+    `select count(*)::float8 as count from ${table.from} ${join} where ${where} and t.tableoid = any ($1::oid[])`,
+    [unread],
+  );
+  return found.rows[0]!.count;
 }
 
 /** Keys of rows that were recalled: each stays for its days once more. */

@@ -37,6 +37,7 @@ export function positionBehind(
 
 /**
  * That rows from before the slot, and from before the table joined, are in Kafka as well.
+ * @returns whether somebody has asked for rows that are not all there yet
  * @throws TidemarkError TM503, TM409
  */
 export async function requireWhole(
@@ -44,22 +45,29 @@ export async function requireWhole(
   sourceId: string,
   epoch: number,
   table: EvictableTable,
-): Promise<void> {
+): Promise<boolean> {
   const name = tableName(table);
   try {
-    const { rows } = await pool.query<{ read: boolean; gap: boolean }>(
-      `select exists (select from tidemark.snapshots where source_id = $1 and table_name = $2 and epoch = $3
-                and state = 'done' and condition is null and destination is null) as read,
+    const { rows } = await pool.query<{ read: boolean; gap: boolean; torn: boolean; open: boolean }>(
+      `with own as (select * from tidemark.snapshots
+                where source_id = $1 and table_name = $2 and epoch = $3 and destination is null)
+       select exists (select from own where state = 'done' and condition is null) as read,
+              exists (select from own where state in ('requested', 'running', 'paused')) as open,
+              exists (select from own o where state in ('cancelled', 'failed') and condition like '(tableoid = %'
+                and not exists (select from own later where later.state = 'done' and later.requested_at > o.requested_at
+                  and (later.condition is null or later.condition = o.condition))) as torn,
               coalesce((select publication_gap ? $2 from tidemark.sources where source_id = $1), false) as gap`,
       [sourceId, name, epoch],
     );
-    const { read, gap } = rows[0]!;
-    if (read && !gap) return;
+    const { read, gap, torn, open } = rows[0]!;
+    if (read && !gap && !torn) return open;
     throw new TidemarkError(
       'TM503',
       gap
         ? `${name} is not evicted: changes of it may be missing in the stream (TM245)`
-        : `${name} is not evicted: whether its rows from before the slot were delivered is not known`,
+        : torn
+          ? `${name} is not evicted: rows of a partition that was attached were not read to their end`
+          : `${name} is not evicted: whether its rows from before the slot were delivered is not known`,
       { remedy: gap ? 'See TM245.' : `tidemark snapshot start ${name}` },
     );
   } catch (error) {

@@ -24,7 +24,7 @@ import { dropEmptyPartitions } from './drop-partitions.ts';
 import { evictBatch } from './evict-rows.ts';
 import { type EvictableTable, evictableTable, requirePublished } from './evictable-table.ts';
 import { askHolders } from './holders-word.ts';
-import { type MarkedRow, markRows, tenantsWithoutDays } from './mark-rows.ts';
+import { countUnread, type MarkedRow, markRows, tenantsWithoutDays } from './mark-rows.ts';
 import { OpenHolders } from './open-holders.ts';
 import { Pace } from './pace.ts';
 import { overrideFor, readHolds, readOverrides, readPolicies, readPolicy } from './policies.ts';
@@ -54,6 +54,15 @@ const patienceCadences = 2;
 const leastPatienceMs = 5 * 60_000;
 /** Between looks at marks whose proof is soon there; each is twice as long as the one before. */
 const firstLookMs = 100;
+
+/** A table with its marks. */
+interface MarkedTable {
+  table: EvictableTable;
+  /** Somebody has asked for rows of it that are not all there yet. */
+  reading: boolean;
+  /** Rows that are old enough, in partitions that nobody has read yet. */
+  unread: number;
+}
 
 export class Retention {
   readonly #options: RetentionOptions;
@@ -121,7 +130,8 @@ export class Retention {
     const { config, pool, log, signal } = this.#options;
     const client = await this.#session();
     await requireSetUp(client);
-    const ledger = await new SourceLedger(pool, config.source.id).read();
+    const sourceLedger = new SourceLedger(pool, config.source.id);
+    const ledger = await sourceLedger.read();
     if (ledger?.state !== 'streaming') return [];
     await this.#requireSource(client, ledger.systemIdentifier);
     await requireClock(client);
@@ -129,20 +139,26 @@ export class Retention {
     const policies = (await readPolicies(client)).filter(({ enabled }) => enabled);
     const tracked = await trackedTables(client, config.source);
     const rounds: TableRound[] = [];
-    const tables: EvictableTable[] = [];
+    const tables: MarkedTable[] = [];
+    // Before it is asked what is being read: whatever is known by now was asked for by then.
+    const partitions = (await sourceLedger.readPartitions()) ?? [];
     for (const policy of policies) {
       try {
         const table = await evictableTable(client, config, tracked, policy);
         await requirePublished(client, config.source.publication, [archiveTable, table]);
-        await requireWhole(pool, config.source.id, ledger.epoch, table);
-        await this.#mark(client, table, ledger.epoch);
-        tables.push(table);
+        const reading = await requireWhole(pool, config.source.id, ledger.epoch, table);
+        await this.#mark(client, table, ledger.epoch, partitions);
+        const unread = await countUnread(client, table, { retain: config.retain, partitions });
+        tables.push({ table, reading, unread });
       } catch (error) {
         rounds.push(this.#refused(tableName(policy), error));
       }
     }
-    await this.#tellOfDays(client, tables);
-    const waiting = tables.some((table) => {
+    await this.#tellOfDays(
+      client,
+      tables.map(({ table }) => table),
+    );
+    const waiting = tables.some(({ table }) => {
       const { rows, position } = this.#marks.get(tableName(table))!;
       return rows.length > 0 && position === null;
     });
@@ -155,10 +171,11 @@ export class Retention {
       log,
     });
     try {
-      for (const table of tables) {
+      for (const marked of tables) {
+        const { table } = marked;
         if (signal.aborted) break;
         try {
-          const round = await this.#evict(client, table, progress, holders);
+          const round = await this.#evict(client, marked, progress, holders);
           rounds.push(round);
           if (table.policy.dropPartitions) await this.#dropPartitions(client, table, round);
         } catch (error) {
@@ -188,7 +205,7 @@ export class Retention {
     return emptyRound(table, error);
   }
 
-  /** A batch that came to nothing is the table's as long as the source answers: the others have their turn. */
+  /** What came to nothing is the table's as long as the source answers: the others have their turn. */
   async #undone(client: Client, table: string, caught: unknown): Promise<TableRound> {
     const error = retentionError(caught);
     const answers =
@@ -244,7 +261,12 @@ export class Retention {
     this.#tell('', count === 0 ? null : new TidemarkError('TM504', message));
   }
 
-  async #mark(client: Client, table: EvictableTable, epoch: number): Promise<void> {
+  async #mark(
+    client: Client,
+    table: EvictableTable,
+    epoch: number,
+    partitions: readonly number[],
+  ): Promise<void> {
     const name = tableName(table);
     const known = this.#marks.get(name);
     const same = known?.epoch === epoch;
@@ -255,10 +277,12 @@ export class Retention {
       for (const { tenant } of known.rows) if (tenant !== null) later.add(tenant);
     const { config } = this.#options;
     const holds = await readHolds(client, table);
-    let marks = await markRows(client, table, config.retain, holds, config.retain.markRows, later);
+    const { retain } = config;
+    const options = { retain, limit: retain.markRows, partitions, without: later };
+    let marks = await markRows(client, table, holds, options);
     if (marks.rows.length === 0 && later.size > 0) {
       later.clear();
-      marks = await markRows(client, table, config.retain, holds, config.retain.markRows, later);
+      marks = await markRows(client, table, holds, options);
     }
     this.#later.set(name, later);
     this.#marks.set(name, new WaitingMarks(marks, epoch, Date.now(), same ? known.blocked : undefined));
@@ -314,7 +338,7 @@ export class Retention {
 
   async #evict(
     client: Client,
-    table: EvictableTable,
+    { table, reading, unread }: MarkedTable,
     progress: Progress | null,
     holders: OpenHolders,
   ): Promise<TableRound> {
@@ -326,8 +350,9 @@ export class Retention {
     const stays = (reason: string, rows: number) => {
       if (rows > 0) round.staying[reason] = (round.staying[reason] ?? 0) + rows;
     };
+    stays('partition not read yet', unread);
     if (marks.position === null && marks.rows.length > 0) {
-      const behind = positionBehind(progress, marks, table);
+      const behind = reading ? 'snapshot under way' : positionBehind(progress, marks, table);
       if (isPosition(behind)) marks.reach(behind, progress!, table);
       else for (const row of marks.rows) stays(marks.reasonOf(row, behind), 1);
     }

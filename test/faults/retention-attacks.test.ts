@@ -349,6 +349,29 @@ test('a row that others refer to by a foreign key to its partition stays, and th
     await rounds.until(table, ({ staying }) => staying['referred to'] === 1);
   }));
 
+test('rows that an attached partition brought along stay until they were read and delivered', () =>
+  attack('attached', async (table) => {
+    const { source } = pipeline;
+    await source.query(`create table billing.attached_old (like app.attached including all);
+      insert into billing.attached_old select n, now() - interval '100 days' from generate_series(1, 6) n;
+      alter table app.attached attach partition billing.attached_old for values from (minvalue) to (now() - interval '40 days')`);
+    await rounds.until(table, ({ staying }) => (staying['partition not read yet'] ?? 0) === 6);
+    await rounds.until(table, ({ evicted }) => evicted === 6, 60_000);
+    await evictedEverywhere(table, 6);
+  }));
+
+test('a table that cannot be marked holds up no other, and is named', () =>
+  attack('beside', async (table) => {
+    const { source } = pipeline;
+    await source.query(`update tidemark_retention.policies set enabled = true where table_name in ('again', 'owned');
+      create unique index beside on billing.tenants (id); alter table billing.tenants alter id type text`);
+    await rounds.until(table, ({ evicted }) => evicted === 6);
+    expect(await rounds.of('app.owned')).toMatchObject({ evicted: 0, problem: { code: 'TM507' } });
+    await source.query('alter table billing.tenants alter id type int using id::int');
+    expect(await rounds.of('app.owned')).toMatchObject({ problem: null });
+    await source.query('drop index billing.beside');
+  }));
+
 test('a mark that somebody moved in the ledger by hand lets nothing go', () =>
   attack('edited', async (table) => {
     const { source, control } = pipeline;
