@@ -206,8 +206,9 @@ export class DestinationWorker {
   }
 
   async #open(): Promise<void> {
-    const { config, destination, ledger } = this.#options;
-    await ledger.registerDestination(destination.name, destination.kind);
+    const { config, destination, kind, ledger } = this.#options;
+    const bound = kind.keepsRows === false ? null : { tenant: destination.tenant };
+    await ledger.registerDestination(destination.name, destination.kind, bound);
     this.#directory ??= await createSpillDirectory(config.deliver.spillDirectory, destination.name);
     this.#store ??= await WindowStore.open({
       directory: `${this.#directory}/store`,

@@ -85,13 +85,33 @@ export class Ledger {
     this.#sourceId = sourceId;
   }
 
-  /** Makes the destination known, and takes an error of opening it back; a pause stays. */
-  async registerDestination(destination: string, kind: string): Promise<void> {
-    await this.#query(
-      `insert into tidemark.destinations (source_id, destination, kind) values ($1, $2, $3)
+  /**
+   * Makes the destination known, and takes an error of opening it back; a pause stays.
+   * @param bound whose rows it keeps; null: it keeps none
+   * @throws TidemarkError TM416 where it has rows of another tenant: from its mark on, nobody would miss those it never got
+   */
+  async registerDestination(
+    destination: string,
+    kind: string,
+    bound: { tenant: string | null } | null = null,
+  ): Promise<void> {
+    const rows = await this.#query<{ bound: { tenant: string | null } | null }>(
+      `insert into tidemark.destinations as d (source_id, destination, kind, bound) values ($1, $2, $3, $4::jsonb)
        on conflict (source_id, destination) do update set kind = excluded.kind, state = 'running',
-         error_code = null, error = null, remedy = null, changed_at = now()`,
-      [this.#sourceId, destination, kind],
+         error_code = null, error = null, remedy = null, changed_at = now(),
+         bound = case when d.bound is not null and exists (select from tidemark.units u
+             where u.source_id = d.source_id and u.destination = d.destination and u.mark is not null)
+           then d.bound else excluded.bound end
+       returning bound`,
+      [this.#sourceId, destination, kind, bound && JSON.stringify(bound)],
+    );
+    const before = rows[0]?.bound;
+    if (!bound || !before || before.tenant === bound.tenant) return;
+    const whose = ({ tenant }: { tenant: string | null }) =>
+      tenant === null ? "everybody's rows" : `rows of tenant ${tenant}`;
+    throw new TidemarkError(
+      'TM416',
+      `${destination} has ${whose(before)}, and is to get ${whose(bound)} now`,
     );
   }
 

@@ -303,6 +303,13 @@ export const errorCatalogue = {
     remedy:
       'Start `tidemark run` of this version once: it migrates the control schema, or says that a newer version did.',
   },
+  TM416: {
+    retry: 'operator',
+    meaning:
+      'A destination is bound to another tenant than before. It never got that tenant’s older rows, and from its mark on nobody would miss them.',
+    remedy:
+      'Give the tenant a destination of its own: an instance file of another name, and a place that is empty. Or set `tenant` back.',
+  },
   // 5xx: retention
   TM501: {
     retry: 'operator',

@@ -30,6 +30,8 @@ export interface DeliveryMark {
   quarantined: ReadonlySet<string> | null;
   /** Changes were skipped, and the table was not read again since; or it is being sent back. */
   incomplete: boolean;
+  /** What it got up to its mark is not what it is to get now: other tenants' rows, or none of this table. */
+  otherRows: boolean;
   /** End and number of the last Window that was handed over, as the Unit has it. */
   merged: { position: Position; sequence: number } | null;
   /** The newest Window that was acknowledged, as the list of them has it: how far it read the topics. */
@@ -53,6 +55,7 @@ interface MarkRow {
   end_offsets: Offsets | null;
   receipt: Receipt | null;
   incomplete: boolean;
+  other_rows: boolean;
   keys: Buffer[] | null;
 }
 
@@ -68,7 +71,10 @@ const markQuery = `
                 where s.source_id = m.source_id and s.table_name = $5 and s.state = 'done' and s.condition is null
                   and (s.destination is null or s.destination = m.destination)
                   and case when m.snapshots_before is null then s.requested_at > m.done_at
-                      else s.id <> all (m.snapshots_before) end))) as incomplete
+                      else s.id <> all (m.snapshots_before) end))) as incomplete,
+         coalesce(not u.mark_offsets ? $4, false) or exists (select from tidemark.destinations b
+           where b.source_id = u.source_id and b.destination = u.destination and b.bound ->> 'tenant' is distinct from $6::text
+             and b.bound is not null) as other_rows
     from tidemark.units u
     left join lateral (select sequence, to_position, end_offsets, receipt from tidemark.deliveries
       where source_id = u.source_id and destination = u.destination and unit = u.unit and state = 'delivered'
@@ -91,7 +97,14 @@ export async function deliveryMarks(
     if (!kind || kind.keepsRows === false || !tables.some((pattern) => matchesPattern(pattern, table)))
       continue;
     const unit = kind.unit === 'destination' ? '*' : table.unit;
-    const found = await askLedger(pool, [config.source.id, name, unit, table.topic, tableName(table)]);
+    const found = await askLedger(pool, [
+      config.source.id,
+      name,
+      unit,
+      table.topic,
+      tableName(table),
+      tenant,
+    ]);
     marks.push({
       destination: name,
       unit,
@@ -108,6 +121,7 @@ export async function deliveryMarks(
         : null,
       quarantined: await quarantinedKeys(found?.keys ?? [], table, registry),
       incomplete: found?.incomplete ?? false,
+      otherRows: found?.other_rows ?? false,
       merged:
         found?.merged_position == null
           ? null
@@ -125,7 +139,7 @@ export async function deliveryMarks(
   return marks;
 }
 
-async function askLedger(pool: Pool, values: string[]): Promise<MarkRow | null> {
+async function askLedger(pool: Pool, values: (string | null)[]): Promise<MarkRow | null> {
   try {
     return (await pool.query<MarkRow>(markQuery, values)).rows[0] ?? null;
   } catch (error) {
@@ -239,13 +253,14 @@ export function proofOf(
 const tearing: ReadonlySet<StayReason> = new Set(['changes were skipped', 'destination fell back']);
 
 function reasonOf(
-  { mark, incomplete, doubt, quarantined }: DeliveryMark,
+  { mark, incomplete, otherRows, doubt, quarantined }: DeliveryMark,
   key: string,
   passed: Position,
 ): StayReason | null {
   if (incomplete) return 'changes were skipped';
   if (mark === null || mark < passed) return doubt === 'destination fell back' ? doubt : 'not delivered yet';
   if (doubt) return doubt;
+  if (otherRows) return 'not delivered yet';
   if (quarantined === null || quarantined.has(key)) return 'in Quarantine';
   return null;
 }

@@ -5,6 +5,7 @@
 import { appendFileSync, cpSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Ledger } from '../../src/deliver/ledger.ts';
 import { endpointFromUrl } from '../../src/platform/postgres-endpoint.ts';
 import { setUpRetention } from '../../src/retain/setup.ts';
 import { FaultStack, Pipeline, until } from '../fixtures/pipeline.ts';
@@ -403,6 +404,42 @@ test('a mark that somebody moved in the ledger by hand lets nothing go', () =>
     await ok('destination', 'resume', 'replica');
     await rounds.until(table, ({ evicted }) => evicted === 7);
     await evictedEverywhere(table, 7);
+  }));
+
+test('a destination proves no rows of a tenant, and of a table, that it did not get up to its mark', () =>
+  attack('rebound', async (table) => {
+    const { control } = pipeline;
+    const edits = [
+      `tidemark.destinations set bound = '{"tenant": "42"}'`,
+      `tidemark.units set mark_offsets = mark_offsets - '${pipeline.prefix}.${table}'`,
+    ];
+    await ok('destination', 'pause', 'replica', '--reason', 'test');
+    await rounds.until(table, ({ waitsFor, marked }) => waitsFor !== null && marked === 6);
+    const { rows } = await control.query(
+      `select d.bound, u.mark_offsets from tidemark.destinations d join tidemark.units u using (source_id, destination) where destination = 'replica'`,
+    );
+    expect(rows[0].bound).toEqual({ tenant: null });
+    const { pool, config } = rounds.options;
+    const register = (tenant: string | null) =>
+      new Ledger(pool, config.source.id).registerDestination('replica', 'postgres', { tenant });
+    await expect(register('42')).rejects.toMatchObject({ code: 'TM416' });
+    await register(null);
+    await ok('destination', 'resume', 'replica');
+    await pipeline.verify('replica');
+    await ok('destination', 'pause', 'replica', '--reason', 'test');
+    for (const edit of edits) {
+      await control.query(`update ${edit} where destination = 'replica'`);
+      expect(await rounds.of(table)).toMatchObject({ evicted: 0, staying: { 'not delivered yet': 6 } });
+      await control.query(`update tidemark.destinations set bound = $1 where destination = 'replica'`, [
+        rows[0].bound,
+      ]);
+    }
+    await control.query(`update tidemark.units set mark_offsets = $1 where destination = 'replica'`, [
+      rows[0].mark_offsets,
+    ]);
+    await ok('destination', 'resume', 'replica');
+    await rounds.until(table, ({ evicted }) => evicted === 6);
+    await evictedEverywhere(table, 6);
   }));
 
 test('a destination that was emptied behind our back is noticed by reading back, and nothing goes', () =>
