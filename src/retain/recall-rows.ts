@@ -9,6 +9,7 @@ import type { Row } from '../connector/sink.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
 import { shapeOfSchema } from '../publish/avro-schema.ts';
 import { topicNames } from '../publish/record-format.ts';
+import { SourceLedger } from '../publish/source-ledger.ts';
 import { quoted } from '../replicate/catalogue.ts';
 import { type InsertContext, insertRecalled, type ReturningRow, thereAgain } from './insert-recalled.ts';
 import {
@@ -24,6 +25,7 @@ import {
 } from './open-tombstones.ts';
 import { type HolderOptions, heldRows } from './read-holder.ts';
 import { type Refusal, Refusals } from './recall-refusals.ts';
+import { requireSource } from './require-source.ts';
 import { RowColumns } from './row-columns.ts';
 import { connectRetention, retentionError } from './session.ts';
 import { keysInTable } from './source-table.ts';
@@ -77,6 +79,8 @@ export async function recallRows(
 ): Promise<RecallSummary> {
   const { selection } = wish;
   const { retain, source } = options.config;
+  const ledger = await new SourceLedger(options.pool, source.id).read();
+  if (ledger) await requireSource(client, ledger);
   await requireInsert(client, selection.table);
   const writer = await connectRetention(retain.endpoint, source.id, 'recall');
   try {

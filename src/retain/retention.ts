@@ -30,6 +30,7 @@ import { Pace } from './pace.ts';
 import { overrideFor, readHolds, readOverrides, readPolicies, readPolicy } from './policies.ts';
 import { positionBehind, requireWhole } from './published-progress.ts';
 import { ReadBack } from './read-back.ts';
+import { requireSource } from './require-source.ts';
 import { emptyRound, recordRound, type TableRound } from './retention-ledger.ts';
 import { recalledByTable } from './retention-status.ts';
 import { connectRetention, retentionError, takeWork } from './session.ts';
@@ -133,7 +134,7 @@ export class Retention {
     const sourceLedger = new SourceLedger(pool, config.source.id);
     const ledger = await sourceLedger.read();
     if (ledger?.state !== 'streaming') return [];
-    await this.#requireSource(client, ledger.systemIdentifier);
+    await requireSource(client, ledger);
     await requireClock(client);
     await client.query('select tidemark_retention.ensure_archive_partitions()');
     const policies = (await readPolicies(client)).filter(({ enabled }) => enabled);
@@ -237,21 +238,6 @@ export class Retention {
     }
     this.#client = client;
     return client;
-  }
-
-  /** An LSN says nothing in another cluster. @throws TidemarkError TM205 */
-  async #requireSource(client: Client, systemIdentifier: string): Promise<void> {
-    const { rows } = await client.query<{ id: string; standby: boolean }>(
-      'select system_identifier::text as id, pg_is_in_recovery() as standby from pg_control_system()',
-    );
-    if (rows[0]!.id !== systemIdentifier)
-      throw new TidemarkError('TM205', 'retain.url leads to another cluster than the reader reads', {
-        remedy: 'Point retain.url at the source.',
-      });
-    if (rows[0]!.standby)
-      throw new TidemarkError('TM205', 'retain.url leads to a standby', {
-        remedy: 'Point retain.url at the primary: rows are deleted there.',
-      });
   }
 
   async #tellOfDays(client: Client, tables: readonly EvictableTable[]): Promise<void> {

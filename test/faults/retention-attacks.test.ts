@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Ledger } from '../../src/deliver/ledger.ts';
 import { endpointFromUrl } from '../../src/platform/postgres-endpoint.ts';
+import { Retention } from '../../src/retain/retention.ts';
 import { setUpRetention } from '../../src/retain/setup.ts';
 import { FaultStack, Pipeline, until } from '../fixtures/pipeline.ts';
 import { RetentionRounds } from '../fixtures/retention-rounds.ts';
@@ -289,6 +290,22 @@ test('a trigger that deletes more than the rows that go stops its table', () =>
     await source.query(`drop trigger drop_children on ${table}`);
     await rounds.until(table, ({ evicted }) => evicted === 5);
   }));
+
+test('another database of the same cluster, with the same schema, is not what the reader reads: nothing goes there', async () => {
+  const url = new URL(pipeline.sourceUrl);
+  url.pathname = `/${pipeline.databaseName('copy')}`;
+  await pipeline.control.query(`create database "${pipeline.databaseName('copy')}"`);
+  const endpoint = await endpointFromUrl(url.href);
+  await setUpRetention(endpoint);
+  const { config } = rounds.options;
+  const retain = { ...config.retain, endpoint };
+  const astray = new Retention({ ...rounds.options, config: { ...config, retain } });
+  await expect(astray.round()).rejects.toMatchObject({
+    code: 'TM205',
+    message: expect.stringContaining(pipeline.databaseName('app')),
+  });
+  await astray.close();
+});
 
 test('a row that goes is the one that was marked, also where VACUUM FULL moved others to its place', () =>
   attack('rewritten', async (table) => {
