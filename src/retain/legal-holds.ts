@@ -4,7 +4,7 @@ import { type TableId, tableName } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import type { RetainConfig } from '../platform/resolved-config.ts';
 import { quoted } from '../replicate/catalogue.ts';
-import { describeSourceTable, unknownKeys } from './source-table.ts';
+import { describeSourceTable, knownKeys } from './source-table.ts';
 
 export interface HoldScope {
   /** Null: every tenant's rows, of a table. */
@@ -54,20 +54,22 @@ export async function placeHold(
   { reason, by, until, retain }: { reason: string; by: string; until: Date | null; retain: RetainConfig },
 ): Promise<LegalHold> {
   if (scope.tenant !== null) await requireTenant(client, scope.tenant, retain);
+  let { keys } = scope;
   if (scope.table) {
     const table = await describeSourceTable(client, scope.table);
-    const unknown = scope.keys ? await unknownKeys(client, table, scope.keys) : [];
-    if (unknown.length > 0)
+    const found = keys && (await knownKeys(client, table, keys));
+    if (found && found.unknown.length > 0)
       throw new TidemarkError(
         'TM101',
-        `${unknown.length} of the ${scope.keys!.length} keys are of no row and of no Tombstone of ${tableName(table)}: ${unknown.slice(0, 3).join(' ')}`,
+        `${found.unknown.length} of the ${keys!.length} keys are of no row and of no Tombstone of ${tableName(table)}: ${found.unknown.slice(0, 3).join(' ')}`,
         { remedy: 'A hold on a row that is not there holds nothing: correct the keys.' },
       );
+    keys = found?.known ?? null;
   }
   const { rows } = await client.query<HoldRow>(
     `insert into tidemark_retention.legal_holds (tenant, table_schema, table_name, row_keys, reason, asked_by, expires_at)
      values ($1, $2, $3, $4, $5, $6, $7) returning ${columns}`,
-    [scope.tenant, scope.table?.schema, scope.table?.name, scope.keys, reason, by, until],
+    [scope.tenant, scope.table?.schema, scope.table?.name, keys, reason, by, until],
   );
   return holdOf(rows[0]!);
 }

@@ -45,6 +45,8 @@ export async function readPolicy(client: Client, { schema, name }: TableId): Pro
 
 interface HoldRow {
   tenant: string | null;
+  /** It names the table. */
+  named: boolean;
   row_keys: string[] | null;
 }
 
@@ -54,6 +56,8 @@ export class Holds {
   readonly all: boolean;
   /** Tenants of which everything is held. */
   readonly tenants: ReadonlySet<string>;
+  /** Rows of which nobody can tell the tenant: some tenant's rows of just this table are held. */
+  readonly nobodys: boolean;
   /** Rows by key, of one tenant or (null) of any. */
   readonly #rows: readonly { tenant: string | null; keys: ReadonlySet<string> }[];
 
@@ -61,6 +65,7 @@ export class Holds {
     const whole = rows.filter(({ row_keys }) => row_keys === null || !row_keys.every((key) => normal(key)));
     this.all = whole.some(({ tenant }) => tenant === null);
     this.tenants = new Set(whole.flatMap(({ tenant }) => tenant ?? []));
+    this.nobodys = whole.some(({ named }) => named);
     this.#rows = rows.flatMap(({ tenant, row_keys }) =>
       row_keys ? [{ tenant, keys: new Set(row_keys.flatMap((key) => normal(key) ?? [])) }] : [],
     );
@@ -75,8 +80,10 @@ export class Holds {
   }
 
   covers({ tenant, key }: { tenant: string | null; key: string }): boolean {
-    if (this.all || (tenant !== null && this.tenants.has(tenant))) return true;
-    return this.#rows.some(({ tenant: only, keys }) => (only === null || only === tenant) && keys.has(key));
+    if (this.all || (tenant === null ? this.nobodys : this.tenants.has(tenant))) return true;
+    return this.#rows.some(
+      ({ tenant: only, keys }) => (only === null || tenant === null || only === tenant) && keys.has(key),
+    );
   }
 }
 
@@ -84,7 +91,9 @@ export class Holds {
 function normal(key: string): string | null {
   try {
     const cells: unknown = JSON.parse(key);
-    if (Array.isArray(cells)) return JSON.stringify(cells.map(String));
+    // A number beyond these has lost its last digits by now.
+    const exact = (cell: unknown) => typeof cell !== 'number' || Number.isSafeInteger(cell);
+    if (Array.isArray(cells) && cells.every(exact)) return JSON.stringify(cells.map(String));
   } catch {
     // Said above.
   }
@@ -93,7 +102,7 @@ function normal(key: string): string | null {
 
 export async function readHolds(client: Client, table: TableId): Promise<Holds> {
   const { rows } = await client.query<HoldRow>(
-    `select tenant, row_keys from tidemark_retention.legal_holds
+    `select tenant, table_name is not null as named, row_keys from tidemark_retention.legal_holds
       where released_at is null and (expires_at is null or expires_at > now())
         and (table_name is null or (table_schema = $1 and table_name = $2))`,
     [table.schema, table.name],

@@ -63,30 +63,63 @@ export function hasKey(client: Client, { key }: SourceTable, keys: string): stri
 }
 
 /**
- * Which of the keys neither a row nor a Tombstone has.
+ * Keys as row_key has them, whatever spelling of their values somebody used: keys are compared as texts, and a UUID in upper
+ * case would be of no row.
+ * @returns by the given key, the texts of its values as Postgres prints them
  * @throws TidemarkError TM101 where the table has no key, or a key is of another form
  */
-export async function unknownKeys(
+export async function printedKeys(
   client: Client,
   table: SourceTable,
   keys: readonly string[],
-): Promise<string[]> {
+): Promise<Map<string, string>> {
   requireKeyForm(table, keys);
+  const values = table.key.map(({ type }, i) => `(r.key::json ->> ${i})::${type}`);
   try {
     const found = await textRows(
       client,
-      `select r.key from unnest($3::text[]) as r(key)
-        where not exists (select from tidemark_retention.cold_storage_archive a
-                where a.table_schema = $1 and a.table_name = $2 and a.row_key = r.key)
-          and not exists (select from ${fromTable(table)} where ${hasKey(client, table, 'r.key')})`,
-      [table.schema, table.name, keys],
+      `select r.key, ${values.join(', ')} from unnest($1::text[]) as r(key)`,
+      [keys],
     );
-    return found.map(([key]) => key!);
+    return new Map(found.map(([key, ...cells]) => [key!, JSON.stringify(cells)]));
   } catch (error) {
     // A text that is no value of the column's type.
     if (/^22/.test(String((error as { code?: unknown }).code))) throw keyForm(table);
     throw error;
   }
+}
+
+/**
+ * The keys as rows and Tombstones have them, and those that neither has. Equal values may differ in their texts (numeric).
+ * @throws TidemarkError TM101 as printedKeys
+ */
+export async function knownKeys(
+  client: Client,
+  table: SourceTable,
+  keys: readonly string[],
+): Promise<{ known: string[]; unknown: string[] }> {
+  const printed = await printedKeys(client, table, keys);
+  const key = table.key.map(({ name }) => `t.${client.escapeIdentifier(name)}`);
+  const rows = await textRows(
+    client,
+    `select r.key, ${key.join(', ')} from unnest($1::text[]) as r(key) join ${fromTable(table)} on ${hasKey(client, table, 'r.key')}`,
+    [keys],
+  );
+  const tombstones = await textRows(
+    client,
+    `select distinct a.row_key from tidemark_retention.cold_storage_archive a
+      where a.table_schema = $1 and a.table_name = $2 and a.row_key = any ($3::text[])`,
+    [table.schema, table.name, [...printed.values()]],
+  );
+  const there = new Map(rows.map(([given, ...cells]) => [given!, JSON.stringify(cells)]));
+  const evicted = new Set(tombstones.map(([text]) => text!));
+  const known = new Set(there.values());
+  const unknown: string[] = [];
+  for (const [given, text] of printed) {
+    if (evicted.has(text)) known.add(text);
+    else if (!there.has(given)) unknown.push(given);
+  }
+  return { known: [...known], unknown };
 }
 
 /** Which of the keys the table has rows of. */

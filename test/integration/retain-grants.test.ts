@@ -38,13 +38,15 @@ beforeAll(async () => {
     insert into app.tenants values (1, 30), (2, 30);
     create table app.notes (organization_id int, id uuid, at timestamptz, primary key (organization_id, id));
     create table app.plain (note text);
-    insert into app.notes values (1, '00000000-0000-0000-0000-000000000001', now());
+    create table app.nobodys (id numeric primary key, at timestamptz);
+    insert into app.nobodys values (1, now()), (2, now());
+    insert into app.notes values (1, '00000000-0000-0000-0000-000000000001', now()), (1, '00000000-0000-0000-0000-0000000000ab', now());
     insert into tidemark_retention.policies (table_schema, table_name, age_column) values ('app', 'notes', 'at');
     insert into tidemark_retention.cold_storage_archive (table_schema, table_name, row_key, position, delivered_to, content_hash,
       hash_version, hashed_columns, salt, policy_version)
       values ('app', 'notes', '["2","00000000-0000-0000-0000-000000000002"]', '', '[]', sha256('x'), 1, '{id}', sha256('y'), 1);
     grant usage on schema app to officer, service;
-    grant select on app.notes, app.tenants to officer, service`);
+    grant select on app.notes, app.tenants, app.nobodys to officer, service`);
   folder = await mkdtemp(join(tmpdir(), 'tidemark-grants-'));
   await writeFile(
     join(folder, 'tidemark.yaml'),
@@ -151,6 +153,35 @@ describe('legal holds', () => {
     expect((await retain([...release, ...why])).code).toBe(2);
     expect((await retain(['hold', 'list'])).holds).toHaveLength(1);
     expect((await retain(['hold', 'list', '--all'])).holds).toHaveLength(2);
+  });
+
+  test('hold the rows that were meant, however their keys were written, and where the table has no tenants', async () => {
+    const upper = [
+      '["01","00000000-0000-0000-0000-0000000000AB"]',
+      '[2, "00000000-0000-0000-0000-000000000002"]',
+    ];
+    const keys = [
+      '["1","00000000-0000-0000-0000-0000000000ab"]',
+      '["2","00000000-0000-0000-0000-000000000002"]',
+    ];
+    const placed = await retain(['hold', 'add', 'app.notes', '--key', upper[0]!, '--key', upper[1]!, ...why]);
+    expect(placed).toMatchObject({ code: 0, hold: { keys } });
+    const holds = await readHolds(owner, table);
+    expect(holds.covers({ tenant: '1', key: keys[0]! })).toBe(true);
+    expect((await retain(['hold', 'release', placed.hold!.id, ...why])).code).toBe(0);
+
+    const nobodys = { schema: 'app', name: 'nobodys' };
+    expect((await retain(['hold', 'add', 'app.nobodys', '--key', '["1.00"]', ...why])).hold).toMatchObject({
+      keys: ['["1"]'],
+    });
+    expect((await readHolds(owner, nobodys)).covers({ tenant: null, key: '["2"]' })).toBe(false);
+    expect((await retain(['hold', 'add', 'app.nobodys', '--tenant', '1', ...why])).code).toBe(0);
+    expect((await readHolds(owner, nobodys)).covers({ tenant: null, key: '["2"]' })).toBe(true);
+    // A number that JSON cannot hold was of some row.
+    await owner.query(`insert into tidemark_retention.legal_holds (table_schema, table_name, row_keys, reason)
+      values ('app', 'large', '{[12345678901234567890]}', 'r')`);
+    const large = await readHolds(owner, { schema: 'app', name: 'large' });
+    expect(large.covers({ tenant: null, key: '["12345678901234567890"]' })).toBe(true);
   });
 
   test('are refused where they would hold nothing, or where somebody does not say why', async () => {
