@@ -1,22 +1,31 @@
 /** What `tidemark erase` prints for a person. */
-import type { ErasureReport } from '../retain/erase/erase.ts';
+import type { ErasurePlan, ErasureReport } from '../retain/erase/erase.ts';
 import type { DestinationReach } from '../retain/erase/reach.ts';
 import type { TableCount } from '../retain/erase/scope.ts';
 
-function withoutLine(without: readonly string[]): string[] {
-  return without.length > 0 ? [`not looked at, for want of a tenant column: ${without.join(', ')}`] : [];
+function beyondLines({ without, untracked }: Pick<ErasurePlan, 'without' | 'untracked'>): string[] {
+  return [
+    ...(without.length > 0 ? [`not looked at, for want of a tenant column: ${without.join(', ')}`] : []),
+    ...untracked.map(
+      ({ table, tombstones }) =>
+        `not erased: ${tombstones} evicted rows of ${table}, which is not among source.tables: destinations keep them`,
+    ),
+  ];
 }
 
-export function erasurePlanText({ tables, without }: { tables: TableCount[]; without: string[] }): string {
+export function erasurePlanText({
+  tables,
+  ...beyond
+}: { tables: TableCount[] } & Pick<ErasurePlan, 'without' | 'untracked'>): string {
   const lines = tables.map(
     ({ table, hot, tombstones, held }) =>
       `${table}: ${hot} rows, ${tombstones} Tombstones${held > 0 ? '; under a legal hold, so nothing is erased' : ''}`,
   );
-  return `${[...lines, ...withoutLine(without)].join('\n')}\n`;
+  return `${[...lines, ...beyondLines(beyond)].join('\n')}\n`;
 }
 
 export function erasureText(report: ErasureReport): string {
-  const { erasure, tables, without, destinations, topics, interrupted } = report;
+  const { erasure, tables, destinations, topics, interrupted } = report;
   const lines = [
     ...tables.flatMap(({ table, hot, tombstones, referred, streamed }) => [
       `${table}: ${hot} rows deleted, ${tombstones} Tombstones erased`,
@@ -27,7 +36,7 @@ export function erasureText(report: ErasureReport): string {
             '  its deletes are not in the stream, for want of a replica identity: destinations keep its rows',
           ]),
     ]),
-    ...withoutLine(without),
+    ...beyondLines(report),
     ...destinations.flatMap(destinationLines),
     ...topics.map(
       ({ topic, until }) =>

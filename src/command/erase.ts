@@ -31,8 +31,8 @@ export async function eraseCommand(
   try {
     await requireSetUp(client);
     if (wish) return await run(context, config, client, wish);
-    const { counts, without } = await planErasure(client, scope, { config });
-    const plan = { tables: counts, without };
+    const { counts, without, untracked } = await planErasure(client, scope, { config });
+    const plan = { tables: counts, without, untracked };
     context.stdout(
       context.json ? `${JSON.stringify({ ok: true, ...plan }, null, 2)}\n` : erasurePlanText(plan),
     );

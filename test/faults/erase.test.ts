@@ -70,7 +70,8 @@ test('a tenant’s rows go everywhere, evicted ones too; a legal hold wins, and 
       pipeline,
       'app.notes',
       '--key',
-      '["1","2001"]',
+      // As it may be written as well.
+      '["01","02001"]',
       '--confirm',
       'app.notes',
       ...why,
@@ -86,8 +87,18 @@ test('a tenant’s rows go everywhere, evicted ones too; a legal hold wins, and 
         lake: 'stays',
       },
     );
-    const report = await erase(pipeline, ...ofTenant('1'));
-    expect(report).toMatchObject({ code: 0, ok: true, without: [] });
+    // One of a table that was renamed since.
+    await source.query(`insert into tidemark_retention.cold_storage_archive (table_schema, table_name, row_key, tenant, position,
+      delivered_to, content_hash, hash_version, hashed_columns, salt, policy_version)
+      values ('app', 'former', '["1","1"]', '1', '', '[]', sha256('x'), 1, '{id}', sha256('y'), 1)`);
+    const report = await erase(pipeline, ...ofTenant('01'));
+    expect(report).toMatchObject({
+      code: 0,
+      ok: true,
+      tenant: '1',
+      without: [],
+      untracked: [{ table: 'app.former', tombstones: 1 }],
+    });
     // Children first.
     expect(report.tables.map(({ table, hot, tombstones: many }) => [table, hot, many])).toEqual([
       ['app.comments', 1, 0],
@@ -105,7 +116,7 @@ test('a tenant’s rows go everywhere, evicted ones too; a legal hold wins, and 
     }
     // The Tombstones stay, and nothing tells any more what they are of.
     for (const row of await tombstones(pipeline)) {
-      const gone = row.tenant === '1';
+      const gone = row.tenant === '1' && row.table_name === 'notes';
       expect([row.salt === null, row.erased_at !== null, row.erased_by !== null]).toEqual([gone, gone, gone]);
     }
     const recalled = await pipeline.command(['recall', 'app.notes', '--all', '--json', '--reason', 'audit']);

@@ -5,30 +5,45 @@
 import type { Client } from 'pg';
 import { TidemarkError } from '../../platform/errors.ts';
 import { tableName } from '../../platform/table-name.ts';
+import { SourceLedger } from '../../publish/source-ledger.ts';
+import { requireSource } from '../require-source.ts';
 import type { RetentionOptions } from '../retention.ts';
 import { retentionError } from '../session.ts';
 import { type BatchOptions, eraseBatch, heldError } from './erase-batch.ts';
 import { type DestinationReach, reachOf, type TopicReach, topicsOf } from './reach.ts';
-import { countScope, type ErasableTable, type EraseScope, erasableTables, type TableCount } from './scope.ts';
+import {
+  countScope,
+  type ErasableTable,
+  type EraseScope,
+  erasableTables,
+  printedScope,
+  type TableCount,
+  untrackedTombstones,
+} from './scope.ts';
 
 export interface ErasurePlan {
+  /** As Tombstones have it. */
+  scope: EraseScope;
   tables: ErasableTable[];
   counts: TableCount[];
   /** Tables without a tenant column: whatever they have of the tenant stays. */
   without: string[];
+  /** Evicted rows of tables that are not tracked any more: they stay. */
+  untracked: { table: string; tombstones: number }[];
 }
 
 /** What would be erased. @throws TidemarkError TM101, TM505 */
 export async function planErasure(
   client: Client,
-  scope: EraseScope,
+  wished: EraseScope,
   { config }: Pick<RetentionOptions, 'config'>,
 ): Promise<ErasurePlan> {
   try {
-    const { tables, without } = await erasableTables(client, config, scope);
+    const { tables, without } = await erasableTables(client, config, wished);
+    const scope = await printedScope(client, tables, wished);
     const counts: TableCount[] = [];
     for (const each of tables) counts.push(await countScope(client, each, scope));
-    return { tables, counts, without };
+    return { scope, tables, counts, without, untracked: await untrackedTombstones(client, tables, scope) };
   } catch (error) {
     throw retentionError(error);
   }
@@ -50,6 +65,7 @@ export interface ErasureReport {
   tenant: string | null;
   tables: ErasedTable[];
   without: string[];
+  untracked: ErasurePlan['untracked'];
   destinations: DestinationReach[];
   topics: TopicReach[];
   /** Stopped before it was through. */
@@ -67,11 +83,13 @@ export interface ErasureWish {
 /** @throws TidemarkError TM511 under a legal hold, TM503, TM505, TM507, TM301, TM409 */
 export async function erase(
   client: Client,
-  { scope, reason, by, timeoutMs }: ErasureWish,
+  { scope: wished, reason, by, timeoutMs }: ErasureWish,
   options: RetentionOptions,
   progress: (table: string, hot: number, tombstones: number) => void = () => {},
 ): Promise<ErasureReport> {
-  const { tables, counts, without } = await planErasure(client, scope, options);
+  const ledger = await new SourceLedger(options.pool, options.config.source.id).read();
+  if (ledger) await requireSource(client, ledger);
+  const { scope, tables, counts, without, untracked } = await planErasure(client, wished, options);
   const held = counts.find((each) => each.held > 0);
   if (held) throw heldError(held.table);
   try {
@@ -90,6 +108,7 @@ export async function erase(
       tenant: scope.tenant,
       tables: erased,
       without,
+      untracked,
       destinations: await reachOf(client, tables, scope.tenant, timeoutMs, options),
       topics: topicsOf(tables, options),
       interrupted: options.signal.aborted,

@@ -14,7 +14,15 @@ import {
 import { type ForeignKey, foreignKeysTo } from '../foreign-keys.ts';
 import { type Holds, readHolds } from '../policies.ts';
 import { textRows } from '../session.ts';
-import { describeSourceTable, fromTable, hasKey, requireKeyForm, type SourceTable } from '../source-table.ts';
+import {
+  describeSourceTable,
+  fromTable,
+  hasKey,
+  knownKeys,
+  printedKeys,
+  requireKeyForm,
+  type SourceTable,
+} from '../source-table.ts';
 
 export interface EraseScope {
   /** Null: rows by key. */
@@ -121,6 +129,65 @@ async function requireRights(client: Client, tables: readonly ErasableTable[]): 
     });
 }
 
+/**
+ * The scope as Tombstones have it, which are found by texts: a tenant or a key in another spelling would be of rows, and of
+ * no Tombstone.
+ * @throws TidemarkError TM101 for a tenant that tables print differently, and for a key of another form
+ */
+export async function printedScope(
+  client: Client,
+  tables: readonly ErasableTable[],
+  scope: EraseScope,
+): Promise<EraseScope> {
+  if (scope.keys) {
+    const [{ table } = { table: null }] = tables;
+    if (!table) return scope;
+    const printed = await printedKeys(client, table, scope.keys);
+    const { known } = await knownKeys(client, table, scope.keys);
+    return { ...scope, keys: [...new Set([...printed.values(), ...known])] };
+  }
+  const spellings = new Map<string, string>();
+  for (const { table, name, tenantColumn } of tables) {
+    const column = table.columns.find((each) => each.name === tenantColumn)!;
+    const [[printed] = []] = await asked(name, () =>
+      textRows(client, `select format('%s', ($1::text)::${column.type})`, [scope.tenant]),
+    );
+    spellings.set(printed!, name);
+  }
+  if (spellings.size > 1)
+    throw new TidemarkError(
+      'TM101',
+      `this tenant is ${[...spellings].map(([text, name]) => `${text} in ${name}`).join(', ')}`,
+      { remedy: 'Erase its rows table by table, each with the tenant as the table has it.' },
+    );
+  const [tenant = scope.tenant] = spellings.keys();
+  return { ...scope, tenant };
+}
+
+/**
+ * Evicted rows of a tenant whose tables are not tracked any more, or have another name: no erasure reaches them. By the
+ * tables' names.
+ */
+export async function untrackedTombstones(
+  client: Client,
+  tables: readonly ErasableTable[],
+  { tenant, tables: only }: EraseScope,
+): Promise<{ table: string; tombstones: number }[]> {
+  if (tenant === null || only.length > 0) return [];
+  const found = await textRows(
+    client,
+    `select a.table_schema, a.table_name, count(*) from tidemark_retention.cold_storage_archive a
+      where a.tenant = $1 and a.erased_at is null group by 1, 2 order by 1, 2`,
+    [tenant],
+  );
+  return found
+    .map(([schema, name, rows]) => ({
+      table: tableName({ schema: schema!, name: name! }),
+      tombstones: Number(rows),
+    }))
+    .filter(({ table }) => !tables.some(({ name }) => name === table));
+}
+
 /** A condition over `t`, and its parameter $1. */
 export function inScope(
   client: Client,
@@ -165,7 +232,7 @@ export async function countScope(
   const { table, name } = each;
   const { sql, value } = inScope(client, each, scope);
   const holds = await readHolds(client, table);
-  try {
+  return asked(name, async () => {
     const [[hot] = []] = await textRows(client, `select count(*) from ${fromTable(table)} where ${sql}`, [
       value,
     ]);
@@ -179,6 +246,12 @@ export async function countScope(
       ...counts,
       held: counts.hot + counts.tombstones === 0 ? 0 : await countHeld(client, each, scope, holds),
     };
+  });
+}
+
+async function asked<T>(name: string, question: () => Promise<T>): Promise<T> {
+  try {
+    return await question();
   } catch (error) {
     if (!/^22/.test(String((error as { code?: unknown }).code))) throw error;
     throw new TidemarkError('TM101', `what is to be erased is no value of a column of ${name}`, {
