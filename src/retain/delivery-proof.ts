@@ -9,6 +9,7 @@ import { tableName } from '../connector/shape.ts';
 import type { Receipt, SinkKind } from '../connector/sink.ts';
 import type { Offsets } from '../deliver/offsets.ts';
 import { controlError } from '../platform/control.ts';
+import { TidemarkError } from '../platform/errors.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { compileKeyDecoder } from '../publish/envelope-decoder.ts';
 import { matchesPattern } from '../replicate/catalogue.ts';
@@ -185,6 +186,18 @@ export function floorTimeUs(
   const known = times.filter((time) => time !== null);
   if (known.length === 0 || (required !== 'any' && known.length < times.length)) return null;
   return required === 'any' ? Math.max(...known) : Math.min(...known);
+}
+
+/** @throws TidemarkError TM503 for a destination that the policy names and that is no proof of anything */
+export function requireNamed({ policy }: EvictableTable, marks: readonly { destination: string }[]): void {
+  if (policy.required !== 'named') return;
+  const missing = policy.destinations.find((name) => !marks.some(({ destination }) => destination === name));
+  if (missing === undefined) return;
+  throw new TidemarkError(
+    'TM503',
+    `${tableName(policy)} is not evicted: its policy requires ${missing}, which does not keep rows of it`,
+    { remedy: 'Correct the policy, or give the table to that destination.' },
+  );
 }
 
 export interface Proof {

@@ -6,7 +6,7 @@ import type { ResolvedConfig, RetainConfig } from '../platform/resolved-config.t
 import { archiveTable } from '../platform/retention-archive.ts';
 import { SourceLedger } from '../publish/source-ledger.ts';
 import { trackedTables } from '../replicate/catalogue.ts';
-import { deliveryMarks } from './delivery-proof.ts';
+import { deliveryMarks, requireNamed } from './delivery-proof.ts';
 import { type EvictableTable, evictableTable, requirePublished } from './evictable-table.ts';
 import { referredBy } from './foreign-keys.ts';
 import { dueCondition, tenantsWithoutDays, tenantText } from './mark-rows.ts';
@@ -23,7 +23,7 @@ export interface TablePlan {
   policyVersion: number;
   /** Rows that are old enough; null where that cannot be asked. */
   due: number | null;
-  /** Of these: on hold with their tenant or table, and referred to by other rows. */
+  /** Of these: on hold, and referred to by other rows. */
   held: number;
   referred: number;
   /** Columns whose values go for good. */
@@ -106,12 +106,21 @@ async function countDue(
   const { join, where } = dueCondition(client, table, retain);
   const holds = await readHolds(client, table);
   const references = table.references.map((reference) => referredBy(client, reference));
+  const key = table.key.map((name) => `format('%s', t.${client.escapeIdentifier(name)})`);
+  const held = holds.byKey(table.tenant !== null);
   const { rows } = await client.query<{ due: number; held: number; referred: number }>(
     `select count(*)::float8 as due,
-            count(*) filter (where $1 or ${tenantText(client, table)} = any ($2::text[]))::float8 as held,
+            count(*) filter (where $1 or ${tenantText(client, table)} = any ($2::text[]) or exists (
+              select from unnest($3::jsonb[], $4::text[]) as h(key, tenant) where h.key = jsonb_build_array(${key.join(', ')})
+                and (h.tenant is null or ${tenantText(client, table)} is not distinct from h.tenant)))::float8 as held,
             count(*) filter (where ${references.join(' or ') || 'false'})::float8 as referred
        from ${table.from} ${join} where ${where}`,
-    [holds.all, [...holds.tenants]],
+    [
+      holds.all || (table.tenant === null && holds.nobodys),
+      [...holds.tenants],
+      held.map(([, text]) => text),
+      held.map(([tenant]) => tenant),
+    ],
   );
   Object.assign(plan, rows[0], { forfeited: table.forfeited });
 }
@@ -125,6 +134,7 @@ async function addDestinations(table: EvictableTable, plan: TablePlan, options: 
     quarantined: quarantined?.size ?? null,
     incomplete,
   }));
+  requireNamed(table, marks);
 }
 
 async function requireProvable(

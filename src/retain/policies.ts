@@ -79,6 +79,13 @@ export class Holds {
     return [...new Set(rows.flatMap(({ keys }) => [...keys]))];
   }
 
+  /** Keys that are held by themselves, each with whose rows it is of; null: anybody's. @param tenants rows have some */
+  byKey(tenants: boolean): [tenant: string | null, key: string][] {
+    return this.#rows.flatMap(({ tenant, keys }) =>
+      [...keys].map((key): [string | null, string] => [tenants ? tenant : null, key]),
+    );
+  }
+
   covers({ tenant, key }: { tenant: string | null; key: string }): boolean {
     if (this.all || (tenant === null ? this.nobodys : this.tenants.has(tenant))) return true;
     return this.#rows.some(

@@ -19,7 +19,7 @@ import { SourceLedger } from '../publish/source-ledger.ts';
 import { trackedTables } from '../replicate/catalogue.ts';
 import { endConnection } from '../replicate/source.ts';
 import { requireClock } from './clocks.ts';
-import { deliveryMarks, floorTimeUs, type KeySchemas, proofOf } from './delivery-proof.ts';
+import { deliveryMarks, floorTimeUs, type KeySchemas, proofOf, requireNamed } from './delivery-proof.ts';
 import { dropEmptyPartitions } from './drop-partitions.ts';
 import { evictBatch } from './evict-rows.ts';
 import { type EvictableTable, evictableTable, requirePublished } from './evictable-table.ts';
@@ -152,7 +152,7 @@ export class Retention {
         const unread = await countUnread(client, table, { retain: config.retain, partitions });
         tables.push({ table, reading, unread });
       } catch (error) {
-        rounds.push(this.#refused(tableName(policy), error));
+        rounds.push(await this.#undone(client, tableName(policy), error));
       }
     }
     await this.#tellOfDays(
@@ -387,6 +387,7 @@ export class Retention {
         round.evicted += outcome.evicted;
         stays('on hold', outcome.held);
         stays('changed since', outcome.changed);
+        stays('not delivered yet', outcome.unproven);
         stays('referred to', outcome.referred);
       }
       marks.remove(gone);
@@ -400,16 +401,4 @@ export class Retention {
 
 function isPosition(text: string): text is NonNullable<WaitingMarks['position']> {
   return text.includes('/');
-}
-
-/** @throws TidemarkError TM503 for a destination that the policy names and that is no proof of anything */
-function requireNamed({ policy }: EvictableTable, marks: readonly { destination: string }[]): void {
-  if (policy.required !== 'named') return;
-  const missing = policy.destinations.find((name) => !marks.some(({ destination }) => destination === name));
-  if (missing === undefined) return;
-  throw new TidemarkError(
-    'TM503',
-    `${tableName(policy)} is not evicted: its policy requires ${missing}, which does not keep rows of it`,
-    { remedy: 'Correct the policy, or give the table to that destination.' },
-  );
 }

@@ -61,7 +61,7 @@ test('rows past their tenant’s days leave the source, and stay where they were
     expect(JSON.parse(plan.stdout)).toMatchObject({
       ok: true,
       tenantsWithoutDays: 1,
-      tables: [{ table: 'app.notes', due: 9, held: 0, referred: 1, problem: null }],
+      tables: [{ table: 'app.notes', due: 9, held: 1, referred: 1, problem: null }],
     });
     const first = await retainOnce(pipeline);
     expect(first.tables).toMatchObject([{ table: 'app.notes', evicted: 7, problem: null }]);
@@ -141,6 +141,8 @@ test('a paused destination holds what it is required for; where any will do, the
     });
     expect(await tombstones(pipeline)).toEqual([]);
     await addPolicy(pipeline, { required: `'named'`, destinations: `'{nowhere}'` });
+    const plan = await pipeline.command(['retain', 'plan', '--json']);
+    expect([plan.code, JSON.parse(plan.stdout).tables[0].problem?.code]).toEqual([1, 'TM503']);
     expect(await retainOnce(pipeline, '8s')).toMatchObject({
       ok: false,
       tables: [{ problem: { code: 'TM503' } }],
