@@ -214,6 +214,10 @@ class Comparison {
     const known = this.#head.tables.find(({ schema, name }) => `${schema}.${name}` === table);
     const unit = this.#kind.unit === 'destination' ? '*' : unitName(rows[0]!);
     const held = await this.#heldOf(unit);
+    if (known && known.schemaText === null) {
+      this.#differ(rows, 'the report does not say what columns the table had');
+      return;
+    }
     if (known?.schemaText && held !== null) {
       const shape = shapeOfSchema(known.schemaText);
       const sink = await this.#holders.sink(this.result.destination);

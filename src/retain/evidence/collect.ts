@@ -68,7 +68,7 @@ export async function evidenceHead(
     const topics = topicNames(topicPrefix);
     const tables: EvidenceHead['tables'] = [];
     for (const { schema, name } of used) {
-      const versions = await registry.versions(`${topics.table({ schema, name })}-value`).catch(() => []);
+      const versions = await registry.versions(`${topics.table({ schema, name })}-value`);
       tables.push({ schema, name, schemaText: versions.at(-1)?.schema ?? null });
     }
     return {
