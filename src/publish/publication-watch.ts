@@ -108,7 +108,6 @@ export class PublicationWatch {
     const joined = tables.filter((table) => this.#known.get(tableName(table)) !== table.oid);
     this.#options.announce(joined);
     const done = await ensurePublications(client, plans, version);
-    await ledger.rememberPublished(publishedTables(plans));
     const gone = [...this.#known.keys()].filter((name) => !oids.has(name));
     this.#known = oids;
     if (joined.length > 0) {
@@ -119,6 +118,8 @@ export class PublicationWatch {
       if (left.length > 0)
         log.warn('rows that these tables had before are not in the stream', { tables: left });
     }
+    // Retention takes a table that is remembered for one whose rows were asked for.
+    await ledger.rememberPublished(publishedTables(plans));
     await this.#options.partitions.look(client, tables, joined);
     if (gone.length > 0) log.warn('tables are gone from the source', { tables: gone });
     const columns = columnsOf(tables);

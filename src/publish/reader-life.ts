@@ -219,6 +219,13 @@ export async function readUntilFailure(
       resume.snapshots,
     );
     runner = snapshotRunner;
+    const initialOnes = (some: readonly CatalogueTable[]) =>
+      some.filter((table) => snapshotMode(source, table) === 'initial');
+    if (streamed) {
+      const { published } = await ledger.readPublished();
+      const anew = tables.filter(({ oid }) => published && !published[oid]);
+      await requests.requestAnew(epoch, initialOnes(anew).map(tableName));
+    }
     // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
     await runner.load(epoch, tables);
     publisher = new Publisher({
@@ -281,8 +288,6 @@ export async function readUntilFailure(
       receiver.heartbeat();
       opened.ping();
     }, source.heartbeatIntervalMs);
-    const initialOnes = (some: readonly CatalogueTable[]) =>
-      some.filter((table) => snapshotMode(source, table) === 'initial');
     const watch = new PublicationWatch({
       config,
       admin,
@@ -298,6 +303,7 @@ export async function readUntilFailure(
         const read = initialOnes(joined);
         const names = read.map(tableName);
         await requests.requestInitial(epoch, names);
+        await requests.requestAnew(epoch, names);
         await snapshotRunner.look();
         snapshots.joined(read.map((table) => topics.table(table)));
         return names;

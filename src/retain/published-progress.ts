@@ -48,25 +48,33 @@ export async function requireWhole(
 ): Promise<boolean> {
   const name = tableName(table);
   try {
-    const { rows } = await pool.query<{ read: boolean; gap: boolean; torn: boolean; open: boolean }>(
+    const { rows } = await pool.query<{
+      read: boolean;
+      gap: boolean;
+      torn: boolean;
+      open: boolean;
+      known: boolean;
+    }>(
       `with own as (select * from tidemark.snapshots
                 where source_id = $1 and table_name = $2 and epoch = $3 and destination is null)
        select exists (select from own where state = 'done' and condition is null) as read,
               exists (select from own where state in ('requested', 'running', 'paused')) as open,
-              exists (select from own o where state in ('cancelled', 'failed') and condition like '(tableoid = %'
+              exists (select from own o where state in ('cancelled', 'failed') and (condition is null or condition like '(tableoid = %')
                 and not exists (select from own later where later.state = 'done' and later.requested_at > o.requested_at
                   and (later.condition is null or later.condition = o.condition))) as torn,
-              coalesce((select publication_gap ? $2 from tidemark.sources where source_id = $1), false) as gap`,
-      [sourceId, name, epoch],
+              coalesce((select publication_gap ? $2 from tidemark.sources where source_id = $1), false) as gap,
+              coalesce((select published ? $4 from tidemark.sources where source_id = $1), true) as known`,
+      [sourceId, name, epoch, String(table.oid)],
     );
-    const { read, gap, torn, open } = rows[0]!;
-    if (read && !gap && !torn) return open;
+    const { read, gap, torn, open, known } = rows[0]!;
+    // One that was made anew under its name is not asked for yet: what was read is of the one before.
+    if (read && !gap && !torn) return open || !known;
     throw new TidemarkError(
       'TM503',
       gap
         ? `${name} is not evicted: changes of it may be missing in the stream (TM245)`
         : torn
-          ? `${name} is not evicted: rows of a partition that was attached were not read to their end`
+          ? `${name} is not evicted: a snapshot of it, or of a partition that was attached, did not come to its end`
           : `${name} is not evicted: whether its rows from before the slot were delivered is not known`,
       { remedy: gap ? 'See TM245.' : `tidemark snapshot start ${name}` },
     );

@@ -61,6 +61,11 @@ export class SnapshotRequests {
     }
   }
 
+  /** Asks for tables that were made anew under a name whose table was read in this epoch: that one had other rows. */
+  async requestAnew(epoch: number, tables: readonly string[]): Promise<void> {
+    for (const table of tables) await this.request(epoch, table, { condition: null, destination: null });
+  }
+
   /** The epoch before goes on in this one: its snapshots are of use. */
   async carryOver(epoch: number): Promise<void> {
     await this.#query('update tidemark.snapshots set epoch = $2 where source_id = $1 and epoch = $2 - 1', [
