@@ -14,6 +14,7 @@ import { connectRetention } from '../retain/session.ts';
 import { requireSetUp } from '../retain/setup.ts';
 import { type CommandContext, configOf, exitCode } from './context.ts';
 import { verdictText, writtenText } from './evidence-text.ts';
+import { isDay } from './retain-arguments.ts';
 
 export interface EvidenceArguments {
   /** Of evidence: whose rows, when they went, and the folder for the files. */
@@ -110,7 +111,8 @@ async function destinationOf(context: CommandContext, argument: string): Promise
 }
 
 function moment(option: string, text: string | undefined): Date {
-  const time = text !== undefined && /^\d{4}-\d\d-\d\d(T[\d:.]+Z)?$/.test(text) ? new Date(text) : null;
+  const isTime = text !== undefined && /^\d{4}-\d\d-\d\d(T[\d:.]+Z)?$/.test(text) && isDay(text);
+  const time = isTime ? new Date(text) : null;
   if (time && !Number.isNaN(time.getTime())) return time;
   throw new TidemarkError(
     'TM101',

@@ -75,13 +75,20 @@ async function linesOf(file: string): Promise<string[]> {
   }
 }
 
+/** Not 2027-02-30, which Date takes for the second of March. */
+export function isDay(text: string): boolean {
+  const time = Date.parse(`${text.slice(0, 10)}T00:00:00Z`);
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(text.slice(0, 10));
+}
+
 /** `48h`, `7d`, or a date or time with its zone. @throws TidemarkError TM101 */
 export function untilOf(text: string): Date {
   const duration = parseDuration(text);
   if (duration !== null) return new Date(Date.now() + duration);
-  const time = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$/.test(text)
-    ? Date.parse(text)
-    : Number.NaN;
+  const time =
+    /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$/.test(text) && isDay(text)
+      ? Date.parse(text)
+      : Number.NaN;
   if (Number.isNaN(time))
     throw new TidemarkError('TM101', `--until ${text} is no end`, {
       remedy:

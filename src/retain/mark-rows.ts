@@ -52,7 +52,7 @@ export function dueCondition(
   const its = `least(o.${id(days)}, ${mostDays})::int`;
   return {
     join: `join ${quoted(table)} as o on o.${id(key)} = t.${id(tenant)}`,
-    where: `o.${id(days)} > 0 and ${age} < now() - make_interval(days => ${its})`,
+    where: `o.${id(days)} >= 1 and ${age} < now() - make_interval(days => ${its})`,
     days: its,
   };
 }
@@ -170,7 +170,7 @@ async function recalledRows(
 export async function tenantsWithoutDays(client: Client, { tenants }: RetainConfig): Promise<number> {
   if (!tenants) return 0;
   const { rows } = await client.query<{ count: number }>(
-    `select count(*)::int as count from ${quoted(tenants.table)} where ${client.escapeIdentifier(tenants.days)} <= 0`,
+    `select count(*)::int as count from ${quoted(tenants.table)} where ${client.escapeIdentifier(tenants.days)} < 1`,
   );
   return rows[0]!.count;
 }

@@ -66,6 +66,20 @@ export async function recordRound(pool: Pool, sourceId: string, round: TableRoun
   }
 }
 
+/** Of tables that nothing is to go of any more, nothing waits, and nothing is the matter with them. */
+export async function settleOthers(pool: Pool, sourceId: string, tables: readonly string[]): Promise<void> {
+  try {
+    await pool.query(
+      `update tidemark.retention set marked = 0, marked_at = null, waits_for = null, staying = '{}', error_code = null,
+         error = null, remedy = null
+        where source_id = $1 and table_name <> all ($2) and (marked > 0 or staying <> '{}' or error_code is not null)`,
+      [sourceId, tables],
+    );
+  } catch (error) {
+    throw controlError(error);
+  }
+}
+
 export interface RecordedRound extends Omit<TableRound, 'markedAtMs' | 'evicted' | 'floorUs' | 'recalled'> {
   lookedAt: Date;
   markedAt: Date | null;

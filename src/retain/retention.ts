@@ -31,7 +31,7 @@ import { overrideFor, readHolds, readOverrides, readPolicies, readPolicy } from 
 import { positionBehind, requireWhole } from './published-progress.ts';
 import { ReadBack } from './read-back.ts';
 import { requireSource } from './require-source.ts';
-import { emptyRound, recordRound, type TableRound } from './retention-ledger.ts';
+import { emptyRound, recordRound, settleOthers, type TableRound } from './retention-ledger.ts';
 import { recalledByTable } from './retention-status.ts';
 import { connectRetention, retentionError, takeWork } from './session.ts';
 import { requireSetUp } from './setup.ts';
@@ -187,6 +187,7 @@ export class Retention {
     } finally {
       await holders.close();
     }
+    await settleOthers(pool, config.source.id, policies.map(tableName));
     const recalled = this.#options.onRound ? await recalledByTable(client) : null;
     for (const round of rounds) {
       if (recalled) round.recalled = recalled.get(round.table) ?? 0;

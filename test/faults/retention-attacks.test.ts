@@ -47,7 +47,7 @@ beforeAll(async () => {
   });
   await setUpRetention(await endpointFromUrl(pipeline.sourceUrl));
   await pipeline.source.query(`drop schema app cascade; create schema app; create schema billing;
-    create table billing.tenants (id int, data_retention_days int);
+    create table billing.tenants (id int, data_retention_days numeric);
     create table app.owned (organization_id int, id int, body text, at timestamptz, primary key (organization_id, id));
     insert into app.owned select t, t * 10 + n, 'body', now() - interval '100 days' from generate_series(1, 6) t, generate_series(1, 3) n;
     insert into app.owned values (0, 1, 'nobody''s', now() - interval '100 days');
@@ -200,7 +200,7 @@ test('days of 0, less, NULL and beyond every calendar let nothing go, nor does a
   attack('owned', async (table) => {
     const { source } = pipeline;
     await source.query(
-      'insert into billing.tenants values (1, 0), (2, -30), (3, null), (4, 2147483647), (5, 30), (5, null)',
+      'insert into billing.tenants values (1, 0), (2, -30), (3, null), (4, 2147483647), (5, 30), (5, null), (6, 0.4)',
     );
     expect(await rounds.of(table)).toMatchObject({ evicted: 0, problem: { code: 'TM503' } });
     await source.query(
@@ -398,6 +398,15 @@ test('a table that cannot be marked holds up no other, and is named', () =>
       create unique index beside on billing.tenants (id); alter table billing.tenants alter id type text`);
     await rounds.until(table, ({ evicted }) => evicted === 6);
     expect(await rounds.of('app.owned')).toMatchObject({ evicted: 0, problem: { code: 'TM507' } });
+    // It is nobody's problem any more once nothing is to go of it.
+    const told = () =>
+      pipeline.control.query(
+        `select error_code as code from tidemark.retention where table_name = 'app.owned'`,
+      );
+    expect((await told()).rows).toEqual([{ code: 'TM507' }]);
+    await source.query(`update tidemark_retention.policies set enabled = false where table_name = 'owned'`);
+    await rounds.of(table);
+    expect((await told()).rows).toEqual([{ code: null }]);
     await source.query('alter table billing.tenants alter id type int using id::int');
     await source.query('drop index billing.beside');
   }));

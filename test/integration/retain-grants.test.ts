@@ -198,6 +198,7 @@ describe('legal holds', () => {
       ['app.notes', '--reason', ' ', '--by', 'Ada'],
       ['app.notes', '--reason', 'case 12'],
       ['app.notes', '--until', '2020-01-01', ...why],
+      ['app.notes', '--until', '2099-02-30', ...why],
     ])
       expect(await retain(['hold', 'add', ...args]), args.join(' ')).toMatchObject({
         code: 2,
