@@ -108,8 +108,10 @@ export async function applyMigrations(
 ): Promise<string[]> {
   const files = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort();
   await client.query('select pg_advisory_xact_lock($1)', [migrationLock]);
+  // Even with `if not exists` it takes CREATE on the database, which whoever was given the schema need not have.
+  const { rows: there } = await client.query('select from pg_namespace where nspname = $1', [schema]);
+  if (there.length === 0) await client.query(`create schema ${schema}`);
   await client.query(`
-    create schema if not exists ${schema};
     create table if not exists ${schema}.migrations (name text primary key, applied_at timestamptz not null default now())
   `);
   const { rows } = await client.query<{ name: string }>(`select name from ${schema}.migrations`);

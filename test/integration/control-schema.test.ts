@@ -198,3 +198,16 @@ test.each(migrations.map((_, count) => count))(
     }
   },
 );
+
+test('a role that was given the schema needs no right on the database, as docs/operate.md has it', async () => {
+  const { pool } = await schemaOf(0);
+  const { database } = (await pool.query('select current_database() as database')).rows[0];
+  await pool.query(`create role given login password 'pw'; create schema tidemark authorization given`);
+  const url = new URL(stack.environment.TIDEMARK_SOURCE_URL!);
+  const given = new pg.Pool({
+    connectionString: `postgres://given:pw@${url.host}/${database}`,
+    max: 1,
+  });
+  cleanups.push(() => given.end());
+  expect(await migrateControl(given)).toEqual(migrations);
+});
