@@ -2,9 +2,9 @@
 import { parseArgs } from 'node:util';
 import { sinkKinds } from '../connectors/sinks/registry.ts';
 import { type CommandContext, exitCode } from './command/context.ts';
-import { usage } from './command/usage.ts';
-import { asTidemarkError, type TidemarkError } from './platform/errors.ts';
-import { createLogger, type LogLevel } from './platform/log.ts';
+import { requireKnown, usage, usageOf } from './command/usage.ts';
+import { asTidemarkError, TidemarkError } from './platform/errors.ts';
+import { createLogger, isLogLevel, logLevels } from './platform/log.ts';
 
 /** Of every command. */
 export const options = {
@@ -102,8 +102,9 @@ async function dispatch(argv: string[]): Promise<number> {
   try {
     parsed = parseArgs({ args: argv, options, allowPositionals: true });
   } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n\n${usage}`);
-    return exitCode.usage;
+    // Node goes on about what begins with a dash and is none.
+    const [message = ''] = (error as Error).message.split(/\. |\n/);
+    return refused(new TidemarkError('TM101', message, { remedy }), argv.includes('--json'));
   }
   const { values, positionals } = parsed;
   const [name, ...rest] = positionals;
@@ -111,14 +112,28 @@ async function dispatch(argv: string[]): Promise<number> {
     process.stdout.write('tidemark 0.1.0\n');
     return exitCode.ok;
   }
-  const command = name && Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (values.help || !command) {
-    (values.help ? process.stdout : process.stderr).write(usage);
-    return values.help ? exitCode.ok : exitCode.usage;
+  if (values.help) {
+    process.stdout.write(usageOf(name));
+    return exitCode.ok;
   }
-  const level = (values['log-level'] ??
-    process.env.TIDEMARK_LOG_LEVEL ??
-    (name === 'run' ? 'info' : 'warn')) as LogLevel;
+  if (name === undefined) {
+    process.stderr.write(usage);
+    return exitCode.usage;
+  }
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  const json = values.json ?? false;
+  if (!command) return refused(new TidemarkError('TM101', `there is no command ${name}`, { remedy }), json);
+  const level = values['log-level'] ?? process.env.TIDEMARK_LOG_LEVEL ?? (name === 'run' ? 'info' : 'warn');
+  if (!isLogLevel(level))
+    return refused(
+      new TidemarkError('TM101', `--log-level: ${level} is not one of ${logLevels.join(', ')}`),
+      json,
+    );
+  try {
+    requireKnown(positionals, given(values));
+  } catch (error) {
+    return refused(asTidemarkError(error), json);
+  }
   const stopping = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
@@ -129,7 +144,7 @@ async function dispatch(argv: string[]): Promise<number> {
   }
   const context: CommandContext = {
     configFile: values.config ?? process.env.TIDEMARK_CONFIG ?? 'tidemark.yaml',
-    json: values.json ?? false,
+    json,
     log: createLogger({ level }),
     sinkKinds,
     stdout: (text) => void process.stdout.write(text),
@@ -145,6 +160,20 @@ async function dispatch(argv: string[]): Promise<number> {
     if (error.code === 'TM101' || error.code === 'TM102' || error.code === 'TM103') return exitCode.usage;
     return error.retry === 'transient' ? exitCode.unreachable : exitCode.stopped;
   }
+}
+
+const remedy = '`tidemark --help` names the commands and their options.';
+
+/** Names of the options that somebody gave: the others have nothing, or false. */
+function given(values: Values): string[] {
+  return Object.entries(values).flatMap(([name, value]) =>
+    value === undefined || value === false ? [] : name,
+  );
+}
+
+function refused(error: TidemarkError, json: boolean): number {
+  report(error, json);
+  return exitCode.usage;
 }
 
 function report(error: TidemarkError, json: boolean): void {

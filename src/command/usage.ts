@@ -1,3 +1,5 @@
+import { TidemarkError } from '../platform/errors.ts';
+
 export const usage = `tidemark <command> [options]
 
   check                     what keeps the pipeline from working, and the line that mends it
@@ -15,7 +17,7 @@ export const usage = `tidemark <command> [options]
       --where "…"                   only these rows
       --for destination             nobody else gets the rows
   snapshot pause|resume|cancel <table>…
-  snapshot status [table]   how far, how fast, how long still
+  snapshot status [table]…  how far, how fast, how long still
       --watch                       until none runs any more
   destination list          every destination: paused or not, Units, last error with its remedy
   destination show <name>   and its newest deliveries with their receipts
@@ -24,6 +26,7 @@ export const usage = `tidemark <command> [options]
       --reason "…"                  for those who wonder why
   destination test <name>   can it be reached; a webhook gets a test event
   destination skip <name> --to now|<position> --yes       go on there; what lies between is never delivered
+      --unit app.findings, --reason "…", --timeout 60s
   destination replay <name> --from held|<position> --yes  go back to what it holds, after it was restored
       --unit app.findings, --reason "…", --timeout 60s
   destination resync <name> [table]…                      read its tables again, beside its stream
@@ -40,10 +43,10 @@ export const usage = `tidemark <command> [options]
   tag <destination> --list          names, Positions, snapshots
   quarantine list           rows that a destination refused: where, why, how much waits behind them
       --destination name, --all     of one destination; those that are done too
-  quarantine show <id>      the rows themselves
+  quarantine show <id>…     the rows themselves
   quarantine replay <id>…   try them again, with what came since; or --destination name
       --timeout 120s
-  quarantine drop <id>… --yes       they stay away until they come whole again
+  quarantine drop <id>… --yes       they stay away until they come whole again; or --destination name
   retain setup              tables for Tombstones, policies, holds and overrides in the source database
   retain plan               what would be evicted under the policies, and what keeps the rest
   retain run                evict rows on proof of delivery, until stopped
@@ -60,7 +63,7 @@ export const usage = `tidemark <command> [options]
   retain override list      those in force; --all: those that are over too
   recall <table> --list     evicted rows that are at destinations alone
       --limit 100
-  recall <table> --reason "…"   bring rows back, their hashes checked; run again, it goes on where it stopped
+  recall <table> [key]… --reason "…"   bring rows back, their hashes checked; run again, it goes on where it stopped
       --key '["…"]', --keys file    these rows: row_key of the Tombstone, one on each line of a file
       --where "tenant = '42' and evicted_at >= '2026-01-01'"    those; also destination, policy_version, columns of the key
       --all                         every row of the table
@@ -83,7 +86,7 @@ export const usage = `tidemark <command> [options]
       --rate 50                     transactions per second (0: as fast as possible)
       --seed 1
       --findings 200000             that the application has already: the first snapshot brings them
-      --destination postgres,parquet      where to: also jsonl, clickhouse, kafka, webhook
+      --destination postgres,iceberg      where to: also parquet, jsonl, clickhouse, kafka, webhook
 
   --config FILE             tidemark.yaml in the current folder by default (or TIDEMARK_CONFIG)
   --json                    machine-readable output
@@ -93,3 +96,50 @@ export const usage = `tidemark <command> [options]
 Exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 stopped by an error that needs somebody,
 4 something did not answer. docs/errors.md explains every TM code.
 `;
+
+const [, commands = '', common = ''] = usage.split('\n\n');
+/** Of each form of a command its line, and those below it with its options. */
+const forms = commands.split(/\n(?= {2}\S)/).map((text) => {
+  const [head = ''] = text.trim().split('  ');
+  const words = head.split(' --')[0]!.split(' ');
+  const names = words.filter((word) => /^[a-z]/.test(word)).map((word) => word.split('|'));
+  const others = words.slice(names.length);
+  const most = others.some((word) => word.endsWith('…')) ? Number.POSITIVE_INFINITY : others.length;
+  return { text, names, most: names.length + most };
+});
+
+/** @returns the part that is about one command, or all of it where there is none of the name */
+export function usageOf(command: string | undefined): string {
+  const found = forms.filter(({ names }) => names[0]!.includes(command ?? ''));
+  if (found.length === 0) return usage;
+  return `${found.map(({ text }) => text).join('\n')}\n\n${common}\n`;
+}
+
+/**
+ * What a command's help does not name is refused: whoever gave a table to `retain run`, or `--dry-run` to `teardown`, would
+ * get something else than was meant.
+ * @param words the command, its action, and what follows
+ * @param options names of those that were given
+ * @throws TidemarkError TM101
+ */
+export function requireKnown(words: readonly string[], options: readonly string[]): void {
+  // The same by another name.
+  const said = words[0] === 'retain' && words[1] === 'recall' ? words.slice(1) : words;
+  const fitting = forms.filter(({ names }) => names.every((choice, i) => choice.includes(said[i] ?? '')));
+  // An action that there is none of is the command's to refuse.
+  if (fitting.length === 0) return;
+  const { names } = fitting[0]!;
+  const command = said.slice(0, names.length).join(' ');
+  const named = new Set([...fitting.map(({ text }) => text), common].flatMap(optionsIn));
+  const unknown =
+    options.find((option) => !named.has(option)) ?? said[Math.max(...fitting.map(({ most }) => most))];
+  if (unknown === undefined) return;
+  const given = options.includes(unknown) ? `--${unknown}` : `"${unknown}"`;
+  throw new TidemarkError('TM101', `tidemark ${command} does not take ${given}`, {
+    remedy: `tidemark ${said[0]} --help`,
+  });
+}
+
+function optionsIn(text: string): string[] {
+  return [...text.matchAll(/--([a-z][a-z-]*)/g)].map(([, name]) => name!);
+}

@@ -19,8 +19,10 @@ export const errorCatalogue = {
   // 1xx: configuration and prerequisites
   TM101: {
     retry: 'operator',
-    meaning: 'A configuration file is missing, unreadable or has a wrong key or value.',
-    remedy: 'Correct the file and key that the message names; docs/configuration.md lists every key.',
+    meaning:
+      'A configuration file is missing, unreadable or has a wrong key or value; or a command was told something that it does not know.',
+    remedy:
+      'Correct what the message names: docs/configuration.md lists every key, `tidemark --help` every option.',
   },
   TM102: {
     retry: 'operator',
@@ -208,7 +210,7 @@ export const errorCatalogue = {
   },
   TM308: {
     retry: 'operator',
-    meaning: 'A row is larger than row.max.bytes.',
+    meaning: 'A row is larger than kafka.row.max.bytes. The reader stops.',
     remedy:
       "Raise kafka.row.max.bytes and the topics' max.message.bytes (`tidemark check` prints the command), then start again; the slot keeps the row.",
   },

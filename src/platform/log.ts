@@ -3,7 +3,12 @@
  */
 import { TidemarkError } from './errors.ts';
 
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+export function isLogLevel(text: string): text is LogLevel {
+  return logLevels.some((level) => level === text);
+}
 
 export interface Logger {
   debug(message: string, fields?: Record<string, unknown>): void;
