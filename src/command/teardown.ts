@@ -2,11 +2,11 @@
 import pg from 'pg';
 import { controlError, openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { createKafka } from '../platform/kafka.ts';
+import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { archiveTable } from '../platform/retention-archive.ts';
-import { topicNames } from '../publish/record-format.ts';
+import { ownedBy } from '../publish/topics.ts';
 import { quoted } from '../replicate/catalogue.ts';
 import { insertOnlyName } from '../replicate/publication.ts';
 import { connectSource, readSlot, sourceError } from '../replicate/source.ts';
@@ -39,8 +39,8 @@ export async function teardownCommand(context: CommandContext, args: TeardownArg
   if (args.slot) await beginNextEpoch(config, context, done);
   else await dropPublications(config, done);
   if (args.topics) {
-    await deleteTopics(config, context, done);
-    await deleteSubjects(config, context, done);
+    const isOurs = await deleteTopics(config, context, done);
+    await deleteSubjects(config, context, isOurs, done);
     await deleteLedger(config, context, done);
   }
   if (done.length === 0) done.push('nothing was there');
@@ -129,12 +129,20 @@ async function beginNextEpoch(
   }
 }
 
-async function deleteTopics(config: ResolvedConfig, context: CommandContext, done: string[]): Promise<void> {
+type IsOurs = (name: string) => boolean;
+
+/** @returns what tells the subjects that go with them */
+async function deleteTopics(
+  config: ResolvedConfig,
+  context: CommandContext,
+  done: string[],
+): Promise<IsOurs> {
   const admin = createKafka(config.kafka, context.log).admin();
-  await admin.connect();
   try {
-    const prefix = `${config.kafka.topicPrefix}.`;
-    const topics = (await admin.listTopics()).filter((topic) => topic.startsWith(prefix));
+    await admin.connect();
+    const all = await admin.listTopics();
+    const isOurs = ownedBy(config.kafka.topicPrefix, all);
+    const topics = all.filter(isOurs);
     if (topics.length > 0) {
       await admin.deleteTopics({ topics });
       done.push(`${topics.length} topics deleted`);
@@ -144,6 +152,9 @@ async function deleteTopics(config: ResolvedConfig, context: CommandContext, don
       .map(({ groupId }) => groupId)
       .filter((group) => group.startsWith(`tidemark.${config.source.id}.`));
     if (ours.length > 0) await admin.deleteGroups(ours).catch(() => {});
+    return isOurs;
+  } catch (error) {
+    throw kafkaError(error, 'delete topics');
   } finally {
     await admin.disconnect().catch(() => {});
   }
@@ -152,13 +163,12 @@ async function deleteTopics(config: ResolvedConfig, context: CommandContext, don
 async function deleteSubjects(
   config: ResolvedConfig,
   context: CommandContext,
+  isOurs: IsOurs,
   done: string[],
 ): Promise<void> {
   const registry = new RegistryClient(config.registry, context.log);
   try {
-    const { progress } = topicNames(config.kafka.topicPrefix);
-    const prefix = progress.slice(0, -'progress'.length);
-    const removed = await registry.deleteSubjects((subject) => subject.startsWith(prefix));
+    const removed = await registry.deleteSubjects(isOurs);
     if (removed > 0) done.push(`${removed} subjects deleted`);
   } finally {
     registry.close();

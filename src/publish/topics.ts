@@ -39,6 +39,23 @@ export function plannedTopics(config: KafkaConfig, tables: readonly TableId[]): 
 }
 
 /**
+ * Tells a source's own topics and subjects. A prefix may have dots: what a source with `shop.eu` has is not that of `shop`,
+ * and is known by the three topics that each source has.
+ * @param topics all of the cluster
+ */
+export function ownedBy(prefix: string, topics: readonly string[]): (name: string) => boolean {
+  const there = new Set(topics);
+  const others = topics
+    .filter((topic) => topic.startsWith(`${prefix}.`) && topic.endsWith('.progress'))
+    .map((topic) => topicNames(topic.slice(0, -'.progress'.length)))
+    .filter(({ progress, parked, quarantine }) =>
+      [parked, quarantine].every((topic) => there.has(topic) && progress !== topicNames(prefix).progress),
+    )
+    .map(({ progress }) => progress.slice(0, -'progress'.length));
+  return (name) => name.startsWith(`${prefix}.`) && !others.some((other) => name.startsWith(other));
+}
+
+/**
  * Creates what is missing.
  * @returns the names created
  * @throws TidemarkError TM303 when Kafka refuses
