@@ -211,3 +211,11 @@ test('a role that was given the schema needs no right on the database, as docs/o
   cleanups.push(() => given.end());
   expect(await migrateControl(given)).toEqual(migrations);
 });
+
+test('Quarantine of a destination that there is none of is no empty answer', async () => {
+  const { run } = await schemaOf(migrations.length);
+  for (const action of ['list', 'replay', 'drop'])
+    expect(
+      await run((context) => quarantineCommand(context, { destination: 'warehuose', yes: true }, [action])),
+    ).toMatchObject({ code: 'TM101', remedy: expect.stringContaining('warehouse') });
+});
