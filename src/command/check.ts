@@ -1,7 +1,7 @@
 /** `tidemark check`: everything that could keep the pipeline from working, each with the line that mends it. */
 import type { CheckFinding } from '../connector/sink.ts';
 import { matchTopics } from '../deliver/unit-topics.ts';
-import { openControl } from '../platform/control.ts';
+import { controlError, openControl } from '../platform/control.ts';
 import { TidemarkError } from '../platform/errors.ts';
 import { createKafka, kafkaError } from '../platform/kafka.ts';
 import { RegistryClient } from '../platform/registry.ts';
@@ -26,7 +26,10 @@ export async function checkCommand(context: CommandContext): Promise<number> {
   const sections: Section[] = [
     {
       part: 'source',
-      findings: [...(await checkSource(config.source)), ...(await checkValueForm(config.source))],
+      findings: await findingsOf(async () => [
+        ...(await checkSource(config.source)),
+        ...(await checkValueForm(config.source)),
+      ]),
     },
     { part: 'kafka', findings: await findingsOf(() => checkKafka(config, context)) },
     { part: 'registry', findings: await findingsOf(() => checkRegistry(config, context)) },
@@ -150,12 +153,7 @@ async function checkControl(config: ResolvedConfig, context: CommandContext): Pr
       },
     ];
   } catch (error) {
-    const failure = error as { message: string; code?: string };
-    throw new TidemarkError(
-      'TM409',
-      `the control database does not answer (${failure.code ?? failure.message})`,
-      { cause: error },
-    );
+    throw controlError(error);
   } finally {
     await pool.end().catch(() => {});
   }

@@ -79,7 +79,11 @@ function limitOf(text: string | undefined): number {
 async function list(context: CommandContext, { source }: ResolvedConfig, pool: Pool): Promise<number> {
   const destinations = await readDestinations(pool, source.id);
   if (context.json) context.stdout(`${jsonOf(destinations)}\n`);
-  else context.stdout(destinations.map((each) => destinationText(each, [])).join(''));
+  else
+    context.stdout(
+      destinations.map((each) => destinationText(each, [])).join('') ||
+        'no worker has delivered to any destination yet\n',
+    );
   return exitCode.ok;
 }
 

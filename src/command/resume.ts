@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseDuration } from '../platform/configuration/scalars.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { createKafka } from '../platform/kafka.ts';
+import { createKafka, kafkaError } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import { type ResumePolicy, resumePolicies, resumePrefix } from '../publish/parking.ts';
 import type { ParkedTable, Progress } from '../publish/progress.ts';
@@ -88,7 +88,9 @@ async function outcome(
 async function progressOf(config: ResolvedConfig, { log }: CommandContext): Promise<Progress> {
   const kafka = createKafka(config.kafka, log);
   const { progress } = topicNames(config.kafka.topicPrefix);
-  const found = await peekProgress(kafka, progress);
+  const found = await peekProgress(kafka, progress).catch((error: unknown) => {
+    throw kafkaError(error, 'read the newest Progress');
+  });
   if (found) return found;
   throw new TidemarkError('TM408', 'there is no Progress: no reader has streamed this source yet');
 }

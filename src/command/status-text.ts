@@ -6,20 +6,22 @@ import type { Problem, StatusReport, UnitStatus } from './status.ts';
 export function renderStatus(report: StatusReport): string {
   const lines: string[] = [];
   const { source, progress, snapshots, destinations, units, waiting, problems } = report;
+  /** Of what does not answer nothing is known, and its problem is below. */
+  const answers = (part: string) => !problems.some((problem) => problem.part === part);
   lines.push(`source ${source.id}${source.epoch === null ? '' : ` (epoch ${source.epoch})`}`);
   if (source.slot) {
     const { name, active, confirmedLsn, retainedWalBytes, walStatus, walBudgetBytes } = source.slot;
     lines.push(
       `  slot ${name}: ${active ? 'active' : 'NOT ACTIVE'}, confirmed ${confirmedLsn}, keeps ${bytes(retainedWalBytes)}${walBudgetBytes === null ? '' : ` of ${bytes(walBudgetBytes)}`} of WAL (${walStatus})`,
     );
-  } else lines.push('  no slot');
+  } else if (answers('source')) lines.push('  no slot');
   if (progress) {
     lines.push(
       `  Progress ${progress.position}: ${seconds(progress.lagSeconds)} behind${progress.lagBytes === null ? '' : `, ${bytes(progress.lagBytes)}`}`,
     );
     for (const { table, code, reason } of progress.parked)
       lines.push(`  ✗ ${table} is parked (${code}): ${reason}`, `    → tidemark resume ${table}`);
-  } else lines.push('  no Progress');
+  } else if (answers('kafka')) lines.push('  no Progress');
   for (const line of withheldText(report.withheld ?? [])) lines.push(`  withheld from ${line}`);
   if (source.problem) lines.push(...problemLines(source.problem, '  '));
   if (snapshots.length > 0) lines.push('snapshots');
@@ -43,7 +45,11 @@ export function renderStatus(report: StatusReport): string {
       lines.push(...unitLines(unit, width));
   }
   for (const name of waiting)
-    lines.push(`destination ${name}`, '  no worker has delivered to it yet: `tidemark run`');
+    lines.push(
+      `destination ${name}`,
+      '  no worker has delivered to it yet',
+      '    → start `tidemark run`; one that runs since before the instance file was there has to be started anew',
+    );
   for (const problem of problems) lines.push(`✗ ${problem.part}`, ...problemLines(problem, '  '));
   return `${lines.join('\n')}\n`;
 }

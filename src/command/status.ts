@@ -5,7 +5,7 @@ import type { RecordedFailure } from '../deliver/ledger.ts';
 import { retentionLeft } from '../deliver/retention-left.ts';
 import { controlError, openControl } from '../platform/control.ts';
 import { asTidemarkError, TidemarkError } from '../platform/errors.ts';
-import { createKafka } from '../platform/kafka.ts';
+import { createKafka, kafkaError } from '../platform/kafka.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import { peekProgress } from '../publish/progress-log.ts';
@@ -82,7 +82,7 @@ export interface StatusReport {
   snapshots: SnapshotStatus[];
   destinations: DestinationStatus[];
   units: UnitStatus[];
-  /** Configured destinations without a Unit: no worker has delivered to them yet. */
+  /** Configured destinations without a Unit: no worker has delivered to them yet. None where the ledger does not answer. */
   waiting: string[];
   problems: (Problem & { part: string })[];
   ok: boolean;
@@ -183,7 +183,7 @@ export async function collectStatus(config: ResolvedConfig, context: CommandCont
     snapshots,
     destinations,
     units,
-    waiting: config.destinations.map(({ name }) => name).filter((name) => !known.has(name)),
+    waiting: ledger ? config.destinations.map(({ name }) => name).filter((name) => !known.has(name)) : [],
     problems,
     ok:
       problems.length === 0 &&
@@ -250,13 +250,15 @@ async function readProgress(config: ResolvedConfig, context: CommandContext): Pr
   const kafka = createKafka(config.kafka, context.log, { retry: { retries: 1 } });
   const { progress } = topicNames(config.kafka.topicPrefix);
   const admin = kafka.admin();
-  await admin.connect();
   try {
+    await admin.connect();
     if (!(await admin.listTopics()).includes(progress)) return null;
+    return await peekProgress(kafka, progress);
+  } catch (error) {
+    throw kafkaError(error, 'read the newest Progress');
   } finally {
-    await admin.disconnect();
+    await admin.disconnect().catch(() => {});
   }
-  return peekProgress(kafka, progress);
 }
 
 interface SourceStatusRow {

@@ -179,7 +179,10 @@ export class RecordWriter {
   #requireFit(name: string, bytes: number): void {
     const { rowMaxBytes } = this.#kafka;
     if (bytes <= rowMaxBytes) return;
-    throw new TidemarkError('TM308', `a row of ${name} has ${bytes} bytes, kafka.row.max.bytes is ${rowMaxBytes}`);
+    throw new TidemarkError(
+      'TM308',
+      `a row of ${name} has ${bytes} bytes, kafka.row.max.bytes is ${rowMaxBytes}`,
+    );
   }
 
   #partition(encoder: TableEncoder, row: Tuple, fallback: Tuple | null, key: RowKey | null): number {

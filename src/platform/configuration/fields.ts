@@ -243,7 +243,8 @@ const ownKafkaFields = {
     default: '64MiB',
     min: 1024,
     max: 2 ** 30,
-    description: 'Largest encoded row, on topics, producer and fetch alike. A larger one stops the reader (TM308); the slot keeps it.',
+    description:
+      'Largest encoded row, on topics, producer and fetch alike. A larger one stops the reader (TM308); the slot keeps it.',
   },
   compression: {
     type: 'string',
