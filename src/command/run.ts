@@ -53,6 +53,7 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
         ...(names ? { destinations: names } : {}),
       })
     : null;
+  if (delivery) metrics.watch(() => delivery.snapshot().destinations);
   const retention =
     chosen.has('retain') && config.retain
       ? await (await import('../retain/service.ts')).startRetention({

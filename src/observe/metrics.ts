@@ -1,6 +1,7 @@
 /** Prometheus metrics of this process, on a listen address of their own. Labels never hold tenant data. */
 import { createServer } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { TidemarkError } from '../platform/errors.ts';
 import type { ResolvedConfig } from '../platform/resolved-config.ts';
 import type { Progress } from '../publish/progress.ts';
 import type { PublisherStats } from '../publish/publisher.ts';
@@ -17,11 +18,21 @@ export interface DeliveryEvent {
   deliveredAtUs: bigint;
 }
 
+export interface DestinationState {
+  destination: string;
+  paused: unknown;
+  /** Of all of it, and of a Unit: null, or what keeps it from delivering. */
+  error: unknown;
+  units: readonly { unit: string; commitTimeUs: bigint | null; backlogRecords: number; lastError: unknown }[];
+}
+
 export interface Metrics {
   onProgress(progress: Progress, stats: PublisherStats): void;
   onSlot(slot: SlotState): void;
   onDelivery(event: DeliveryEvent): void;
   onRound(rounds: readonly RetentionRound[]): void;
+  /** Where destinations stand, asked for with each scrape: a mark moves on without a Window while the source is idle. */
+  watch(destinations: () => readonly DestinationState[]): void;
   stop(): Promise<void>;
 }
 
@@ -105,8 +116,26 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
   });
   const mark = new Gauge({
     name: 'tidemark_delivery_mark_timestamp_seconds',
-    help: 'Commit time of the high-water mark, seconds since 1970.',
+    help: 'Commit time of the high-water mark, seconds since 1970; it moves on while the source is idle.',
     labelNames,
+    registers,
+  });
+  const backlog = new Gauge({
+    name: 'tidemark_delivery_backlog_records',
+    help: 'Records in Kafka beyond the high-water mark.',
+    labelNames,
+    registers,
+  });
+  const failing = new Gauge({
+    name: 'tidemark_delivery_failing',
+    help: '1 while something keeps the Unit from being delivered; `tidemark status` says what.',
+    labelNames,
+    registers,
+  });
+  const paused = new Gauge({
+    name: 'tidemark_delivery_paused',
+    help: '1 while the destination is paused.',
+    labelNames: ['destination'] as const,
     registers,
   });
   const latency = new Histogram({
@@ -120,6 +149,23 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
   // Only where something may be evicted.
   const onRound = retentionMetrics(config.retain ? registers : []);
 
+  let states: () => readonly DestinationState[] = () => [];
+  const look = () => {
+    // Units that went to another process are that one's to tell of.
+    for (const gauge of [mark, backlog, failing]) gauge.reset();
+    for (const { destination, paused: pause, error, units } of states()) {
+      paused.set({ destination }, pause ? 1 : 0);
+      // One that could not be opened has no Units yet.
+      if (error && units.length === 0) failing.set({ destination, unit: '*' }, 1);
+      for (const { unit, commitTimeUs, backlogRecords, lastError } of units) {
+        const labels = { destination, unit };
+        if (commitTimeUs !== null) mark.set(labels, Number(commitTimeUs) / 1e6);
+        backlog.set(labels, backlogRecords);
+        failing.set(labels, error || lastError ? 1 : 0);
+      }
+    }
+  };
+
   let last: PublisherStats = { changes: 0, transactions: 0, records: 0, bytes: 0, batches: 0 };
   const { metricsHost, metricsPort } = config.observe;
   const server =
@@ -130,6 +176,7 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
             response.writeHead(404).end();
             return;
           }
+          look();
           void registry.metrics().then((text) => {
             response.writeHead(200, { 'content-type': registry.contentType });
             response.end(text);
@@ -137,7 +184,7 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
         });
   if (server && metricsPort !== null) {
     await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
+      server.once('error', (error) => reject(notServed(error, `${metricsHost}:${metricsPort}`)));
       server.listen(metricsPort, metricsHost, () => resolve());
     });
   }
@@ -167,14 +214,27 @@ export async function startMetrics(config: ResolvedConfig): Promise<Metrics> {
       rows.inc(labels, count);
       delivered.inc(labels, size);
       windows.inc(labels);
-      mark.set(labels, Number(commitTimeUs) / 1e6);
       latency.observe(labels, Number(deliveredAtUs - commitTimeUs) / 1e6);
     },
     onRound,
+    watch(destinations) {
+      states = destinations;
+    },
     stop: () =>
       new Promise<void>((resolve) => {
         if (server) server.close(() => resolve());
         else resolve();
       }),
   };
+}
+
+function notServed(error: Error, where: string): TidemarkError {
+  const { code } = error as { code?: string };
+  return new TidemarkError('TM101', `metrics cannot be served on ${where} (${code})`, {
+    cause: error,
+    remedy:
+      code === 'EADDRINUSE'
+        ? 'Something listens there, perhaps another process with this configuration: give each its own observe.metrics.port, or 0.'
+        : 'Correct observe.metrics.host and observe.metrics.port.',
+  });
 }
