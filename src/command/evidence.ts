@@ -85,8 +85,11 @@ export async function checkEvidenceCommand(
     context.stdout(context.json ? `${JSON.stringify(verdict, null, 2)}\n` : verdictText(verdict));
     return verdict.ok ? exitCode.ok : exitCode.no;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    throw new TidemarkError('TM101', `${file} cannot be read`);
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'EISDIR' && code !== 'EACCES') throw error;
+    throw new TidemarkError('TM101', `${file} cannot be read (${code})`, {
+      remedy: 'Give the file with the lines of JSON that `tidemark retain evidence` wrote.',
+    });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

@@ -56,7 +56,7 @@ export async function runCommand(context: CommandContext, args: RunArguments): P
   if (delivery) metrics.watch(() => delivery.snapshot().destinations);
   const retention =
     chosen.has('retain') && config.retain
-      ? await (await import('../retain/service.ts')).startRetention({
+      ? (await import('../retain/service.ts')).startRetention({
           config: { ...config, retain: config.retain },
           sinkKinds: context.sinkKinds,
           log: log.child({ role: 'retain' }),

@@ -142,7 +142,7 @@ export class DemoPipeline {
     const { config, sinkKinds, log, sourceUrl } = this.#options;
     await allowToAge(sourceUrl);
     this.evicted = 0;
-    this.#retention = await startRetention({
+    this.#retention = startRetention({
       config: { ...config, retain: config.retain! },
       sinkKinds,
       log: log.child({ role: 'retain' }),

@@ -95,7 +95,7 @@ export class Retention {
         const error = retentionError(caught);
         // Another process works, or a remedy is awaited: once is enough.
         if (error.message !== told)
-          log[error.code === 'TM506' ? 'info' : 'warn'](error.message, errorFields(error));
+          log[error.code === 'TM506' ? 'info' : 'warn']('rows stay in the source', errorFields(error));
         told = error.message;
         waitMs = config.retain.intervalMs;
       }
@@ -224,7 +224,7 @@ export class Retention {
   /** Once, until something else is the matter with it. */
   #tell(about: string, error: TidemarkError | null): void {
     if (error && this.#told.get(about) !== error.message)
-      this.#options.log.warn(error.message, errorFields(error));
+      this.#options.log.warn('rows stay in the source', errorFields(error));
     if (error) this.#told.set(about, error.message);
     else this.#told.delete(about);
   }

@@ -1,8 +1,13 @@
 /** The role `retain` of `tidemark run`, and what whoever works with evicted rows has to open. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { migrateControl, openControl } from '../platform/control.ts';
+import { asTidemarkError } from '../platform/errors.ts';
 import { createKafka } from '../platform/kafka.ts';
+import { errorFields } from '../platform/log.ts';
 import { RegistryClient } from '../platform/registry.ts';
 import { Retention, type RetentionOptions } from './retention.ts';
+
+const mostWaitMs = 30_000;
 
 export interface RunningRetention {
   stop(): Promise<void>;
@@ -10,13 +15,12 @@ export interface RunningRetention {
 
 type Given = Pick<RetentionOptions, 'config' | 'sinkKinds' | 'log' | 'onRound'>;
 
-/** @throws TidemarkError TM409, TM101 */
-export async function startRetention(given: Given): Promise<RunningRetention> {
+/** Returns at once; everything may be down meanwhile: reader and delivery beside it in this process wait too. */
+export function startRetention(given: Given): RunningRetention {
   const stopping = new AbortController();
   const { options, close } = openRetention(given, stopping.signal);
-  await migrateControl(options.pool);
   const retention = new Retention(options);
-  const running = retention.run();
+  const running = migrated(options).then(() => retention.run());
   return {
     async stop() {
       stopping.abort();
@@ -25,6 +29,22 @@ export async function startRetention(given: Given): Promise<RunningRetention> {
       await close();
     },
   };
+}
+
+/** When the control schema is that of this version, or we stop. */
+async function migrated({ pool, log, signal }: RetentionOptions): Promise<void> {
+  let told = '';
+  for (let waitMs = 250; !signal.aborted; waitMs = Math.min(2 * waitMs, mostWaitMs)) {
+    try {
+      await migrateControl(pool);
+      return;
+    } catch (caught) {
+      const error = asTidemarkError(caught);
+      if (error.message !== told) log.warn('the control schema is not ready', errorFields(error));
+      told = error.message;
+      await sleep(waitMs, undefined, { signal }).catch(() => {});
+    }
+  }
 }
 
 /** Connects to nothing yet. */

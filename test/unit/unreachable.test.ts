@@ -1,12 +1,14 @@
 /** Commands where nobody answers: each part is spoken of, by its own code, and nothing is said of what is not known. */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { sinkKinds } from '../../connectors/sinks/registry.ts';
 import { checkCommand } from '../../src/command/check.ts';
 import type { CommandContext } from '../../src/command/context.ts';
 import { resumeCommand } from '../../src/command/resume.ts';
+import { runCommand } from '../../src/command/run.ts';
 import { type StatusReport, statusCommand } from '../../src/command/status.ts';
 import { createLogger } from '../../src/platform/log.ts';
 
@@ -71,4 +73,14 @@ test('status names what does not answer, and does not call it absent', async () 
 
 test('resume waits for nobody: Kafka is away, which is no bug of ours', async () => {
   await expect(resumeCommand(context(false), { table: 'app.t' })).rejects.toMatchObject({ code: 'TM301' });
+});
+
+test('run with the role retain waits as the others do, and ends when it is told to', async () => {
+  await appendFile(join(folder, 'tidemark.yaml'), 'retain.enabled: true\n');
+  const stopping = new AbortController();
+  const running = runCommand({ ...context(false), signal: stopping.signal }, { roles: 'retain' });
+  const first = await Promise.race([running, sleep(700, 'it waits')]);
+  stopping.abort();
+  expect(first).toBe('it waits');
+  expect(await running).toBe(0);
 });
