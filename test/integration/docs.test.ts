@@ -1,5 +1,5 @@
 /** Every command in the documentation is run by a test: the quick ones here, the others where this list says. */
-import { readdir, readFile } from 'node:fs/promises';
+import { access, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FaultStack } from '../fixtures/pipeline.ts';
@@ -29,6 +29,14 @@ const elsewhere: [RegExp, string][] = [
 interface Documented {
   file: string;
   command: string;
+}
+
+async function documents(): Promise<string[]> {
+  const files = ['README.md', 'compose/README.md', 'connectors/README.md', 'connectors/instances/README.md'];
+  for (const name of await readdir(join(root, 'docs'))) if (name.endsWith('.md')) files.push(`docs/${name}`);
+  for (const kind of await readdir(join(root, 'connectors/sinks'), { withFileTypes: true }))
+    if (kind.isDirectory()) files.push(`connectors/sinks/${kind.name}/README.md`);
+  return files;
 }
 
 async function documentedCommands(): Promise<Documented[]> {
@@ -79,20 +87,11 @@ test('every documented command does what it says, or is tested elsewhere', async
 });
 
 test('every link in the documentation leads to a file', async () => {
-  for (const file of [
-    'README.md',
-    'connectors/README.md',
-    'docs/operate.md',
-    'docs/records.md',
-    'docs/architecture.md',
-  ]) {
+  for (const file of await documents()) {
     const text = await readFile(join(root, file), 'utf8');
     for (const [, target] of text.matchAll(/\]\(([^)#]+)(?:#[^)]*)?\)/g)) {
       if (/^https?:/.test(target!)) continue;
-      await expect(
-        readFile(join(root, file, '..', target!), 'utf8'),
-        `${file}: ${target}`,
-      ).resolves.toBeTruthy();
+      await expect(access(join(root, file, '..', target!)), `${file}: ${target}`).resolves.toBeUndefined();
     }
   }
 });
