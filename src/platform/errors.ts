@@ -169,6 +169,12 @@ export const errorCatalogue = {
     remedy:
       'Load the rows from before the slot yourself and run `tidemark snapshot cancel <table>`, or keep the key column.',
   },
+  TM226: {
+    retry: 'operator',
+    meaning:
+      'Rows of a table have values that were never in its stream: of columns that are published, or leave Postgres as they are, only since; or rows that a partition brought along to a table without initial snapshots. Nothing of the table is evicted.',
+    remedy: '`tidemark snapshot start <table>` reads its rows.',
+  },
   // 3xx: Kafka and the registry
   TM301: {
     retry: 'transient',

@@ -23,6 +23,8 @@ export interface PartitionWatchOptions {
   topicOf(table: CatalogueTable): string;
   /** Asks for the rows that fulfil the condition. @returns false where a snapshot of the table is open */
   readRows(table: CatalogueTable, condition: string): Promise<boolean>;
+  /** The rows that fulfil the condition are in no stream. */
+  missed(table: CatalogueTable, condition: string, what: string): Promise<void>;
 }
 
 export class PartitionWatch {
@@ -79,7 +81,7 @@ export class PartitionWatch {
     partitions: readonly LeafPartition[],
     joined: boolean,
   ): Promise<void> {
-    const { source, log, attached, readRows } = this.#options;
+    const { source, log, attached, readRows, missed } = this.#options;
     const filled: LeafPartition[] = [];
     for (const partition of partitions) {
       const needless = joined || partition.native;
@@ -94,11 +96,9 @@ export class PartitionWatch {
     this.#follow([table]);
     const names = filled.map(({ name }) => name);
     if (!hasKey(table) || snapshotMode(source, table) === 'never') {
+      const what = `rows that partitions of ${tableName(table)} had before they were attached are not in the stream: ${names.join(', ')}`;
+      await missed(table, conditionOf(filled), what);
       attached.settled(filled.map(({ oid }) => oid));
-      log.warn('rows that these partitions had before they were attached are not in the stream', {
-        table: tableName(table),
-        partitions: names,
-      });
     } else if (await readRows(table, conditionOf(filled))) {
       log.info('partitions joined with rows: a snapshot reads them', {
         table: tableName(table),

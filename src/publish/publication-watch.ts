@@ -13,6 +13,8 @@ import { type CatalogueTable, trackedTables } from '../replicate/catalogue.ts';
 import { ensurePublications } from '../replicate/publication.ts';
 import { publishedTables } from '../replicate/publication-gap.ts';
 import { connectSource, cutConnection, endConnection, sourceError } from '../replicate/source.ts';
+import { lateColumns } from './late-columns.ts';
+import type { MissedRows } from './missed-rows.ts';
 import type { PartitionWatch } from './partition-watch.ts';
 import { planWhole } from './publication-memory.ts';
 import type { SourceLedger } from './source-ledger.ts';
@@ -30,6 +32,7 @@ export interface PublicationWatchOptions {
   /** Asks for the rows that tables had before they joined. @returns the names of those that will be read */
   readBefore(tables: readonly CatalogueTable[]): Promise<string[]>;
   partitions: PartitionWatch;
+  missed: MissedRows;
   /** The tables as they were made ready at the start. */
   tables: readonly CatalogueTable[];
 }
@@ -118,6 +121,8 @@ export class PublicationWatch {
       if (left.length > 0)
         log.warn('rows that these tables had before are not in the stream', { tables: left });
     }
+    const { published } = await ledger.readPublished();
+    await this.#options.missed.columns(await lateColumns(client, published, plans));
     // Retention takes a table that is remembered for one whose rows were asked for.
     await ledger.rememberPublished(publishedTables(plans));
     await this.#options.partitions.look(client, tables, joined);

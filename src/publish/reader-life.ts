@@ -27,6 +27,8 @@ import {
   type SlotState,
 } from '../replicate/source.ts';
 import { KafkajsProducer } from './kafkajs-producer.ts';
+import { lateColumns } from './late-columns.ts';
+import { MissedRows } from './missed-rows.ts';
 import { readParked } from './parked-log.ts';
 import { PartitionWatch } from './partition-watch.ts';
 import { type Progress, progressRecord, progressSchema } from './progress.ts';
@@ -124,6 +126,7 @@ export async function readUntilFailure(
     const memory = { client, ledger, version: identity.version };
     const { tables, plans } = await planWhole(memory, source, () => trackedTables(client, source), streamed);
     const snapshots = new TableSnapshots(source.id);
+    const missed = new MissedRows(requests, () => epoch, log);
     const partitions = new PartitionWatch({
       source,
       ledger,
@@ -132,6 +135,7 @@ export async function readUntilFailure(
       topicOf: (table) => topics.table(table),
       readRows: async (table, condition) =>
         (await requests.request(epoch, tableName(table), { condition, destination: null })) !== null,
+      missed: (table, condition, what) => missed.rows(table, condition, what),
     });
     await partitions.begin(client, tables, !streamed);
     for (const what of await ensurePublications(client, plans, identity.version)) {
@@ -225,6 +229,7 @@ export async function readUntilFailure(
       const { published } = await ledger.readPublished();
       const anew = tables.filter(({ oid }) => published && !published[oid]);
       await requests.requestAnew(epoch, initialOnes(anew).map(tableName));
+      await missed.columns(await lateColumns(client, published, plans));
     }
     // Before anything is streamed: a table's changes are watched as long as its snapshot is open.
     await runner.load(epoch, tables);
@@ -296,6 +301,7 @@ export async function readUntilFailure(
       log,
       partitions,
       tables,
+      missed,
       announce(joining) {
         snapshots.announce(initialOnes(joining).map((table) => topics.table(table)));
       },

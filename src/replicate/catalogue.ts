@@ -14,6 +14,8 @@ import { describeType, keyForm, readSourceTypes, type SourceTypes } from './sour
 
 export interface CatalogueColumn {
   name: string;
+  /** attnum: stays when it is renamed. */
+  number: number;
   /** format_type with an empty search path. */
   type: string;
   typeOid: number;
@@ -46,7 +48,7 @@ const tablesQuery = `
          exists (select 1 from pg_index i where i.indrelid = c.oid and i.indisprimary and i.indimmediate) as has_primary_key,
          pg_has_role(c.relowner, 'USAGE') as owned, pg_get_userbyid(c.relowner) as owner,
          (select json_agg(json_build_object(
-                   'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'typeOid', a.atttypid::int8, 'generated', a.attgenerated <> '',
+                   'name', a.attname, 'number', a.attnum, 'type', format_type(a.atttypid, a.atttypmod), 'typeOid', a.atttypid::int8, 'generated', a.attgenerated <> '',
                    'identity', coalesce(a.attnum = any (k.indkey[0:k.indnkeyatts - 1]), false),
                    'comment', col_description(c.oid, a.attnum)) order by a.attnum)
             from pg_attribute a
@@ -118,14 +120,17 @@ export async function trackedTables(client: ClientBase, source: SourceConfig): P
     hasPrimaryKey: row.has_primary_key,
     owned: row.owned,
     owner: row.owner,
-    columns: (row.columns ?? []).map((column: CatalogueColumn & { comment: string | null }) => ({
-      name: column.name,
-      type: column.type,
-      typeOid: column.typeOid,
-      identity: column.identity,
-      generated: column.generated,
-      personal: isPersonal(source, column.name, column.comment),
-    })),
+    columns: (row.columns ?? []).map(
+      (column: CatalogueColumn & { comment: string | null }): CatalogueColumn => ({
+        name: column.name,
+        number: column.number,
+        type: column.type,
+        typeOid: column.typeOid,
+        identity: column.identity,
+        generated: column.generated,
+        personal: isPersonal(source, column.name, column.comment),
+      }),
+    ),
   }));
 }
 

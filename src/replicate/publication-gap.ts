@@ -9,10 +9,18 @@ import type { PublicationPlan, PublishedTable } from './publication.ts';
 import { askSource } from './source.ts';
 
 /** By table oid: a table made anew under the same name is another one. */
-export type PublishedTables = Record<
-  string,
-  { publication: string; operations: string[]; columns: string[] }
->;
+export type PublishedTables = Record<string, Published>;
+
+export interface Published {
+  publication: string;
+  operations: string[];
+  columns: string[];
+  /** Whether by a column list. Absent, like what follows, in what older readers remembered. */
+  listed?: boolean;
+  /** attnums of all columns that there are, and of those that destinations get as they are. */
+  there?: number[];
+  kept?: number[];
+}
 
 /** What the plans publish, once they are carried out. */
 export function publishedTables(plans: readonly PublicationPlan[]): PublishedTables {
@@ -20,7 +28,14 @@ export function publishedTables(plans: readonly PublicationPlan[]): PublishedTab
     plans.flatMap(({ name, publish, tables }) =>
       tables.map((entry) => [
         entry.table.oid,
-        { publication: name, operations: publish.split(', '), columns: sentColumns(entry) },
+        {
+          publication: name,
+          operations: publish.split(', '),
+          columns: sentColumns(entry),
+          listed: entry.columns !== null,
+          there: entry.table.columns.map(({ number }) => number),
+          kept: entry.kept,
+        },
       ]),
     ),
   );

@@ -17,6 +17,8 @@ export interface PublishedTable {
   columns: string[] | null;
   /** Columns that the policy drops but the publication cannot leave out: the reader drops them. */
   droppedByReader: string[];
+  /** attnums of columns that destinations get as they are. */
+  kept: number[];
 }
 
 export interface PublicationPlan {
@@ -52,6 +54,9 @@ export function planPublications(
       table,
       columns: dropped.length > 0 && listable ? kept.map((column) => column.name) : null,
       droppedByReader: dropped.length > 0 && !listable ? dropped.map((column) => column.name) : [],
+      kept: kept
+        .filter((column) => columnPolicy(source, table, column) === 'keep')
+        .map(({ number }) => number),
     };
     (identity ? full : insertOnly).push(entry);
   }

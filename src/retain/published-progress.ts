@@ -53,12 +53,14 @@ export async function requireWhole(
       gap: boolean;
       torn: boolean;
       open: boolean;
+      whole: boolean;
       known: boolean;
     }>(
       `with own as (select * from tidemark.snapshots
                 where source_id = $1 and table_name = $2 and epoch = $3 and destination is null)
        select exists (select from own where state = 'done' and condition is null) as read,
               exists (select from own where state in ('requested', 'running', 'paused')) as open,
+              exists (select from own where state in ('requested', 'running', 'paused') and condition is null) as whole,
               exists (select from own o where state in ('cancelled', 'failed') and (condition is null or condition like '(tableoid = %')
                 and not exists (select from own later where later.state = 'done' and later.requested_at > o.requested_at
                   and (later.condition is null or later.condition = o.condition))) as torn,
@@ -66,9 +68,11 @@ export async function requireWhole(
               coalesce((select published ? $4 from tidemark.sources where source_id = $1), true) as known`,
       [sourceId, name, epoch, String(table.oid)],
     );
-    const { read, gap, torn, open, known } = rows[0]!;
+    const { read, gap, torn, open, whole, known } = rows[0]!;
     // One that was made anew under its name is not asked for yet: what was read is of the one before.
     if (read && !gap && !torn) return open || !known;
+    // What that one reads is all that is missing.
+    if (whole && !gap) return true;
     throw new TidemarkError(
       'TM503',
       gap

@@ -348,7 +348,7 @@ test('a hold that is placed while a batch waits for it wins, whatever isolation 
 test('a trigger that waits for the commit is not waited for in vain', () =>
   attack('deferred', async (table) => {
     const { source } = pipeline;
-    await source.query(`insert into app.children values (20, 1), (21, 2);
+    await source.query(`delete from app.children; insert into app.children values (20, 1), (21, 2);
       create function app.drop_later() returns trigger language plpgsql as $$ begin delete from app.children where parent = old.id; return null; end $$;
       create constraint trigger drop_later after delete on ${table} deferrable initially deferred for each row execute function app.drop_later()`);
     const round = await rounds.until(table, ({ problem, evicted }) => problem !== null || evicted > 0);

@@ -88,6 +88,23 @@ export class SnapshotRequests {
     return rows.length > 0 ? id : null;
   }
 
+  /**
+   * Of rows that nobody asked to be read: shown as what failed, to be asked for, and nothing of the table is evicted until
+   * it was read.
+   */
+  async missed(
+    epoch: number,
+    table: string,
+    condition: string | null,
+    { code, message, remedy }: TidemarkError,
+  ): Promise<void> {
+    await this.#query(
+      `insert into tidemark.snapshots (source_id, table_name, id, kind, epoch, condition, state, finished_at, error_code, error, remedy)
+       values ($1, $2, $3, 'ad-hoc', $4, $5, 'failed', now(), $6, $7, $8)`,
+      [table, randomUUID(), epoch, condition, code, message, remedy],
+    );
+  }
+
   /** Oldest first. */
   open(): Promise<SnapshotRequest[]> {
     return this.#query<SnapshotRequest>(
