@@ -129,11 +129,14 @@ describe('rights that are taken away while the reader runs', () => {
     }));
 });
 
+const unasked = { 'source.snapshot.mode': 'never', 'source.publication.interval': '500ms' };
+
 describe('source.snapshot.mode: never', () => {
   test('leaves what the tables hold to the operator, and verify says so', () =>
-    faults.run('never', { ...own, config: { 'source.snapshot.mode': 'never' } }, async (pipeline) => {
+    faults.run('never', { ...own, config: unasked }, async (pipeline) => {
       const { source } = pipeline;
-      await source.query(`${tables} create table own.quiet as select 1 as id`);
+      await source.query(`${tables} create table own.quiet as select 1 as id;
+        create table own.parted (id int primary key) partition by range (id)`);
       const check = await pipeline.command(['check']);
       expect(check.stdout).toContain('own.keyed already holds rows: changes from now on are replicated');
       const reader = pipeline.replicate();
@@ -151,6 +154,22 @@ describe('source.snapshot.mode: never', () => {
       expect((await pipeline.command(['snapshot', 'start', 'own.keyed'])).code).toBe(0);
       await arrives(pipeline, 20);
       await source.query('truncate own.quiet');
+      await pipeline.verify('replica');
+
+      await source.query(`create schema aside; create table aside.part (id int primary key); insert into aside.part values (7);
+        alter table own.parted attach partition aside.part for values from (1) to (10)`);
+      const missed = async () => {
+        const { rows } = await pipeline.control.query(
+          `select table_name as table, error_code as code, error from tidemark.snapshots where state = 'failed'`,
+        );
+        return rows;
+      };
+      await until('what is missing is said', 30_000, async () => (await missed()).length > 0);
+      expect(await missed()).toEqual([
+        { table: 'own.parted', code: 'TM226', error: expect.stringContaining('aside.part') },
+      ]);
+      expect((await pipeline.command(['snapshot', 'start', 'own.parted'])).code).toBe(0);
+      expect((await pipeline.command(['snapshot', 'status', 'own.parted', '--watch'])).code).toBe(0);
       await pipeline.verify('replica');
       await Promise.all([reader.stop(), delivery.stop()]);
     }));
