@@ -329,7 +329,7 @@ describe('partitions', () => {
       await reader.logged(
         'that rows are not in the stream',
         ({ message, table }) =>
-          message.startsWith('rows that these partitions had') && table === 'own.logged',
+          message.startsWith('rows that partitions of own.logged had') && table === 'own.logged',
       );
       await Promise.all([reader.stop(), delivery.stop()]);
     }));

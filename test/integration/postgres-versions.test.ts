@@ -43,7 +43,10 @@ const tables = `
 
 async function snapshotsDone({ control }: Pipeline, tables: number): Promise<void> {
   await until('the snapshots are done', 60_000, async () => {
-    const { rows } = await control.query<{ state: string }>('select state from tidemark.snapshots');
+    // That rows have values which the column list came too late for is one that asks to be started (TM226).
+    const { rows } = await control.query<{ state: string }>(
+      `select state from tidemark.snapshots where error_code is distinct from 'TM226'`,
+    );
     return rows.length >= tables && rows.every(({ state }) => state === 'done');
   });
 }
