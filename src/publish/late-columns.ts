@@ -4,10 +4,11 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ClientBase, escapeIdentifier } from 'pg';
-import { type CatalogueTable, quoted } from '../replicate/catalogue.ts';
+import type { CatalogueColumn, CatalogueTable } from '../replicate/catalogue.ts';
 import { sessionForText } from '../replicate/column-origins.ts';
 import type { PublicationPlan } from '../replicate/publication.ts';
-import { type PublishedTables, publishedTables } from '../replicate/publication-gap.ts';
+import type { Published, PublishedTables } from '../replicate/publication-gap.ts';
+import { scanReference } from '../replicate/snapshot/table-scan.ts';
 
 export interface LateColumns {
   table: CatalogueTable;
@@ -26,13 +27,12 @@ const pollMs = 100;
  */
 export async function lateColumns(
   client: ClientBase,
-  before: PublishedTables | null,
+  before: PublishedTables,
   plans: readonly PublicationPlan[],
 ): Promise<LateColumns[]> {
-  const after = publishedTables(plans);
   const candidates = plans.flatMap(({ tables }) =>
-    tables.flatMap(({ table }) => {
-      const numbers = lateNumbers(before?.[table.oid], after[table.oid]!.kept!);
+    tables.flatMap(({ table, kept }) => {
+      const numbers = lateNumbers(before[table.oid], kept);
       return numbers.size > 0
         ? [{ table, of: table.columns.filter((each) => numbers.has(each.number)) }]
         : [];
@@ -51,7 +51,7 @@ export async function lateColumns(
   return late;
 }
 
-function lateNumbers(had: PublishedTables[string] | undefined, kept: readonly number[]): Set<number> {
+function lateNumbers(had: Published | undefined, kept: readonly number[]): Set<number> {
   if (!had?.kept || !had.there) return new Set();
   // All columns of a table without a list are in the stream from their first value on.
   const known = new Set(had.kept);
@@ -80,14 +80,13 @@ async function othersEnded(client: ClientBase): Promise<string | null> {
 async function hasValues(
   client: ClientBase,
   table: CatalogueTable,
-  { name, number }: CatalogueTable['columns'][number],
+  { name, number }: CatalogueColumn,
   upto: string,
 ): Promise<boolean> {
-  const only = table.kind === 'table' ? 'only ' : '';
   try {
     await client.query(`begin; ${sessionForText}; set local statement_timeout = ${patienceMs}`);
     const { rows } = await client.query(
-      `select from ${only}${quoted(table)} where ${escapeIdentifier(name)}::text is distinct from
+      `select from ${scanReference({ table })} where ${escapeIdentifier(name)}::text is distinct from
           (select (attmissingval::text::text[])[1] from pg_attribute where attrelid = $1 and attnum = $2)
           and age(xmin) > age($3::xid8::xid) limit 1`,
       [table.oid, number, upto],

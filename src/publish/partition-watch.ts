@@ -12,6 +12,7 @@ import { type LeafPartition, leafPartitions } from '../replicate/partitions.ts';
 import { scanReference } from '../replicate/snapshot/table-scan.ts';
 import { valueStatements } from '../replicate/value-session.ts';
 import type { AttachedPartitions } from './attached-partitions.ts';
+import type { MissedRows } from './missed-rows.ts';
 import { hasKey, snapshotMode } from './snapshot/initial-snapshots.ts';
 import type { SourceLedger } from './source-ledger.ts';
 
@@ -23,8 +24,7 @@ export interface PartitionWatchOptions {
   topicOf(table: CatalogueTable): string;
   /** Asks for the rows that fulfil the condition. @returns false where a snapshot of the table is open */
   readRows(table: CatalogueTable, condition: string): Promise<boolean>;
-  /** The rows that fulfil the condition are in no stream. */
-  missed(table: CatalogueTable, condition: string, what: string): Promise<void>;
+  missed: MissedRows;
 }
 
 export class PartitionWatch {
@@ -97,7 +97,7 @@ export class PartitionWatch {
     const names = filled.map(({ name }) => name);
     if (!hasKey(table) || snapshotMode(source, table) === 'never') {
       const what = `rows that partitions of ${tableName(table)} had before they were attached are not in the stream: ${names.join(', ')}`;
-      await missed(table, conditionOf(filled), what);
+      await missed.rows(table, conditionOf(filled), what);
       attached.settled(filled.map(({ oid }) => oid));
     } else if (await readRows(table, conditionOf(filled))) {
       log.info('partitions joined with rows: a snapshot reads them', {

@@ -6,7 +6,7 @@ import { TidemarkError } from '../platform/errors.ts';
 import type { SourceConfig } from '../platform/resolved-config.ts';
 import type { CatalogueTable } from '../replicate/catalogue.ts';
 import { type PublicationPlan, planPublications } from '../replicate/publication.ts';
-import { publicationGap } from '../replicate/publication-gap.ts';
+import { type PublishedTables, publicationGap } from '../replicate/publication-gap.ts';
 import { atOneMoment } from '../replicate/source.ts';
 import type { SourceLedger } from './source-ledger.ts';
 
@@ -20,6 +20,8 @@ export interface PublicationMemory {
 export interface Planned {
   tables: CatalogueTable[];
   plans: PublicationPlan[];
+  /** What was published when the reader last looked; null where it never did, or it was not compared. */
+  published: PublishedTables | null;
 }
 
 /**
@@ -49,7 +51,7 @@ export async function planWhole<T extends CatalogueTable[] | null>(
   if (!seen) return null as Extract<T, null>;
   const { tables, plans, gap } = seen;
   if (gap) await refuseGap(ledger, plans, { known: remembered!.gap, found: gap });
-  return { tables, plans };
+  return { tables, plans, published };
 }
 
 async function refuseGap(

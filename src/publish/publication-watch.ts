@@ -106,7 +106,7 @@ export class PublicationWatch {
     const { config, admin, ledger, version, log } = this.#options;
     const planned = await planWhole({ client, ledger, version }, config.source, () => this.#tracked(client));
     if (!planned) return;
-    const { tables, plans } = planned;
+    const { tables, plans, published } = planned;
     const oids = oidsOf(tables);
     const joined = tables.filter((table) => this.#known.get(tableName(table)) !== table.oid);
     this.#options.announce(joined);
@@ -121,8 +121,7 @@ export class PublicationWatch {
       if (left.length > 0)
         log.warn('rows that these tables had before are not in the stream', { tables: left });
     }
-    const { published } = await ledger.readPublished();
-    await this.#options.missed.columns(await lateColumns(client, published, plans));
+    if (published) await this.#options.missed.columns(await lateColumns(client, published, plans));
     // Retention takes a table that is remembered for one whose rows were asked for.
     await ledger.rememberPublished(publishedTables(plans));
     await this.#options.partitions.look(client, tables, joined);

@@ -124,7 +124,8 @@ export async function readUntilFailure(
     // Without the slot there is more missing than that.
     const streamed = known && found !== null;
     const memory = { client, ledger, version: identity.version };
-    const { tables, plans } = await planWhole(memory, source, () => trackedTables(client, source), streamed);
+    const tracked = () => trackedTables(client, source);
+    const { tables, plans, published } = await planWhole(memory, source, tracked, streamed);
     const snapshots = new TableSnapshots(source.id);
     const missed = new MissedRows(requests, () => epoch, log);
     const partitions = new PartitionWatch({
@@ -135,7 +136,7 @@ export async function readUntilFailure(
       topicOf: (table) => topics.table(table),
       readRows: async (table, condition) =>
         (await requests.request(epoch, tableName(table), { condition, destination: null })) !== null,
-      missed: (table, condition, what) => missed.rows(table, condition, what),
+      missed,
     });
     await partitions.begin(client, tables, !streamed);
     for (const what of await ensurePublications(client, plans, identity.version)) {
@@ -225,9 +226,8 @@ export async function readUntilFailure(
     runner = snapshotRunner;
     const initialOnes = (some: readonly CatalogueTable[]) =>
       some.filter((table) => snapshotMode(source, table) === 'initial');
-    if (streamed) {
-      const { published } = await ledger.readPublished();
-      const anew = tables.filter(({ oid }) => published && !published[oid]);
+    if (published) {
+      const anew = tables.filter(({ oid }) => !published[oid]);
       await requests.requestAnew(epoch, initialOnes(anew).map(tableName));
       await missed.columns(await lateColumns(client, published, plans));
     }

@@ -381,6 +381,13 @@ describe('windows', () => {
 });
 
 describe('what cannot go on stops and says so', () => {
+  /** With the ten rows from before, and nothing behind what is lost. */
+  async function stopsAt(mark: string, source: FakeSource, store: MemoryStore): Promise<void> {
+    await until('error', async () => (await ledgerUnit(source)).error_code === 'TM307');
+    expect((await ledgerUnit(source)).mark).toBe(mark);
+    expect(Object.keys(store.contents.rows['app.notes']!).length).toBe(10);
+  }
+
   test('TM307: Kafka expired records that were not received; nothing is skipped', async () => {
     const source = await openSource();
     const store = new MemoryStore();
@@ -394,9 +401,7 @@ describe('what cannot go on stops and says so', () => {
     await source.expire('notes');
     await source.commit(many(10, 200));
     await start(config, memorySink(store));
-    await until('error', async () => (await ledgerUnit(source)).error_code === 'TM307');
-    expect((await ledgerUnit(source)).mark).toBe(mark);
-    expect(Object.keys(store.contents.rows['app.notes']!).length).toBe(10);
+    await stopsAt(mark, source, store);
   });
 
   test('TM307 also while Progress is read once more from where an old mark is', async () => {
@@ -413,9 +418,7 @@ describe('what cannot go on stops and says so', () => {
     for (let i = 0; i < 150; i++) await source.commit([create(1000 + i)]);
     await source.expire('notes');
     await start(config, memorySink(store));
-    await until('error', async () => (await ledgerUnit(source)).error_code === 'TM307');
-    expect((await ledgerUnit(source)).mark).toBe(mark);
-    expect(Object.keys(store.contents.rows['app.notes']!).length).toBe(10);
+    await stopsAt(mark, source, store);
   });
 
   test('an expired log without undelivered records is no loss', async () => {
