@@ -129,6 +129,17 @@ class Place {
   }
 }
 
+const nothing = async (): Promise<void> => {};
+
+/** What `meanwhile` is happens each time while a Window waits for its commit. */
+class BeforeCommit {
+  meanwhile = nothing;
+
+  readonly failpoint = async (name: string): Promise<void> => {
+    if (name === 'iceberg-sink-before-commit') await this.meanwhile();
+  };
+}
+
 /** Somebody else's commit: rows added, and optionally every file replaced, as a compaction does. */
 async function foreignCommit(place: Place, rows: string, compacts: boolean): Promise<void> {
   await place.inLake(async (lake, table) => {
@@ -193,13 +204,11 @@ test.each([
   '$what while a Window waits for its commit: it is made on top, without being merged again',
   async (foreign) => {
     const place = new Place();
-    let meanwhile = async (): Promise<void> => {};
-    const sink = await place.open(async (name) => {
-      if (name === 'iceberg-sink-before-commit') await meanwhile();
-    });
+    const commit = new BeforeCommit();
+    const sink = await place.open(commit.failpoint);
     await sink.mergeWindow(windowOf(1, 1n, states(1, [1, 2, 3, 4], 'first')));
-    meanwhile = async () => {
-      meanwhile = async () => {};
+    commit.meanwhile = async () => {
+      commit.meanwhile = nothing;
       await foreignCommit(place, foreign.rows, foreign.compacts);
     };
     const rows: RowState[] = [
@@ -346,10 +355,8 @@ test.each([
 test('a table that somebody rolled back or emptied is not written on, until it is what it says again', async () => {
   places += 1;
   const place = new shared.Place(stack, folder, `rolled_${places}`);
-  let meanwhile = async (): Promise<void> => {};
-  const sink = await place.open(async (name) => {
-    if (name === 'iceberg-sink-before-commit') await meanwhile();
-  });
+  const commit = new BeforeCommit();
+  const sink = await place.open(commit.failpoint);
   const merge = (n: number) => sink.mergeWindow(shared.windowOf(n, 1n, shape, states(n, [n], 'of')));
   for (let n = 1; n <= 3; n += 1) await merge(n);
   const ids = await place.inLake(shape, async (_lake, { metadata }) =>
@@ -376,9 +383,9 @@ test('a table that somebody rolled back or emptied is not written on, until it i
   await main({ action: 'remove-snapshot-ref' });
   await expect(merge(4)).rejects.toThrow(/back to before its first one/);
   await goTo(3);
-  meanwhile = async () => void (await goTo(1));
+  commit.meanwhile = async () => void (await goTo(1));
   await expect(merge(4)).rejects.toThrow(/back to Window 1/);
-  meanwhile = async () => {};
+  commit.meanwhile = nothing;
   await goTo(3);
   await merge(4);
   expect((await place.rows(shape)).map(([id]) => id)).toEqual(['1', '2', '3', '4']);
@@ -388,10 +395,8 @@ test('a table that somebody rolled back or emptied is not written on, until it i
 test('a row whose delete somebody takes back while a Window waits is replaced all the same', async () => {
   places += 1;
   const place = new shared.Place(stack, folder, `undeleted_${places}`);
-  let meanwhile = async (): Promise<void> => {};
-  const sink = await place.open(async (name) => {
-    if (name === 'iceberg-sink-before-commit') await meanwhile();
-  });
+  const commit = new BeforeCommit();
+  const sink = await place.open(commit.failpoint);
   await sink.mergeWindow(shared.windowOf(1, 1n, shape, states(1, [1, 2], 'first')));
   const before = await place.inLake(shape, async (lake, table) => {
     const { metadata, store } = table;
@@ -413,9 +418,9 @@ test('a row whose delete somebody takes back while a Window waits is replaced al
     return metadata['current-snapshot-id'];
   });
   expect(await place.rows(shape)).toEqual([['1', 'first 1']]);
-  meanwhile = () =>
+  commit.meanwhile = () =>
     place.inLake(shape, async (lake, { identifier }) => {
-      meanwhile = async () => {};
+      commit.meanwhile = nothing;
       const back = { action: 'set-snapshot-ref', 'ref-name': 'main', type: 'branch', 'snapshot-id': before };
       await lake.catalog.commit([{ identifier, requirements: [], updates: [back] }]);
     });
