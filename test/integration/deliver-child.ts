@@ -17,19 +17,34 @@ interface Order {
 }
 
 const { config, storeFile, unit, refused } = JSON.parse(readFileSync(process.argv[2]!, 'utf8')) as Order;
-const store = new MemoryStore(storeFile);
-store.countOnly = storeFile === null;
-if (refused !== undefined) store.refuseRow = (_, row) => row.includes(refused);
+const stores = new Map<string, MemoryStore>();
+
+function storeOf(destination: string): MemoryStore {
+  let store = stores.get(destination);
+  if (!store) {
+    if (storeFile !== null && stores.size > 0) throw new Error('two destinations would share one file');
+    store = new MemoryStore(storeFile);
+    store.countOnly = storeFile === null;
+    if (refused !== undefined) store.refuseRow = (_, row) => row.includes(refused);
+    stores.set(destination, store);
+  }
+  return store;
+}
+
 const write = (fields: Record<string, unknown>) => process.stdout.write(`${JSON.stringify(fields)}\n`);
-const delivery = await deliver(config, memorySink(store, unit), ({ sequence, rows, unit: name }) =>
-  write({
-    event: 'delivered',
-    unit: name,
-    sequence,
-    rows,
-    counted: store.counted,
-    peakMiB: Math.round(process.resourceUsage().maxRSS / 1024),
-  }),
+const delivery = await deliver(
+  config,
+  memorySink(storeOf, unit),
+  ({ destination, sequence, rows, unit: name }) =>
+    write({
+      event: 'delivered',
+      destination,
+      unit: name,
+      sequence,
+      rows,
+      counted: storeOf(destination).counted,
+      peakMiB: Math.round(process.resourceUsage().maxRSS / 1024),
+    }),
 );
 write({ event: 'started', rssMiB: Math.round(process.memoryUsage().rss / 2 ** 20) });
 process.on('SIGTERM', () => {

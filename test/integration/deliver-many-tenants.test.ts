@@ -47,7 +47,11 @@ test('two hundred destinations over twenty tables, in under 1.5 GiB', async () =
     };
     await until('every tenant has its rows', () => delivered(1), 300_000);
     await rows('second');
-    await until('every tenant has the next ones', () => delivered(2), 60_000);
+    await until('every tenant has the next ones', () => delivered(2), 300_000);
+    const counted = new Map(delivery.lines.map((line) => [line.destination, line.counted]));
+    counted.delete(undefined);
+    expect(counted.size).toBe(tenants);
+    expect(new Set(counted.values()), 'rows of each tenant').toEqual(new Set([2 * tables]));
     const peak = residentMiB(delivery.child.pid!);
     console.log(`${tenants} destinations over ${tables} tables: peak ${Math.round(peak)} MiB`);
     expect(peak).toBeLessThan(mostMiB);

@@ -63,13 +63,18 @@ export class MemoryStore {
   }
 }
 
-export function memorySink(store: MemoryStore, unit: SinkKind['unit'] = 'destination'): SinkKind {
+/** @param store of the one destination, or of each: two that shared one would find the other's Windows in it */
+export function memorySink(
+  store: MemoryStore | ((destination: string) => MemoryStore),
+  unit: SinkKind['unit'] = 'destination',
+): SinkKind {
+  const storeOf = typeof store === 'function' ? store : () => store;
   return {
     name: 'memory',
     unit,
     options: {},
     check: async () => [],
-    open: async (context) => open(store, (name) => context.failpoint(name)),
+    open: async (context) => open(storeOf(context.destination), (name) => context.failpoint(name)),
   };
 }
 
