@@ -23,6 +23,8 @@ export interface CutSettings {
   cadenceMs: number;
   /** A Window that reached it ends at the next boundary. */
   maxRecords: number;
+  /** A Window does not go beyond it where it can end before. */
+  fittingRecords: number;
 }
 
 /** What a hold allows: nothing, or Windows up to exactly the target. */
@@ -62,16 +64,18 @@ export function cutWindow(
     if (hold.target === null || mark.position >= hold.target) return null;
     return cutToTarget(mark, boundaries, settings, hold.target);
   }
-  const { cadenceMs, maxRecords } = settings;
+  const { cadenceMs, maxRecords, fittingRecords } = settings;
   const { first, end } = candidates(mark, boundaries);
   const recordsAt = (i: number) => recordsAtBoundary(mark, boundaries[i]!, settings);
   const elapsedUs = (i: number) => boundaries[i]!.commitTimeUs - mark.commitTimeUs;
   const count = end - first;
   if (count <= 0) return null;
   const full = first + firstIndex(count, (i) => recordsAt(first + i) >= maxRecords);
+  const beyond = first + firstIndex(count, (i) => recordsAt(first + i) > fittingRecords);
+  const fitting = beyond > first && beyond < end && recordsAt(beyond - 1) > 0 ? beyond - 1 : beyond;
   // Whoever is behind by a cadence or more takes all there is, so that catching up takes few Windows, not many.
   const due = cadenceMs === 0 || elapsedUs(end - 1) >= BigInt(cadenceMs) * 1000n ? end - 1 : end;
-  const last = Math.min(full, due);
+  const last = Math.min(full, fitting, due);
   if (last >= end) return null;
   if (recordsAt(last) > 0) return cutAt(mark, boundaries[last]!, settings);
   // Nothing to deliver: one step over all boundaries without a record, however long the source was quiet.

@@ -30,7 +30,7 @@ import type { RowSchemas, SchemaSource } from './row-schemas.ts';
 import { createSpillDirectory, removeSpillDirectory } from './spill-directory.ts';
 import { TenantFilter } from './tenant-filter.ts';
 import type { TenantTables } from './tenant-tables.ts';
-import { UnitIngest, type Watermarks } from './unit-ingest.ts';
+import { type Room, UnitIngest, type Watermarks } from './unit-ingest.ts';
 import type { UnitStore } from './unit-store.ts';
 import { matchTopics, unitsOf } from './unit-topics.ts';
 import { type DeliveredWindow, type UnitSnapshot, UnitWorker } from './unit-worker.ts';
@@ -86,13 +86,9 @@ interface OpenUnit {
   topics: ReadonlySet<string>;
 }
 
-/**
- * Of what may wait in memory: beyond it only the records that a decided Window waits for are read. While one Window is
- * written the next one is read, or the destination waits for it.
- */
+/** Of what may wait in memory: beyond it only what the next Window needs is read. */
 const readAhead = 0.8;
-const leastReadAheadBytes = 8 << 20;
-/** Of what may wait in memory: the rest is for the Window after it. */
+/** Of what may wait in memory: the next one is read while it is written, and fetches bring more than either needs. */
 const inOneWindow = 0.4;
 /** A Window is worth this much, however little memory there is. */
 const leastRecords = 10_000;
@@ -352,8 +348,6 @@ export class DestinationWorker {
     const { config, destination, follower } = this.#options;
     const storeName = `${name}#${this.#serial++}`;
     const store = this.#store!.unit(storeName);
-    const ahead = Math.max(leastReadAheadBytes, this.#options.heldBytes * readAhead);
-    const crowded = Math.min(ahead, config.deliver.spillMaxBytes / 2);
     const ingest = new UnitIngest({
       destination: destination.name,
       store,
@@ -363,7 +357,7 @@ export class DestinationWorker {
       tenant:
         destination.tenant === null ? null : new TenantFilter(destination.tenant, this.#options.registry),
       tenantTables: this.#options.tenantTables,
-      crowded: () => this.#store!.bytes >= crowded,
+      room: (spokenForBytes) => this.#room(spokenForBytes),
       changed: () => worker.ring(),
     });
     const quarantine = new UnitQuarantine({
@@ -445,10 +439,18 @@ export class DestinationWorker {
   #cutSettings(unit: string, store: UnitStore): Omit<CutSettings, 'topics'> {
     const { tableCadenceMs, cadenceMs: usual, windowMaxRecords } = this.#settings.current;
     const cadenceMs = tableCadenceMs[unit] ?? usual;
-    if (cadenceMs > 0) return { cadenceMs, maxRecords: windowMaxRecords };
+    const maxRecords = windowMaxRecords;
+    if (cadenceMs > 0) return { cadenceMs, maxRecords, fittingRecords: Number.POSITIVE_INFINITY };
     const share = (this.#options.heldBytes * inOneWindow) / this.#unitsBehind();
-    const fitting = Math.max(leastRecords, Math.floor(share / store.bytesPerRow));
-    return { cadenceMs, maxRecords: Math.min(windowMaxRecords, fitting) };
+    const fittingRecords = Math.max(leastRecords, Math.floor(share / store.bytesPerRow));
+    return { cadenceMs, maxRecords, fittingRecords };
+  }
+
+  #room(spokenForBytes: number): Room {
+    const most = Math.min(this.#options.heldBytes, this.#options.config.deliver.spillMaxBytes / 2);
+    const { bytes } = this.#store!;
+    if (bytes + spokenForBytes < most * readAhead) return 'ample';
+    return bytes < most ? 'scarce' : 'none';
   }
 
   /** Those that share the memory: most tables have nothing to deliver. */

@@ -18,6 +18,12 @@ export interface Watermarks {
   high: number;
 }
 
+/**
+ * `ample`: whatever comes next may come in; `scarce`: what the next Window needs; `none`: only what the one waits for that is
+ * decided, and goes to disk where that must be.
+ */
+export type Room = 'ample' | 'scarce' | 'none';
+
 export interface UnitIngestOptions {
   destination: string;
   store: UnitStore;
@@ -29,8 +35,8 @@ export interface UnitIngestOptions {
   /** Set where the destination is bound to a tenant. */
   tenant: TenantFilter | null;
   tenantTables: Pick<TenantTables, 'require'>;
-  /** The store of the destination holds so much that only what a Window waits for may come in. */
-  crowded(): boolean;
+  /** @param spokenForBytes of rows that Windows need, and that are not there yet */
+  room(spokenForBytes: number): Room;
   /** Something was ingested, or failed. */
   changed(): void;
 }
@@ -50,9 +56,13 @@ export class UnitIngest {
   #next = new Map<string, number>();
   /** End offsets of the Window that is waited for. */
   #target: Offsets | null = null;
+  /** And of the one after it, as far as that is known. */
+  #expected: Offsets | null = null;
   #failure: TidemarkError | null = null;
   #topics: string[] = [];
   readonly #readings = new Map<string, Reading>();
+  /** `topic/partition` that are not read until there is room for what comes next in them. */
+  readonly #turnedAway = new Set<string>();
   /** Counts the times that what was read became void. */
   #life = 0;
   #closed = false;
@@ -89,6 +99,7 @@ export class UnitIngest {
     this.#endReadings();
     this.#next.clear();
     this.#target = null;
+    this.#expected = null;
   }
 
   /** A batch on its way into the store does not get there any more. */
@@ -96,6 +107,7 @@ export class UnitIngest {
     this.#life++;
     for (const reading of this.#readings.values()) reading.close();
     this.#readings.clear();
+    this.#turnedAway.clear();
   }
 
   /**
@@ -147,12 +159,13 @@ export class UnitIngest {
   #read(topic: string, partition: number, start: number): void {
     const name = `${topic}/${partition}`;
     this.#next.set(name, start);
+    this.#turnedAway.delete(name);
     const reading = this.#options.fetcher.read(topic, partition, start, {
       take: (records, from, end) => this.#take(topic, partition, { records, from, end }),
       displaced: (expected) => this.#displaced(topic, partition, expected),
     });
     this.#readings.set(name, reading);
-    this.#pauseOrResume(topic, partition);
+    this.#pauseOrResume(topic, partition, this.#room());
   }
 
   /** The mark moved: records at or below it are of no use any more. */
@@ -160,9 +173,13 @@ export class UnitIngest {
     this.#mark = mark;
   }
 
-  /** Lets everything below `ends` in, however full the store is. */
-  setTarget(ends: Offsets | null): void {
+  /**
+   * Lets everything below `ends` in, however full the store is, and what lies below `next` before anything else, as far as
+   * there is room.
+   */
+  setTarget(ends: Offsets | null, next: Offsets | null = null): void {
     this.#target = ends;
+    this.#expected = next;
     this.relieve();
   }
 
@@ -177,11 +194,12 @@ export class UnitIngest {
 
   /** Pauses and resumes by how full the store is by now. */
   relieve(): void {
+    const room = this.#room();
     for (const [topic, partitions] of Object.entries(this.#assignment))
-      for (const partition of partitions) this.#pauseOrResume(topic, partition);
+      for (const partition of partitions) this.#pauseOrResume(topic, partition, room);
   }
 
-  /** Whether the records are in the store now. */
+  /** Whether the records are in the store now; what was turned away is read again when there is room. */
   async #take(topic: string, partition: number, { records, from, end }: Taken): Promise<boolean> {
     const life = this.#life;
     const mark = this.#mark!;
@@ -199,13 +217,13 @@ export class UnitIngest {
         if (change.position > mark.position) changes.push(change);
         else if (subscribedLate) throw cannotCatchUp(topic);
         if (changes.length < this.#options.store.rowsAtATime) continue;
-        if (!(await this.#store(changes, life))) return false;
+        if (!(await this.#store(topic, partition, changes, life))) return false;
         changes = [];
         this.#next.set(`${topic}/${partition}`, record.offset + 1);
       }
-      if (!(await this.#store(changes, life))) return false;
+      if (!(await this.#store(topic, partition, changes, life))) return false;
       this.#next.set(`${topic}/${partition}`, end);
-      this.#pauseOrResume(topic, partition);
+      this.#pauseOrResume(topic, partition, this.#room());
       return true;
     } catch (error) {
       if (life === this.#life) this.#failure = asTidemarkError(error);
@@ -215,11 +233,22 @@ export class UnitIngest {
     }
   }
 
-  /** False: what was read became void meanwhile. */
-  async #store(changes: readonly IncomingChange[], life: number): Promise<boolean> {
-    const own = (await this.#options.tenant?.own(changes)) ?? changes;
+  /** False: what was read became void meanwhile, or there is no room for what nobody waits for. */
+  async #store(
+    topic: string,
+    partition: number,
+    changes: readonly IncomingChange[],
+    life: number,
+  ): Promise<boolean> {
+    const { tenant, store } = this.#options;
+    const own = (await tenant?.own(changes)) ?? changes;
     if (life !== this.#life) return false;
-    await this.#options.store.append(own);
+    if (this.#isBelow(this.#target, topic, partition)) {
+      await store.append(own);
+    } else if (!(await store.appendInMemory(own))) {
+      if (life === this.#life) this.#turnedAway.add(`${topic}/${partition}`);
+      return false;
+    }
     return life === this.#life;
   }
 
@@ -243,10 +272,39 @@ export class UnitIngest {
     return this.#next.get(`${topic}/${partition}`) ?? 0;
   }
 
-  #pauseOrResume(topic: string, partition: number): void {
+  #isBelow(ends: Offsets | null, topic: string, partition: number): boolean {
+    return (ends?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
+  }
+
+  /** Of records that lie below what is awaited or expected, as far as they are not in the store. */
+  #spokenForBytes(): number {
+    let records = 0;
+    for (const [topic, partitions] of Object.entries(this.#assignment)) {
+      const target = this.#target?.[topic];
+      const expected = this.#expected?.[topic];
+      if (!target && !expected) continue;
+      for (const partition of partitions) {
+        if (!this.#reads(topic, partition)) continue;
+        const end = Math.max(target?.[partition] ?? 0, expected?.[partition] ?? 0);
+        records += Math.max(0, end - this.#reached(topic, partition));
+      }
+    }
+    return records * this.#options.store.bytesPerRow;
+  }
+
+  #room(): Room {
+    return this.#options.store.inMemory ? this.#options.room(this.#spokenForBytes()) : 'none';
+  }
+
+  #pauseOrResume(topic: string, partition: number, room: Room): void {
     if (this.#closed) return;
-    const awaited = (this.#target?.[topic]?.[partition] ?? 0) > this.#reached(topic, partition);
-    this.#readings.get(`${topic}/${partition}`)?.setPaused(!awaited && this.#options.crowded());
+    const name = `${topic}/${partition}`;
+    const mayRead =
+      room === 'ample' ||
+      (room === 'scarce' && this.#isBelow(this.#expected, topic, partition)) ||
+      this.#isBelow(this.#target, topic, partition);
+    if (!this.#turnedAway.has(name)) this.#readings.get(name)?.setPaused(!mayRead);
+    else if (mayRead) this.#read(topic, partition, this.#reached(topic, partition));
   }
 }
 

@@ -51,6 +51,11 @@ export class UnitStore {
     return this.#reading ? spilledAtATime : heldAtATime;
   }
 
+  /** What comes now may wait in memory: nothing that it would go after is spilled. */
+  get inMemory(): boolean {
+    return this.#reading === null;
+  }
+
   /** Of what is in memory. */
   get heldBytes(): number {
     return this.#held.bytes;
@@ -58,16 +63,31 @@ export class UnitStore {
 
   /** All Changes or none. @throws TidemarkError TM406 when the store or its disk is full */
   async append(changes: readonly IncomingChange[]): Promise<void> {
-    if (changes.length === 0) return;
-    await this.#alone(async () => {
+    if (changes.length > 0) await this.#append(changes, true);
+  }
+
+  /**
+   * All Changes or none, in memory.
+   * @returns whether there was room, and `inMemory`
+   * @throws TidemarkError TM406
+   */
+  async appendInMemory(changes: readonly IncomingChange[]): Promise<boolean> {
+    return changes.length === 0 || this.#append(changes, false);
+  }
+
+  #append(changes: readonly IncomingChange[], spills: boolean): Promise<boolean> {
+    return this.#alone(async () => {
       const bytes = HeldRows.bytesOf(changes);
       this.#bytesPerRow += (bytes / changes.length - this.#bytesPerRow) * 0.2;
-      if (this.#reading || !this.#access.mayHold(bytes)) {
-        const spilled = await this.#spill();
-        return spilled.append(changes);
+      if (!this.#reading && this.#access.mayHold(bytes)) {
+        this.#access.checkRoom(bytes);
+        this.#held.append(changes);
+        return true;
       }
-      this.#access.checkRoom(bytes);
-      this.#held.append(changes);
+      if (!spills) return false;
+      const spilled = await this.#spill();
+      await spilled.append(changes);
+      return true;
     });
   }
 

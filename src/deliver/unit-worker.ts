@@ -94,6 +94,8 @@ export interface UnitWorkerOptions {
   onDelivery(delivery: DeliveredWindow): void;
 }
 
+type WindowEnd = Pick<Cut, 'to' | 'commitTimeUs' | 'ingestOffsets' | 'markOffsets'>;
+
 /** How long the loop sleeps when nothing rings; holds and cadences are looked at again then. */
 const idleWaitMs = 1000;
 
@@ -320,7 +322,7 @@ export class UnitWorker {
     const snapshots = follower.snapshots.within(cut.from, cut.to, destination, ingest.topics);
     const sweeps = snapshots.ended.length > 0;
     if (cut.records === 0 && !sweeps) return this.#advance(unit, cut);
-    if (!(await this.#ingested(cut.ingestOffsets))) return;
+    if (!(await this.#ingested(cut))) return;
     const content = await this.#options.store.content(cut);
     if (content.length === 0 && !sweeps) return this.#advance(unit, cut);
     const open = await this.#options.ledger.decideWindow(unit, cut, snapshots);
@@ -331,7 +333,7 @@ export class UnitWorker {
 
   /** Another attempt at a Window, perhaps of another process: unless it was paused while its records were waited for. */
   async #again(unit: OwnedUnit, open: OpenDelivery): Promise<void> {
-    if (!(await this.#ingested(open.ingestOffsets))) return;
+    if (!(await this.#ingested(open))) return;
     if (!(await this.#options.ledger.mayAttempt(unit))) return this.#options.refreshHold();
     await this.#deliver(unit, open);
   }
@@ -396,11 +398,23 @@ export class UnitWorker {
     return cutWindow(mark, known, { ...cutSettings(), topics: ingest.topics }, hold());
   }
 
+  /** Where the Window after this one will end, as far as that is known by now. */
+  #endsAfter({ to, commitTimeUs, markOffsets }: WindowEnd): Offsets | null {
+    try {
+      return this.#cut({ position: to, commitTimeUs, offsets: markOffsets })?.ingestOffsets ?? null;
+    } catch {
+      // Told when its turn comes.
+      return null;
+    }
+  }
+
   /** Waits for the records of a Window. False: the Unit went away meanwhile. */
-  async #ingested(ends: Offsets): Promise<boolean> {
+  async #ingested(window: WindowEnd): Promise<boolean> {
     const { ingest } = this.#options;
+    const ends = window.ingestOffsets;
     await ingest.requireTenants(ends);
-    ingest.setTarget(ends);
+    // While a Window is written the next one is read, or the destination waits for it.
+    ingest.setTarget(ends, this.#endsAfter(window));
     while (!ingest.reached(ends)) {
       if (this.#stopped || !this.#assigned || this.#begunIn !== this.#generation) return false;
       ingest.throwIfFailed();
@@ -421,7 +435,7 @@ export class UnitWorker {
 
   async #deliver(unit: OwnedUnit, open: OpenDelivery): Promise<void> {
     const { ledger, onDelivery, commit, destination, log } = this.#options;
-    if (!(await this.#ingested(open.ingestOffsets))) return;
+    if (!(await this.#ingested(open))) return;
     const { changes, ...acknowledged } = await this.#options.sink.with(async ({ sink, credentials }) => ({
       credentials,
       ...(await deliverWindow(unit, open, {

@@ -40,7 +40,7 @@ export class ReaderProcess {
       ? ['--cpu-prof', `--cpu-prof-dir=${process.env.BENCH_PROFILE}`]
       : [];
     const child = spawn(process.execPath, [...profile, ...args], {
-      stdio: ['ignore', process.env.TM_OUT ? 'inherit' : 'ignore', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe'],
     });
     let log = '';
     const ended = new Promise<never>((_, reject) => {

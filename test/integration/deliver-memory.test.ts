@@ -1,6 +1,9 @@
 /** Memory is bounded by configuration, not by the size of a transaction, a row or the backlog. */
+import { readdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Harness, spawnDelivery, startHarness, until } from './deliver-harness.ts';
+import { deliver, type Harness, spawnDelivery, startHarness, until } from './deliver-harness.ts';
+import { MemoryStore, memorySink } from './deliver-memory-sink.ts';
 import { shape } from './deliver-records.ts';
 import type { TableChange } from './deliver-source.ts';
 
@@ -10,6 +13,41 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await harness?.stop();
+});
+
+test('catching up with many transactions nothing goes to disk, however slow the destination', async () => {
+  const source = harness.source();
+  await source.open([shape('events', ['id', 'body'])], 4);
+  const transactions = 40;
+  const rows = 2500;
+  for (let n = 0; n < transactions; n++) {
+    await source.commit(
+      Array.from({ length: rows }, (_, i) => ({
+        table: 'events',
+        change: { op: 'c' as const, row: [String(n * rows + i), 'lorem ipsum dolor sit amet '.repeat(12)] },
+      })),
+    );
+  }
+  const config = harness.config(source, [{}]);
+  config.deliver = { ...config.deliver, memoryBytes: 16 << 20 };
+  const store = new MemoryStore();
+  store.countOnly = true;
+  // Meanwhile all comes in that may.
+  store.duringMerge = () => sleep(300);
+  const spilled = new Set<string>();
+  const windows: number[] = [];
+  const delivery = await deliver(config, memorySink(store), ({ rows: count }) => {
+    windows.push(count);
+    for (const name of readdirSync(config.deliver.spillDirectory, { recursive: true, encoding: 'utf8' }))
+      if (name.endsWith('.values')) spilled.add(name);
+  });
+  await until('delivery', () => store.counted === transactions * rows, 120_000);
+  expect([...spilled]).toEqual([]);
+  // Of several transactions each, and none larger than what waits beside it in memory.
+  expect(Math.max(...windows)).toBeLessThanOrEqual(5 * rows);
+  expect(windows.length).toBeLessThan(transactions);
+  await delivery.stop();
+  await source.close();
 });
 
 test('a transaction of a million rows passes in one window, in less than 700 MiB', async () => {

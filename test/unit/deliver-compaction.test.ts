@@ -69,10 +69,13 @@ class Bench {
       newestEnds: () => ({}),
       tenant: null,
       tenantTables: { require: async () => {} },
-      crowded: () => false,
+      room: () => 'ample',
       changed: () => {},
     });
     this.ingest.assign(Object.fromEntries(topics.map((topic) => [topic, partitions])));
+    // Somebody waits for whatever comes, however little memory there is.
+    const ends = partitions.map(() => Number.POSITIVE_INFINITY);
+    this.ingest.setTarget(Object.fromEntries(topics.map((topic) => [topic, ends])));
     this.#begun = this.ingest.begin({
       position: beforeEverything,
       commitTimeUs: 0n,

@@ -59,11 +59,14 @@ function slowCut(
 ): { to: Position; records: number } | null {
   const newest = boundaries.at(-1)!;
   const cadenceIsOver = newest.commitTimeUs - mark.commitTimeUs >= BigInt(settings.cadenceMs) * 1000n;
+  let before: { to: Position; records: number } | null = null;
   for (const boundary of boundaries) {
     if (boundary.position <= mark.position) continue;
     const records = recordsBetween(mark.offsets, boundary.endOffsets, settings.topics);
+    if (records > settings.fittingRecords) return before ?? { to: boundary.position, records };
     const last = boundary === newest && (settings.cadenceMs === 0 || cadenceIsOver);
     if (last || records >= settings.maxRecords) return { to: boundary.position, records };
+    if (records > 0) before = { to: boundary.position, records };
   }
   return null;
 }
@@ -83,6 +86,7 @@ describe('cutWindow', () => {
         topics: past.topics.slice(0, 1 + r.integer(3)),
         cadenceMs: r.pick([0, 1000, 5000, 30_000]),
         maxRecords: r.pick([1, 10, 100, 1000]),
+        fittingRecords: r.pick([5, 50, Number.POSITIVE_INFINITY]),
       };
       const first = past.boundaries[0]!;
       let mark: Mark = { position: first.position, commitTimeUs: first.commitTimeUs, offsets: {} };
@@ -124,6 +128,7 @@ describe('cutWindow', () => {
         topics: past.topics,
         cadenceMs: r.pick([0, 5000, 3_600_000]),
         maxRecords: r.pick([1, 20, 1000]),
+        fittingRecords: Number.POSITIVE_INFINITY,
       };
       const target = at(101 + r.integer(200));
       const hold: HoldState = { target };
@@ -158,7 +163,12 @@ describe('cutWindow', () => {
     const r = random();
     const past = history(r, 20);
     const { position, commitTimeUs } = past.boundaries[0]!;
-    const settings = { topics: past.topics, cadenceMs: 0, maxRecords: 10 };
+    const settings = {
+      topics: past.topics,
+      cadenceMs: 0,
+      maxRecords: 10,
+      fittingRecords: Number.POSITIVE_INFINITY,
+    };
     expect(
       cutWindow({ position, commitTimeUs, offsets: {} }, past.boundaries, settings, { target: null }),
     ).toBeNull();
@@ -171,7 +181,12 @@ describe('cutWindow', () => {
       origin: false,
       endOffsets: { t: [end] },
     });
-    const settings = { topics: ['t'], cadenceMs: 0, maxRecords: 100 };
+    const settings = {
+      topics: ['t'],
+      cadenceMs: 0,
+      maxRecords: 100,
+      fittingRecords: Number.POSITIVE_INFINITY,
+    };
     const mark = { position: at(10), commitTimeUs: 0n, offsets: { t: [0] } };
     const next = [boundary(at(10), 0), boundary(at(11, 1), 1), boundary(at(5, 0, 2), 3)];
     const cut = cutWindow(mark, next, settings, null);
@@ -189,7 +204,12 @@ describe('cutWindow', () => {
         commitTimeUs: 5n,
         endOffsets: { t: [BigInt(list.list.length)] },
       } as unknown as Progress);
-    const settings = { topics: ['t'], cadenceMs: 0, maxRecords: 100 };
+    const settings = {
+      topics: ['t'],
+      cadenceMs: 0,
+      maxRecords: 100,
+      fittingRecords: Number.POSITIVE_INFINITY,
+    };
     const mark = { position: at(10), commitTimeUs: 0n, offsets: { t: [0] } };
     push('origin', at(10));
     push('batch', at(11, 1));
@@ -220,7 +240,12 @@ describe('cutWindow', () => {
         }),
       );
     const mark = { position: at(10), commitTimeUs: 0n, offsets: { t: [0] } };
-    const settings = { topics: ['t'], cadenceMs: 60_000, maxRecords: 10 };
+    const settings = {
+      topics: ['t'],
+      cadenceMs: 60_000,
+      maxRecords: 10,
+      fittingRecords: Number.POSITIVE_INFINITY,
+    };
     expect(cutWindow(mark, boundariesTo(0), settings, null)).toMatchObject({ to: at(1009), records: 0 });
     expect(cutWindow(mark, boundariesTo(5), settings, null)).toMatchObject({ to: at(1009), records: 5 });
     // One that reached the size ends there.

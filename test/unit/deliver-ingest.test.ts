@@ -6,7 +6,7 @@ import type { Offsets } from '../../src/deliver/offsets.ts';
 import { readRecord } from '../../src/deliver/read-record.ts';
 import { TenantFilter } from '../../src/deliver/tenant-filter.ts';
 import { TenantTables } from '../../src/deliver/tenant-tables.ts';
-import { UnitIngest, type Watermarks } from '../../src/deliver/unit-ingest.ts';
+import { type Room, UnitIngest, type Watermarks } from '../../src/deliver/unit-ingest.ts';
 import type { UnitStore } from '../../src/deliver/unit-store.ts';
 import { FakeFetcher } from '../fixtures/fake-fetcher.ts';
 import { fetchedRecord } from '../fixtures/fetched-record.ts';
@@ -18,21 +18,28 @@ const mark = {
   offsets: { 'p.app.a': [5, 7] },
 };
 
-function ingestOver(watermarks: () => Promise<Watermarks[]>, newestEnds: () => Offsets | null = () => ({})) {
+interface Around {
+  newestEnds?: () => Offsets | null;
+  store?: Partial<UnitStore>;
+  room?: (spokenForBytes: number) => Room;
+}
+
+function ingestOver(watermarks: () => Promise<Watermarks[]>, around: Around = {}) {
+  const { newestEnds = () => ({}), store = { inMemory: true }, room = () => 'none' } = around;
   const fetcher = new FakeFetcher();
   const ingest = new UnitIngest({
     destination: 'd',
-    store: {} as UnitStore,
+    store: store as UnitStore,
     fetcher,
     watermarks,
     newestEnds,
     tenant: null,
     tenantTables: { require: async () => {} },
-    crowded: () => true,
+    room,
     changed: () => {},
   });
   ingest.assign({ 'p.app.a': [0, 1] });
-  return { ingest, ...fetcher };
+  return { ingest, fetcher, ...fetcher };
 }
 
 const all: Watermarks[] = [
@@ -65,10 +72,7 @@ test('a Unit that was given up while it asked Kafka reads nothing', async () => 
 test('what Kafka expired is not judged by a Progress that may be an old one', async () => {
   let newest: Offsets | null = null;
   const expired = all.map(({ high }) => ({ low: 20, high }));
-  const { ingest, begun } = ingestOver(
-    async () => expired,
-    () => newest,
-  );
+  const { ingest, begun } = ingestOver(async () => expired, { newestEnds: () => newest });
   expect(await ingest.begin(mark)).toBe(false);
   expect(begun).toEqual([]);
   newest = { 'p.app.a': [50, 50] };
@@ -76,6 +80,66 @@ test('what Kafka expired is not judged by a Progress that may be an old one', as
   // Nothing was written since: what is gone were markers.
   newest = { 'p.app.a': [5, 7] };
   expect(await ingest.begin(mark)).toBe(true);
+});
+
+test('what nobody waits for does not go to disk: it is turned away, and read again from there', async () => {
+  const table = await tableOfOne('a');
+  const rows = (from: number, count: number) =>
+    Array.from({ length: count }, (_, i) => table.inserted(200n + BigInt(from + i), from + i));
+  let space = 3;
+  const taken = { inMemory: 0, spilled: 0 };
+  const store: Partial<UnitStore> = {
+    inMemory: true,
+    bytesPerRow: 1,
+    rowsAtATime: 2,
+    append: async (changes) => {
+      taken.spilled += changes.length;
+    },
+    appendInMemory: async (changes) => {
+      if (changes.length > space) return false;
+      space -= changes.length;
+      taken.inMemory += changes.length;
+      return true;
+    },
+  };
+  let room: Room = 'ample';
+  const { ingest, fetcher, begun } = ingestOver(async () => all, { store, room: () => room });
+  await ingest.begin(mark);
+  expect(await fetcher.bring('p.app.a', 0, rows(5, 5))).toBe(false);
+  ingest.throwIfFailed();
+  expect(taken).toEqual({ inMemory: 2, spilled: 0 });
+  room = 'none';
+  ingest.relieve();
+  expect(begun.slice(2)).toEqual([]);
+  room = 'ample';
+  ingest.relieve();
+  ingest.relieve();
+  expect(begun.slice(2)).toEqual([[0, 7]]);
+  expect(await fetcher.bring('p.app.a', 0, rows(7, 2))).toBe(false);
+  // A Window needs it: it comes in, whatever that takes.
+  room = 'none';
+  ingest.setTarget({ 'p.app.a': [9, 7] });
+  expect(begun.slice(3)).toEqual([[0, 7]]);
+  expect(await fetcher.bring('p.app.a', 0, rows(7, 2))).toBe(true);
+  expect(taken).toEqual({ inMemory: 2, spilled: 2 });
+  expect(ingest.reached({ 'p.app.a': [9, 7] })).toBe(true);
+});
+
+test('where room is scarce only what the next Window needs is read, and what Windows need is spoken for', async () => {
+  const asked: number[] = [];
+  const { ingest, paused } = ingestOver(async () => all, {
+    store: { inMemory: true, bytesPerRow: 10 },
+    room: (spokenFor) => {
+      asked.push(spokenFor);
+      return spokenFor > 0 ? 'scarce' : 'none';
+    },
+  });
+  await ingest.begin(mark);
+  expect(paused.splice(0)).toEqual([0, 1]);
+  // Of partition 0 up to 9, of partition 1 up to 7, where it is already.
+  ingest.setTarget({ 'p.app.a': [6, 7] }, { 'p.app.a': [9, 7] });
+  expect(asked.at(-1)).toBe(40);
+  expect(paused).toEqual([1]);
 });
 
 test('a tenant is not told whose a row was before it came to it', async () => {
@@ -134,6 +198,21 @@ test('the versions of a table are looked at once for all destinations, and again
   await require(4, 3);
   await expect(require(5, 3)).rejects.toMatchObject({ code: 'TM413' });
 });
+
+/** A table of one text: inserted rows as fetched records. */
+async function tableOfOne(name: string) {
+  const { register } = registryInMemory();
+  const own = shape(name, ['id']);
+  const table = new TableRecords('p', own, 1, register);
+  await table.setShape(own);
+  return {
+    inserted(lsn: bigint, offset: number) {
+      const next = () => formatPosition({ epoch: 1, lsn, ordinal: 1 });
+      const [message] = table.records({ op: 'c', row: [String(offset)] }, 0n, next);
+      return fetchedRecord({ ...message, offset: String(offset) } as KafkaMessage);
+    },
+  };
+}
 
 /** Value schemas alone have a number here. */
 function registryInMemory() {
