@@ -18,31 +18,37 @@ describe('a Window of many rows', () => {
   });
   afterAll(() => folder?.remove());
 
+  // The two of an encoder side by side: each has a core, and what is asserted is not time.
   it.each([
-    ['duckdb', rows, 1],
-    ['duckdb', rows, 200],
-    ['jsonl', rows, 1],
-    ['jsonl', rows, 200],
-    ['parquetjs', Math.round(rows / 4), 1],
-    ['parquetjs', Math.round(rows / 4), 200],
+    ['duckdb', rows],
+    ['jsonl', rows],
+    ['parquetjs', Math.round(rows / 4)],
   ] as const)(
-    '%s, %d rows, %d tenants: memory stays flat',
-    async (encoder, count, tenants) => {
-      const program = join(import.meta.dirname, 'parquet-speed-run.ts');
-      const { stdout } = await promisify(execFile)(process.execPath, [
-        // V8's young generation grows by some 100 MiB when memory is plenty; that says nothing about the sink.
-        '--max-semi-space-size=8',
-        program,
-        encoder,
-        String(count),
-        String(tenants),
-        join(folder.path, `${encoder}-${tenants}`),
-      ]);
-      const figures = JSON.parse(stdout) as Record<string, number>;
-      console.log(encoder, tenants, 'tenants', figures);
-      expect(figures.read).toBe(count);
-      expect(figures.extraMiB).toBeLessThan(maxExtraMiB);
+    '%s, %d rows, of 1 and of 200 tenants: memory stays flat',
+    async (encoder, count) => {
+      const measured = await Promise.all(
+        [1, 200].map((tenants) => run(folder.path, encoder, count, tenants)),
+      );
+      for (const { read, extraMiB } of measured) {
+        expect(read).toBe(count);
+        expect(extraMiB).toBeLessThan(maxExtraMiB);
+      }
     },
     300_000,
   );
 });
+
+async function run(folder: string, encoder: string, count: number, tenants: number) {
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    // V8's young generation grows by some 100 MiB when memory is plenty; that says nothing about the sink.
+    '--max-semi-space-size=8',
+    join(import.meta.dirname, 'parquet-speed-run.ts'),
+    encoder,
+    String(count),
+    String(tenants),
+    join(folder, `${encoder}-${tenants}`),
+  ]);
+  const figures = JSON.parse(stdout) as Record<string, number>;
+  console.log(encoder, tenants, 'tenants', figures);
+  return figures;
+}
