@@ -66,11 +66,7 @@ export class UnitStore {
     if (changes.length > 0) await this.#append(changes, true);
   }
 
-  /**
-   * All Changes or none, in memory.
-   * @returns whether there was room, and `inMemory`
-   * @throws TidemarkError TM406
-   */
+  /** All Changes or none, in memory. @returns whether there was room, and `inMemory` */
   async appendInMemory(changes: readonly IncomingChange[]): Promise<boolean> {
     return changes.length === 0 || this.#append(changes, false);
   }
@@ -80,11 +76,11 @@ export class UnitStore {
       const bytes = HeldRows.bytesOf(changes);
       this.#bytesPerRow += (bytes / changes.length - this.#bytesPerRow) * 0.2;
       if (!this.#reading && this.#access.mayHold(bytes)) {
-        this.#access.checkRoom(bytes);
         this.#held.append(changes);
         return true;
       }
       if (!spills) return false;
+      this.#access.checkRoom(bytes);
       const spilled = await this.#spill();
       await spilled.append(changes);
       return true;

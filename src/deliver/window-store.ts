@@ -64,7 +64,8 @@ export class WindowStore {
         connect: async () => (await this.#opened()).connect(),
         directory: this.#options.directory,
         checkRoom: (bytes) => this.#checkRoom(bytes),
-        mayHold: (bytes) => this.#heldBytes + bytes <= this.#options.heldBytes,
+        mayHold: (bytes) =>
+          this.#heldBytes + bytes <= this.#options.heldBytes && this.bytes + bytes <= this.#options.maxBytes,
       });
       this.#units.set(name, unit);
     }

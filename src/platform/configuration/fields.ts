@@ -346,7 +346,7 @@ const deliverFields = {
     default: '256MiB',
     min: 0,
     description:
-      'Rows that wait for their Window are kept in memory up to this size, those of all destinations of a process together; what is more is spilled.',
+      'Rows that wait for their Window are kept in memory up to this size, those of all destinations of a process together; what a Window needs beyond it is spilled.',
   },
   'spill.directory': {
     type: 'path',
