@@ -32,6 +32,8 @@ export interface Harness {
   directory: string;
   config(source: FakeSource, destinations: Partial<DestinationConfig>[]): ResolvedConfig;
   source(): FakeSource;
+  /** Of spawnDelivery; those that a failed test left behind end with the harness. */
+  children: Set<ChildProcess>;
   stop(): Promise<void>;
 }
 
@@ -65,12 +67,14 @@ export async function startHarness(): Promise<Harness> {
   const pool = new pg.Pool({ connectionString: TIDEMARK_SOURCE_URL!, max: 2 });
   pool.on('error', () => {});
   await migrateControl(pool);
+  const children = new Set<ChildProcess>();
   return {
     stack,
     kafka,
     registry,
     pool,
     directory,
+    children,
     source: () => new FakeSource(kafka, registry),
     config: (source, destinations): ResolvedConfig => ({
       file: join(directory, 'tidemark.yaml'),
@@ -117,6 +121,7 @@ export async function startHarness(): Promise<Harness> {
       observe: { metricsHost: '127.0.0.1', metricsPort: null },
     }),
     async stop() {
+      for (const child of children) child.kill('SIGKILL');
       registry.close();
       await pool.end();
       await stack.stop();
@@ -187,6 +192,8 @@ export function spawnDelivery(
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, TIDEMARK_FAILPOINTS: options.failpoints ?? '' },
   });
+  harness.children.add(child);
+  child.on('exit', () => harness.children.delete(child));
   const lines: Record<string, unknown>[] = [];
   createInterface({ input: child.stdout! }).on('line', (line) => {
     lines.push(JSON.parse(line) as Record<string, unknown>);
