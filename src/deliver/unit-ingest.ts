@@ -180,7 +180,8 @@ export class UnitIngest {
   setTarget(ends: Offsets | null, next: Offsets | null = null): void {
     this.#target = ends;
     this.#expected = next;
-    this.relieve();
+    // Told over and over that nothing is waited for, what was turned away would be fetched over and over.
+    this.#pauseAndResume(ends !== null);
   }
 
   /** Whether everything below `ends` has been read. */
@@ -192,11 +193,9 @@ export class UnitIngest {
     return true;
   }
 
-  /** Pauses and resumes by how full the store is by now. */
+  /** There may be room again. */
   relieve(): void {
-    const room = this.#room();
-    for (const [topic, partitions] of Object.entries(this.#assignment))
-      for (const partition of partitions) this.#pauseOrResume(topic, partition, room);
+    this.#pauseAndResume(true);
   }
 
   /** Whether the records are in the store now; what was turned away is read again when there is room. */
@@ -294,6 +293,17 @@ export class UnitIngest {
 
   #room(): Room {
     return this.#options.store.inMemory ? this.#options.room(this.#spokenForBytes()) : 'none';
+  }
+
+  /** By how full the store is by now. @param again whether what was turned away is read again */
+  #pauseAndResume(again: boolean): void {
+    const room = this.#room();
+    for (const [topic, partitions] of Object.entries(this.#assignment)) {
+      for (const partition of partitions) {
+        if (again || !this.#turnedAway.has(`${topic}/${partition}`))
+          this.#pauseOrResume(topic, partition, room);
+      }
+    }
   }
 
   #pauseOrResume(topic: string, partition: number, room: Room): void {

@@ -112,6 +112,9 @@ test('what nobody waits for does not go to disk: it is turned away, and read aga
   ingest.relieve();
   expect(begun.slice(2)).toEqual([]);
   room = 'ample';
+  // Which it is told whenever it wakes.
+  ingest.setTarget(null);
+  expect(begun.slice(2)).toEqual([]);
   ingest.relieve();
   ingest.relieve();
   expect(begun.slice(2)).toEqual([[0, 7]]);
