@@ -153,11 +153,10 @@ test('a planted secret is found nowhere but where the policy keeps it', async ()
         'privacy.hash.key': hashKey,
         'kafka.row.max.bytes': '1MiB',
         'observe.metrics.port': String(metricsPort),
-        // What waits for its Window goes to disk at once.
+        // What a Window needs goes to disk at once.
         'deliver.memory.bytes': '0',
       },
-      // Its Window stays open until verify cuts it: what it holds is on disk meanwhile.
-      lake: { cadence: '1h' },
+      lake: { cadence: 'continuous' },
     },
     async (pipeline) => {
       const withheld = new PlantedSecrets();
@@ -176,7 +175,8 @@ test('a planted secret is found nowhere but where the policy keeps it', async ()
 
       // One process at a time can have the metrics' port.
       await reader.stop();
-      const delivery = pipeline.deliver();
+      // The lake's Windows stay open: what they hold is on disk meanwhile.
+      const delivery = pipeline.deliver('parquet:before-upload=sleep:600000');
       await pipeline.delivering(['replica']);
       const spill = join(pipeline.directory, 'spill');
       await until(
