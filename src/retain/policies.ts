@@ -1,6 +1,8 @@
 /** What the source database says of who may go: policies, legal holds and overrides (migrations/retention). */
 import type { Client } from 'pg';
 import { type TableId, tableName } from '../connector/shape.ts';
+import { TidemarkError } from '../platform/errors.ts';
+import { describeSourceTable, knownKeys, type SourceTable } from './source-table.ts';
 
 export interface Policy extends TableId {
   enabled: boolean;
@@ -107,6 +109,7 @@ function normal(key: string): string | null {
   return null;
 }
 
+/** As they are now: may be called within a transaction. */
 export async function readHolds(client: Client, table: TableId): Promise<Holds> {
   const { rows } = await client.query<HoldRow>(
     `select tenant, table_name is not null as named, row_keys from tidemark_retention.legal_holds
@@ -114,7 +117,47 @@ export async function readHolds(client: Client, table: TableId): Promise<Holds> 
         and (table_name is null or (table_schema = $1 and table_name = $2))`,
     [table.schema, table.name],
   );
+  if (rows.some(({ row_keys }) => row_keys?.length)) await spellKeys(client, table, rows);
   return new Holds(rows);
+}
+
+/**
+ * Keys are compared as texts, and whoever placed a hold with SQL may have spelled a value otherwise than Postgres prints it: to each
+ * key that of its row, or Tombstone, is added. Where one is no key of the table at all, its hold is on all that it could have meant.
+ */
+async function spellKeys(client: Client, table: TableId, holds: HoldRow[]): Promise<void> {
+  const source = await describeSourceTable(client, table).catch((error: unknown) => {
+    // Only its Tombstones are left.
+    if (error instanceof TidemarkError && error.code === 'TM101') return null;
+    throw error;
+  });
+  if (!source) return;
+  for (const hold of holds) {
+    const keys = hold.row_keys?.map(normal);
+    if (keys?.every((key) => key !== null)) hold.row_keys = await spelledKeys(client, source, keys);
+  }
+}
+
+/** @returns null where one of them is no key of the table */
+async function spelledKeys(
+  client: Client,
+  table: SourceTable,
+  keys: readonly string[],
+): Promise<string[] | null> {
+  // Outside of a transaction there is none, and nothing that an error would end.
+  const within = await client.query('savepoint spelled_keys').then(
+    () => true,
+    () => false,
+  );
+  try {
+    const { known } = await knownKeys(client, table, keys);
+    if (within) await client.query('release savepoint spelled_keys');
+    return [...new Set([...keys, ...known])];
+  } catch (error) {
+    if (!(error instanceof TidemarkError && error.code === 'TM101')) throw error;
+    if (within) await client.query('rollback to savepoint spelled_keys');
+    return null;
+  }
 }
 
 export interface Override {
