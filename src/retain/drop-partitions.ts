@@ -9,7 +9,7 @@ import { failpoint } from '../platform/failpoint.ts';
 import type { RetainConfig } from '../platform/resolved-config.ts';
 import { quoted } from '../replicate/catalogue.ts';
 import type { EvictableTable } from './evictable-table.ts';
-import { readHolds } from './policies.ts';
+import { readHolds } from './holds-in-force.ts';
 import { holdBack, retentionError } from './session.ts';
 
 export interface DroppedPartitions {

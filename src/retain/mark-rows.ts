@@ -7,7 +7,7 @@ import { parseLsn } from '../connector/position.ts';
 import type { RetainConfig } from '../platform/resolved-config.ts';
 import { quoted } from '../replicate/catalogue.ts';
 import type { EvictableTable } from './evictable-table.ts';
-import type { Holds } from './policies.ts';
+import type { Holds } from './holds-in-force.ts';
 import { textRows } from './session.ts';
 
 /** One version of a row: an update makes another one, and so does whatever moves it. */

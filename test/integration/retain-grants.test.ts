@@ -13,7 +13,8 @@ import { options } from '../../src/main.ts';
 import type { TidemarkError } from '../../src/platform/errors.ts';
 import { createLogger } from '../../src/platform/log.ts';
 import { endpointFromUrl } from '../../src/platform/postgres-endpoint.ts';
-import { readHolds, readOverrides } from '../../src/retain/policies.ts';
+import { readHolds } from '../../src/retain/holds-in-force.ts';
+import { readOverrides } from '../../src/retain/policies.ts';
 import { setUpRetention } from '../../src/retain/setup.ts';
 import { startServers, startTimeoutMs, type TestServers } from '../fixtures/postgres.ts';
 import { runTidemark } from '../fixtures/tidemark-process.ts';
@@ -21,7 +22,7 @@ import { runTidemark } from '../fixtures/tidemark-process.ts';
 let servers: TestServers;
 let owner: Client;
 let folder: string;
-const table = { schema: 'app', name: 'notes' };
+const table = { schema: 'app', name: 'notes', tenant: 'organization_id' };
 
 beforeAll(async () => {
   servers = await startServers();
@@ -170,7 +171,7 @@ describe('legal holds', () => {
     expect(holds.covers({ tenant: '1', key: keys[0]! })).toBe(true);
     expect((await retain(['hold', 'release', placed.hold!.id, ...why])).code).toBe(0);
 
-    const nobodys = { schema: 'app', name: 'nobodys' };
+    const nobodys = { schema: 'app', name: 'nobodys', tenant: null };
     expect((await retain(['hold', 'add', 'app.nobodys', '--key', '["1.00"]', ...why])).hold).toMatchObject({
       keys: ['["1"]'],
     });
@@ -180,7 +181,7 @@ describe('legal holds', () => {
     // A number that JSON cannot hold was of some row.
     await owner.query(`insert into tidemark_retention.legal_holds (table_schema, table_name, row_keys, reason)
       values ('app', 'large', '{[12345678901234567890]}', 'r')`);
-    const large = await readHolds(owner, { schema: 'app', name: 'large' });
+    const large = await readHolds(owner, { schema: 'app', name: 'large', tenant: null });
     expect(large.covers({ tenant: null, key: '["12345678901234567890"]' })).toBe(true);
   });
 
@@ -209,6 +210,36 @@ describe('legal holds', () => {
       code: 3,
       error: { code: 'TM505', remedy: expect.stringContaining('tidemark_retention_officer') },
     });
+  });
+
+  test('hold what was meant where they were placed with SQL, within a transaction and without', async () => {
+    const place = (column: string, value: string) =>
+      owner.query(
+        `insert into tidemark_retention.legal_holds (table_schema, table_name, ${column}, reason) values ('app', 'notes', $1, 'sql')`,
+        [value],
+      );
+    await place('row_keys', '{"[\\"01\\",\\"00000000-0000-0000-0000-0000000000AB\\"]"}');
+    await place('tenant', '03');
+    await place('tenant', 'no number');
+    const covered = async () => {
+      const holds = await readHolds(owner, table);
+      return [
+        { tenant: '1', key: '["1","00000000-0000-0000-0000-0000000000ab"]' },
+        { tenant: '3', key: '["3","00000000-0000-0000-0000-00000000000c"]' },
+        { tenant: '1', key: '["1","00000000-0000-0000-0000-000000000001"]' },
+      ].map((row) => holds.covers(row));
+    };
+    expect(await covered()).toEqual([true, true, false]);
+    await owner.query('begin');
+    expect(await covered()).toEqual([true, true, false]);
+    // Somebody meant some row.
+    await place('row_keys', '{"[\\"1\\",\\"no uuid\\"]"}');
+    expect(await covered()).toEqual([true, true, true]);
+    await owner.query('rollback');
+    await owner.query(
+      `update tidemark_retention.legal_holds set released_at = now(), released_by = session_user, release_reason = 'over' where reason = 'sql'`,
+    );
+    expect(await covered()).toEqual([false, false, false]);
   });
 
   test('never change in another way, whoever tries', async () => {

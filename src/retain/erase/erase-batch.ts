@@ -9,7 +9,7 @@ import { failpoint } from '../../platform/failpoint.ts';
 import { archiveTable } from '../../platform/retention-archive.ts';
 import { requirePublished } from '../evictable-table.ts';
 import { referredBy } from '../foreign-keys.ts';
-import { readHolds } from '../policies.ts';
+import { readHolds } from '../holds-in-force.ts';
 import { findByKey, holdBack, retentionError, textRows } from '../session.ts';
 import { fromTable } from '../source-table.ts';
 import { type ErasableTable, type EraseScope, inScope, rowSelection, tombstonesInScope } from './scope.ts';
@@ -39,7 +39,7 @@ export async function eraseBatch(
     await findByKey(client);
     await holdBack(client);
     await requirePublished(client, publication, each.streamed ? [archiveTable, each.table] : [archiveTable]);
-    const holds = await readHolds(client, each.table);
+    const holds = await readHolds(client, { ...each.table, tenant: each.tenantColumn });
     if (holds.all || (scope.tenant !== null && holds.tenants.has(scope.tenant))) throw heldError(each.name);
     const rows = await lockRows(client, each, scope);
     const tombstones = await markTombstones(each, scope, options);

@@ -12,7 +12,7 @@ import {
   trackedTables,
 } from '../../replicate/catalogue.ts';
 import { type ForeignKey, foreignKeysTo } from '../foreign-keys.ts';
-import { type Holds, readHolds } from '../policies.ts';
+import { type Holds, readHolds } from '../holds-in-force.ts';
 import { textRows } from '../session.ts';
 import {
   describeSourceTable,
@@ -231,7 +231,7 @@ export async function countScope(
 ): Promise<TableCount> {
   const { table, name } = each;
   const { sql, value } = inScope(client, each, scope);
-  const holds = await readHolds(client, table);
+  const holds = await readHolds(client, { ...table, tenant: each.tenantColumn });
   return asked(name, async () => {
     const [[hot] = []] = await textRows(client, `select count(*) from ${fromTable(table)} where ${sql}`, [
       value,
