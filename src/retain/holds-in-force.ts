@@ -2,8 +2,7 @@
 import type { Client } from 'pg';
 import type { TableId } from '../connector/shape.ts';
 import { TidemarkError } from '../platform/errors.ts';
-import { textRows } from './session.ts';
-import { describeSourceTable, knownKeys, type SourceTable } from './source-table.ts';
+import { describeSourceTable, keysThere, printedTenants, type SourceTable } from './source-table.ts';
 
 interface HoldRow {
   tenant: string | null;
@@ -79,9 +78,8 @@ export async function readHolds(client: Client, table: TableId & { tenant: strin
   );
   const source = rows.length > 0 ? await sourceTable(client, table) : null;
   if (!source) return new Holds(rows);
-  return new Holds(
-    await withSpelledTenants(client, source, table.tenant, await withSpelledKeys(client, source, rows)),
-  );
+  const spelled = await withSpelledKeys(client, source, rows);
+  return new Holds(await withSpelledTenants(client, source, table.tenant, spelled));
 }
 
 /** Null: only its Tombstones are left. */
@@ -98,12 +96,25 @@ async function sourceTable(client: Client, table: TableId): Promise<SourceTable 
  * Keys are compared as texts, and whoever placed a hold with SQL may have spelled a value otherwise than Postgres prints it: to each
  * key that of its row, or Tombstone, is added. Where one is no key of the table at all, its hold is on all that it could have meant.
  */
-function withSpelledKeys(client: Client, table: SourceTable, holds: readonly HoldRow[]): Promise<HoldRow[]> {
-  return inOrder(holds, async (hold) => {
-    const keys = hold.row_keys?.map(normal);
-    if (!keys?.every((key) => key !== null)) return hold;
-    const found = await attempt(client, () => knownKeys(client, table, keys));
-    return { ...hold, row_keys: found && [...new Set([...keys, ...found.known])] };
+async function withSpelledKeys(
+  client: Client,
+  table: SourceTable,
+  holds: readonly HoldRow[],
+): Promise<HoldRow[]> {
+  const keysOf = ({ row_keys }: HoldRow) => {
+    const keys = row_keys?.map(normal);
+    return keys?.every((key) => key !== null) ? keys : null;
+  };
+  const there = await answers(
+    client,
+    holds.flatMap((hold) => keysOf(hold) ?? []),
+    (keys) => keysThere(client, table, keys),
+  );
+  return holds.map((hold) => {
+    const keys = keysOf(hold);
+    if (!keys) return hold;
+    const isKey = keys.every((key) => there.has(key));
+    return { ...hold, row_keys: isKey ? keys.flatMap((key) => [key, ...there.get(key)!]) : null };
   });
 }
 
@@ -114,29 +125,32 @@ async function withSpelledTenants(
   tenant: string | null,
   holds: readonly HoldRow[],
 ): Promise<HoldRow[]> {
-  const type = table.columns.find(({ name }) => name === tenant)?.type;
-  if (type === undefined) return [...holds];
-  const given = [...new Set(holds.flatMap((hold) => hold.tenant ?? []))];
-  const printed = (tenants: readonly string[]) =>
-    attempt(client, () =>
-      textRows(client, `select h.given, format('%s', h.given::${type}) from unnest($1::text[]) as h(given)`, [
-        tenants,
-      ]),
-    );
-  const together = given.length > 0 ? await printed(given) : [];
-  const found = together ?? (await inOrder(given, async (one) => (await printed([one])) ?? [])).flat();
-  const spelled = new Map(found.map(([text, own]) => [text, own]));
+  const column = table.columns.find(({ name }) => name === tenant);
+  if (!column) return [...holds];
+  const printed = await answers(
+    client,
+    holds.flatMap((hold) => hold.tenant ?? []),
+    (tenants) => printedTenants(client, column, tenants),
+  );
   const others = holds.flatMap((hold) => {
-    const own = hold.tenant === null ? null : spelled.get(hold.tenant);
+    const own = hold.tenant === null ? null : printed.get(hold.tenant);
     return own && own !== hold.tenant ? [{ ...hold, tenant: own }] : [];
   });
   return [...holds, ...others];
 }
 
-async function inOrder<T, R>(list: readonly T[], work: (each: T) => Promise<R>): Promise<R[]> {
-  const results: R[] = [];
-  for (const each of list) results.push(await work(each));
-  return results;
+/** Of all in one question, or of halves where one is no value of its column: that one has no answer. */
+async function answers<T>(
+  client: Client,
+  given: readonly string[],
+  ask: (given: readonly string[]) => Promise<Map<string, T>>,
+): Promise<Map<string, T>> {
+  if (given.length === 0) return new Map();
+  const together = await attempt(client, () => ask(given));
+  if (together || given.length === 1) return together ?? new Map();
+  const middle = given.length >> 1;
+  const first = await answers(client, given.slice(0, middle), ask);
+  return new Map([...first, ...(await answers(client, given.slice(middle), ask))]);
 }
 
 /** @returns null where a text is no value of its column */

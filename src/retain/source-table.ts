@@ -90,14 +90,32 @@ export async function printedKeys(
 }
 
 /**
- * The keys as rows and Tombstones have them, and those that neither has. Equal values may differ in their texts (numeric).
+ * Tenants as a column of theirs prints them, by the given text.
+ * @throws what Postgres throws (SQLSTATE 22…) where one is no value of the column
+ */
+export async function printedTenants(
+  client: Client,
+  { type }: SourceColumn,
+  tenants: readonly string[],
+): Promise<Map<string, string>> {
+  const found = await textRows(
+    client,
+    `select r.tenant, format('%s', r.tenant::${type}) from unnest($1::text[]) as r(tenant)`,
+    [tenants],
+  );
+  return new Map(found.map(([given, printed]) => [given!, printed!]));
+}
+
+/**
+ * By the given key, that of its row and of its Tombstone, as far as they are there. Equal values may differ in their texts
+ * (numeric).
  * @throws TidemarkError TM101 as printedKeys
  */
-export async function knownKeys(
+export async function keysThere(
   client: Client,
   table: SourceTable,
   keys: readonly string[],
-): Promise<{ known: string[]; unknown: string[] }> {
+): Promise<Map<string, string[]>> {
   const printed = await printedKeys(client, table, keys);
   const key = table.key.map(({ name }) => `t.${client.escapeIdentifier(name)}`);
   const rows = await textRows(
@@ -111,15 +129,25 @@ export async function knownKeys(
       where a.table_schema = $1 and a.table_name = $2 and a.row_key = any ($3::text[])`,
     [table.schema, table.name, [...printed.values()]],
   );
-  const there = new Map(rows.map(([given, ...cells]) => [given!, JSON.stringify(cells)]));
+  const hot = new Map(rows.map(([given, ...cells]) => [given!, JSON.stringify(cells)]));
   const evicted = new Set(tombstones.map(([text]) => text!));
-  const known = new Set(there.values());
-  const unknown: string[] = [];
-  for (const [given, text] of printed) {
-    if (evicted.has(text)) known.add(text);
-    else if (!there.has(given)) unknown.push(given);
-  }
-  return { known: [...known], unknown };
+  const there = new Map<string, string[]>();
+  for (const [given, text] of printed)
+    there.set(given, [hot.get(given) ?? [], evicted.has(text) ? text : []].flat());
+  return there;
+}
+
+/** The keys as rows and Tombstones have them, and those that neither has. @throws TidemarkError TM101 as printedKeys */
+export async function knownKeys(
+  client: Client,
+  table: SourceTable,
+  keys: readonly string[],
+): Promise<{ known: string[]; unknown: string[] }> {
+  const there = [...(await keysThere(client, table, keys))];
+  return {
+    known: [...new Set(there.flatMap(([, texts]) => texts))],
+    unknown: there.filter(([, texts]) => texts.length === 0).map(([given]) => given),
+  };
 }
 
 /** Which of the keys the table has rows of. */

@@ -20,6 +20,7 @@ import {
   hasKey,
   knownKeys,
   printedKeys,
+  printedTenants,
   requireKeyForm,
   type SourceTable,
 } from '../source-table.ts';
@@ -149,10 +150,8 @@ export async function printedScope(
   const spellings = new Map<string, string>();
   for (const { table, name, tenantColumn } of tables) {
     const column = table.columns.find((each) => each.name === tenantColumn)!;
-    const [[printed] = []] = await asked(name, () =>
-      textRows(client, `select format('%s', ($1::text)::${column.type})`, [scope.tenant]),
-    );
-    spellings.set(printed!, name);
+    const printed = await asked(name, () => printedTenants(client, column, [scope.tenant!]));
+    spellings.set(printed.get(scope.tenant!)!, name);
   }
   if (spellings.size > 1)
     throw new TidemarkError(
