@@ -437,9 +437,8 @@ export class DestinationWorker {
    * while the next Window comes in.
    */
   #cutSettings(unit: string, store: UnitStore): Omit<CutSettings, 'topics'> {
-    const { tableCadenceMs, cadenceMs: usual, windowMaxRecords } = this.#settings.current;
+    const { tableCadenceMs, cadenceMs: usual, windowMaxRecords: maxRecords } = this.#settings.current;
     const cadenceMs = tableCadenceMs[unit] ?? usual;
-    const maxRecords = windowMaxRecords;
     if (cadenceMs > 0) return { cadenceMs, maxRecords, fittingRecords: Number.POSITIVE_INFINITY };
     const share = (this.#options.heldBytes * inOneWindow) / this.#unitsBehind();
     const fittingRecords = Math.max(leastRecords, Math.floor(share / store.bytesPerRow));

@@ -64,8 +64,7 @@ export class WindowStore {
         connect: async () => (await this.#opened()).connect(),
         directory: this.#options.directory,
         checkRoom: (bytes) => this.#checkRoom(bytes),
-        mayHold: (bytes) =>
-          this.#heldBytes + bytes <= this.#options.heldBytes && this.bytes + bytes <= this.#options.maxBytes,
+        mayHold: (bytes) => this.#heldBytes + bytes <= this.#options.heldBytes && this.#hasRoom(bytes),
       });
       this.#units.set(name, unit);
     }
@@ -113,8 +112,12 @@ export class WindowStore {
     });
   }
 
+  #hasRoom(bytes: number): boolean {
+    return this.bytes + bytes <= this.#options.maxBytes;
+  }
+
   #checkRoom(bytes: number): void {
-    if (this.bytes + bytes <= this.#options.maxBytes) return;
+    if (this.#hasRoom(bytes)) return;
     const mebibytes = Math.floor(this.#options.maxBytes / 2 ** 20);
     throw new TidemarkError('TM406', `the window store holds as much as it may (${mebibytes} MiB)`, {
       remedy:
